@@ -1,0 +1,28 @@
+# Everything runs in .venv, which is made on first use and again when the pins change.
+PYTHON ?= python3
+VENV := .venv
+READY := $(VENV)/.ready
+export HF_HUB_OFFLINE := 1
+
+.PHONY: demo test check clean
+.DEFAULT_GOAL := demo
+
+demo: $(READY)  ## fine-tune, export, compare, pack and predict on real reviews
+	@$(VENV)/bin/steelyard demo --out runs/demo
+
+test: $(READY)  ## the whole test suite
+	@$(VENV)/bin/python -m pytest
+
+check: $(READY)  ## lint, format, types
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/ruff format --check .
+	@$(VENV)/bin/mypy
+
+$(READY): pyproject.toml constraints.txt
+	@echo "Setting up $(VENV): a minute or two on a fast connection"
+	@$(PYTHON) -m venv $(VENV)
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cpu,train,demo,dev]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,160 @@
+"""Labelled texts from the user's files."""
+
+import csv
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from artifact.records import replacing, sha256_bytes
+from errors import UserError
+
+TEXT_COLUMNS = ("text", "sentence", "review", "content", "document")
+LABEL_COLUMNS = ("label", "labels", "target", "class", "category")
+csv.field_size_limit(2**27)
+
+
+@dataclass(frozen=True, slots=True)
+class Examples:
+    """Texts and their labels as written in the file; `text_column` and `label_column` say where they were found."""
+
+    texts: tuple[str, ...]
+    labels: tuple[str, ...]
+    source: Path
+    text_column: str
+    label_column: str
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def select(self, rows: Sequence[int]) -> "Examples":
+        """The examples at these positions, in this order."""
+        return Examples(
+            texts=tuple(self.texts[row] for row in rows),
+            labels=tuple(self.labels[row] for row in rows),
+            source=self.source,
+            text_column=self.text_column,
+            label_column=self.label_column,
+        )
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the texts and labels, whatever the file format."""
+        return sha256_bytes(json.dumps([self.texts, self.labels]).encode())
+
+
+def read_examples(
+    path: Path, *, text_column: str | None = None, label_column: str | None = None, where: dict[str, str] | None = None
+) -> Examples:
+    """Read labelled texts from a `.csv`, `.tsv`, `.jsonl` or `.json` file.
+
+    Columns that are not named are guessed from the usual names. `where` keeps only rows with these values. Raises
+    `UserError` naming the file and the row or column when something is missing, empty or not text.
+    """
+    texts: list[str] = []
+    labels: list[str] = []
+    text_name = label_name = ""
+    for number, row in _rows(path):
+        if not text_name:
+            text_name = _column(path, row, text_column, TEXT_COLUMNS, "--text-column")
+            label_name = _column(path, row, label_column, LABEL_COLUMNS, "--label-column")
+        if where and any(str(row.get(column)) != value for column, value in where.items()):
+            continue
+        text, label = row.get(text_name), row.get(label_name)
+        if not isinstance(text, str) or not text.strip():
+            raise UserError(f"{path}, row {number}: column '{text_name}' is empty or not text", "fill or remove that row")
+        if label is None or isinstance(label, list | dict) or str(label).strip() == "":
+            raise UserError(f"{path}, row {number}: column '{label_name}' has no label", "fill or remove that row")
+        texts.append(text)
+        labels.append(str(label).strip())
+    if not texts:
+        raise UserError(f"{path} holds no examples", "it needs a header line and at least one row of text and label")
+    return Examples(tuple(texts), tuple(labels), path, text_name, label_name)
+
+
+def write_csv(path: Path, examples: Examples) -> None:
+    """Write examples as a CSV with the columns `text` and `label`."""
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(("text", "label"))
+        writer.writerows(zip(examples.texts, examples.labels, strict=True))
+
+
+def _column(path: Path, row: dict[str, Any], asked: str | None, usual: Sequence[str], flag: str) -> str:
+    present = [str(name) for name in row]
+    if asked is not None:
+        if asked in row:
+            return asked
+        raise UserError(f"{path} has no column '{asked}'", f"its columns are: {', '.join(present)}; name one with {flag}")
+    by_lower_case = {name.lower(): name for name in reversed(present)}
+    for name in usual:
+        if name in by_lower_case:
+            return by_lower_case[name]
+    raise UserError(
+        f"{path} has no column named {', '.join(usual[:-1])} or {usual[-1]}",
+        f"its columns are: {', '.join(present)}; name one with {flag}",
+    )
+
+
+def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Rows with their line numbers, the header being line 1 of a CSV."""
+    readers = {".csv": _csv_rows, ".tsv": _csv_rows, ".jsonl": _json_rows, ".json": _json_rows}
+    reader = readers.get(path.suffix.lower())
+    if reader is None:
+        raise UserError(f"{path} is neither CSV nor JSON lines", "give a .csv, .tsv or .jsonl file")
+    if not path.is_file():
+        raise UserError(f"{path} does not exist", "check the path given with --data")
+    try:
+        yield from reader(path)
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text (byte {error.start})", "save it as UTF-8") from error
+    except csv.Error as error:
+        raise UserError(f"{path} is not a readable CSV: {error}", "save it again as CSV") from error
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def _csv_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
+        for row in reader:
+            if None in row or None in row.values():
+                raise UserError(
+                    f"{path}, line {reader.line_num}: the row does not have the header's {len(reader.fieldnames or ())} columns",
+                    "quote texts that hold commas or line breaks",
+                )
+            yield reader.line_num, row
+
+
+def _json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    with path.open(encoding="utf-8-sig") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except ValueError as error:
+                raise UserError(f"{path}, line {number}: not JSON ({error})", "write one JSON object per line") from error
+            if not isinstance(row, dict):
+                raise UserError(f"{path}, line {number}: not a JSON object", "write one JSON object per line")
+            yield number, row
+
+
+def label_indices(examples: Examples, names: Sequence[str]) -> list[int]:
+    """Position of each example's label in `names`; a number that is no name counts as the position itself.
+
+    Raises `UserError` naming the first unknown label and its position in the data.
+    """
+    positions = {name: index for index, name in enumerate(names)}
+    for index in range(len(names)):
+        positions.setdefault(str(index), index)
+    indices = []
+    for row, label in enumerate(examples.labels, start=1):
+        if label not in positions:
+            raise UserError(
+                f"{examples.source}, example {row}: unknown label '{label}'",
+                f"the model knows: {', '.join(names)}",
+            )
+        indices.append(positions[label])
+    return indices

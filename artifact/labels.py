@@ -1,0 +1,28 @@
+"""A classifier's labels and scores, from its `config.json`."""
+
+from pathlib import Path
+
+from artifact.task import Activation
+from artifact.tokenizer import read_config
+from errors import UserError
+
+
+def read_labels(directory: Path) -> tuple[str, ...]:
+    """Label names in the order of the logits; a configuration that names none has transformers' default two.
+
+    Raises `UserError` when only some labels are named.
+    """
+    names = read_config(directory, "config.json").get("id2label", {"0": "LABEL_0", "1": "LABEL_1"})
+    try:
+        return tuple(str(names[str(index)]) for index in range(len(names)))
+    except (TypeError, KeyError, AttributeError) as error:
+        raise UserError(
+            f"{directory / 'config.json'} has an id2label that does not name every label",
+            "save the model with its labels: model.config.id2label = {0: 'NEGATIVE', 1: 'POSITIVE'}",
+        ) from error
+
+
+def read_activation(directory: Path) -> Activation:
+    """What turns this model's logits into scores, from its `problem_type` as transformers reads it."""
+    kinds = {"multi_label_classification": Activation.SIGMOID, "regression": Activation.NONE}
+    return kinds.get(str(read_config(directory, "config.json").get("problem_type")), Activation.SOFTMAX)

@@ -1,0 +1,185 @@
+"""Make the folder that is deployed: ONNX, tokenizer, manifest, golden examples and one `predict.py`."""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+
+import msgspec
+
+from artifact.labels import read_activation, read_labels
+from artifact.manifest import Card, Manifest
+from artifact.precision import Precision
+from artifact.predict import MANIFEST, SCHEMA_VERSION, ArtifactError, Predictor
+from artifact.records import cannot_write, read_json, sha256_file, write_bytes, write_json
+from artifact.run_folder import RunFolder
+from artifact.session import SessionConfig
+from artifact.task import Task
+from artifact.tokenizer import plain_tokenizer_json, read_limits
+from artifact.variant import Golden, Variant, read_variant
+from errors import GateFailed, UserError
+
+RUNTIME_PACKAGES = ("onnxruntime", "numpy", "tokenizers")
+COPIED = ("config.json", "tokenizer_config.json", "special_tokens_map.json")
+
+
+class Packed(msgspec.Struct, frozen=True, kw_only=True):
+    """What `pack` made. `size_bytes` is the sum of all files."""
+
+    directory: str
+    precision: Precision
+    size_bytes: int
+    files: int
+
+
+def pack(
+    run: RunFolder,
+    precision: Precision,
+    out: Path,
+    *,
+    card: Card | None,
+    card_reason: str | None,
+    session: SessionConfig | None = None,
+) -> Packed:
+    """Pack one variant of a run into the folder `out`, then load it and run its own self-test.
+
+    The folder appears whole or not at all; an artifact that is already there is replaced. Raises `UserError` when
+    something it needs is missing or `out` holds anything but an artifact, `GateFailed` when the packed model does not
+    give the reference's answers.
+    """
+    _check_target(out)
+    variant, graph = read_variant(run, precision)
+    if sha256_file(graph) != variant.sha256:
+        raise UserError(f"{graph} is not the file that was exported", "export it again")
+    checkpoint = run.checkpoint
+    if checkpoint is None:
+        raise UserError(f"{run.directory} has no checkpoint, so its tokenizer is unknown", "export again from the checkpoint")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".part", dir=out.parent))
+    except OSError as error:
+        raise cannot_write(out, error) from error
+    try:
+        _fill(temporary, run, variant, graph, checkpoint, card, card_reason, session or SessionConfig())
+        _prove(temporary)
+        temporary.chmod(0o755)
+        _swap(temporary, out)
+    except OSError as error:
+        raise cannot_write(out, error) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    files = [path for path in out.rglob("*") if path.is_file()]
+    return Packed(
+        directory=str(out),
+        precision=precision,
+        size_bytes=sum(path.stat().st_size for path in files),
+        files=len(files),
+    )
+
+
+def _check_target(out: Path) -> None:
+    if out.exists() and not out.is_dir():
+        raise UserError(f"--out {out} is a file", "name a folder")
+    if out.is_dir() and any(out.iterdir()) and not (out / MANIFEST).is_file():
+        raise UserError(f"--out {out} holds something else than an artifact", "name a new or empty folder")
+
+
+def _fill(
+    folder: Path,
+    run: RunFolder,
+    variant: Variant,
+    graph: Path,
+    checkpoint: Path,
+    card: Card | None,
+    card_reason: str | None,
+    session: SessionConfig,
+) -> None:
+    model_file = f"onnx/model{variant.precision.file_suffix}.onnx"
+    (folder / "onnx").mkdir()
+    shutil.copyfile(graph, folder / model_file)
+    write_bytes(folder / "tokenizer.json", plain_tokenizer_json(checkpoint).encode())
+    for name in COPIED:
+        if (checkpoint / name).is_file():
+            shutil.copyfile(checkpoint / name, folder / name)
+    shutil.copyfile(Path(__file__).with_name("predict.py"), folder / "predict.py")
+    versions = {name: version(name) for name in RUNTIME_PACKAGES}
+    requirements = "".join(f"{name}=={number}\n" for name, number in versions.items())
+    write_bytes(folder / "requirements.txt", requirements.encode())
+    write_json(folder / "golden.json", _golden(run, variant))
+    manifest = Manifest(
+        schema_version=SCHEMA_VERSION,
+        task=Task.TEXT_CLASSIFICATION,
+        labels=read_labels(checkpoint),
+        activation=read_activation(checkpoint),
+        precision=variant.precision,
+        model_file=model_file,
+        limits=read_limits(checkpoint),
+        session=session,
+        opset=variant.opset,
+        ir_version=variant.ir_version,
+        domains=variant.domains,
+        minimum_onnxruntime=versions["onnxruntime"],
+        card=card,
+        card_reason=card_reason,
+        versions=variant.versions,
+        sha256={
+            path.relative_to(folder).as_posix(): sha256_file(path) for path in sorted(folder.rglob("*")) if path.is_file()
+        },
+    )
+    write_json(folder / MANIFEST, manifest)
+
+
+def _golden(run: RunFolder, variant: Variant) -> Golden:
+    """The run's reference examples with a tolerance for this variant.
+
+    The tolerance is twice the largest error that the export saw over all its texts (other CPUs round differently), and
+    at least 0.01 % of the logits' scale.
+    """
+    golden = read_json(run.golden, Golden)
+    tolerance = max(2 * variant.parity.max_error, 1e-4 * variant.parity.scale)
+    return msgspec.structs.replace(golden, tolerance=tolerance)
+
+
+def _prove(folder: Path) -> None:
+    try:
+        problems = Predictor.open(folder).selftest()
+    except ArtifactError as error:
+        raise GateFailed(f"the packed model does not load: {error}") from error
+    if problems:
+        raise GateFailed(f"the packed model differs from the reference: {problems[0]}", "pack another candidate")
+
+
+def _swap(temporary: Path, out: Path) -> None:
+    """Put the finished folder in place; an earlier artifact is moved aside first and removed last."""
+    if not out.exists():
+        temporary.rename(out)
+        return
+    old = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".old", dir=out.parent))
+    out.rename(old / "artifact")
+    temporary.rename(out)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def verify(folder: Path, tell: Callable[[str], None] = lambda _: None) -> Manifest:
+    """Check an artifact on this machine: hashes, manifest, golden examples.
+
+    Raises `UserError` when the folder is no artifact and `GateFailed` when a check does not confirm. `tell` hears each
+    check as it passes.
+    """
+    if not (folder / MANIFEST).is_file():
+        raise UserError(f"{folder} is not an artifact: it has no {MANIFEST}", "make one with: steelyard pack RUN --out FOLDER")
+    try:
+        predictor = Predictor.open(folder)
+        tell("every file has the sha256 of the manifest")
+        manifest = read_json(folder / MANIFEST, Manifest)
+        tell(f"the model loads on {predictor.threads} threads")
+        problems = predictor.selftest()
+    except ArtifactError as error:
+        raise GateFailed(str(error)) from error
+    if problems:
+        raise GateFailed("; ".join(problems))
+    examples = len(json.loads((folder / "golden.json").read_bytes())["examples"])
+    tell(f"{examples} golden examples give the reference's answers")
+    return manifest

@@ -1,0 +1,112 @@
+"""Where everything of one run lies."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from artifact.precision import Precision
+from artifact.records import read_json, write_json
+from errors import UserError
+
+SCHEMA_VERSION = 1
+
+
+class CheckpointLink(msgspec.Struct, frozen=True, kw_only=True):
+    """`checkpoint.json`: the checkpoint of a run whose checkpoint lies elsewhere (path relative to the run)."""
+
+    schema_version: int
+    checkpoint: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """The paths inside `runs/NAME/`."""
+
+    directory: Path
+
+    @property
+    def data(self) -> Path:
+        """The split that fine-tuning made: `train.csv` and `evaluation.csv`."""
+        return self.directory / "data"
+
+    @property
+    def evaluation_data(self) -> Path:
+        return self.data / "evaluation.csv"
+
+    @property
+    def training_data(self) -> Path:
+        return self.data / "train.csv"
+
+    @property
+    def training(self) -> Path:
+        return self.directory / "training.json"
+
+    @property
+    def own_checkpoint(self) -> Path:
+        return self.directory / "checkpoint"
+
+    @property
+    def reference(self) -> Path:
+        return self.directory / "reference.npz"
+
+    @property
+    def golden(self) -> Path:
+        return self.directory / "golden.json"
+
+    @property
+    def measurements(self) -> Path:
+        return self.directory / "measurements.jsonl"
+
+    @property
+    def verdict(self) -> Path:
+        return self.directory / "verdict.json"
+
+    @property
+    def report(self) -> Path:
+        return self.directory / "report.md"
+
+    @property
+    def checkpoint_link(self) -> Path:
+        return self.directory / "checkpoint.json"
+
+    @property
+    def checkpoint(self) -> Path | None:
+        """The checkpoint's folder: the run's own, or the one that was exported from elsewhere."""
+        if (self.own_checkpoint / "config.json").is_file():
+            return self.own_checkpoint
+        if self.checkpoint_link.is_file():
+            link = read_json(self.checkpoint_link, CheckpointLink)
+            return Path(os.path.normpath(self.directory / link.checkpoint))
+        return None
+
+    def link_checkpoint(self, checkpoint: Path) -> None:
+        """Remember a checkpoint that lies outside this run."""
+        if checkpoint.resolve() != self.own_checkpoint.resolve():
+            relative = os.path.relpath(checkpoint.resolve(), self.directory.resolve())
+            write_json(self.checkpoint_link, CheckpointLink(schema_version=SCHEMA_VERSION, checkpoint=relative))
+
+    def variant(self, precision: Precision) -> Path:
+        """Folder of one precision's graph and its `variant.json`."""
+        return self.directory / "variants" / precision.value
+
+    @property
+    def is_run(self) -> bool:
+        return any(path.exists() for path in (self.own_checkpoint, self.training, self.checkpoint_link, self.directory / "variants"))
+
+
+def claim_output(directory: Path) -> RunFolder:
+    """The run folder to write into.
+
+    Raises `UserError` when `directory` is a file, or holds something that no run put there.
+    """
+    run = RunFolder(directory)
+    if directory.exists() and not directory.is_dir():
+        raise UserError(f"--out {directory} is a file", "name a folder")
+    if directory.is_dir() and any(directory.iterdir()) and not (run.is_run or run.data.is_dir()):
+        raise UserError(
+            f"--out {directory} holds something else and would be mixed with this run",
+            "name a new or empty folder",
+        )
+    return run

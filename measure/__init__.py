@@ -1,0 +1,1 @@
+"""Time, weigh and score anything that is a `Runtime`, without knowing its engine (no torch)."""

@@ -1,0 +1,104 @@
+"""What the harness and a worker say to each other: one JSON line each way, typed by its tag."""
+
+import msgspec
+
+from artifact.precision import Precision
+from measure.memory import MemoryReading
+from runtimes.base import Availability, RuntimeInfo
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Harness to worker."""
+
+
+class Probe(Request):
+    """Say which of these runtimes can work."""
+
+    runtimes: tuple[str, ...]
+
+
+class Open(Request):
+    """Load a candidate and answer the first batch."""
+
+    runtime: str
+    precision: Precision
+    model: str
+    threads: int
+    inputs: str
+
+
+class WarmUp(Request):
+    """Run a workload until its times are level."""
+
+    workload: int
+    limit_s: float
+
+
+class Block(Request):
+    """One untimed call, then `passes` timed passes over a workload."""
+
+    workload: int
+    passes: int
+
+
+class Score(Request):
+    """Answer every evaluation text, `batch_size` at a time, and write the logits to `path`."""
+
+    batch_size: int
+    path: str
+
+
+class Weigh(Request):
+    """Read the memory."""
+
+
+class Reply(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Worker to harness."""
+
+
+class Probed(Reply):
+    available: tuple[Availability, ...]
+
+
+class Opened(Reply):
+    """`import_s`, `load_s` and `first_run_s` are parts of the cold start; memory before the engine and after the first
+    answer."""
+
+    info: RuntimeInfo
+    import_s: float
+    load_s: float
+    first_run_s: float
+    baseline_memory: MemoryReading
+    loaded_memory: MemoryReading
+
+
+class Timed(Reply):
+    """Seconds of each call in order; `primer_s` is the untimed first, `level` whether a warm-up became level."""
+
+    samples_s: tuple[float, ...]
+    primer_s: float | None = None
+    level: bool = True
+
+
+class Scored(Reply):
+    seconds_s: float
+
+
+class Weighed(Reply):
+    memory: MemoryReading
+    peak_device_bytes: int | None
+
+
+class Failed(Reply):
+    """The request could not be done. `ours` marks an exception that is no `UserError`."""
+
+    reason: str
+    hint: str
+    ours: bool
+
+
+AnyRequest = Probe | Open | WarmUp | Block | Score | Weigh
+AnyReply = Probed | Opened | Timed | Scored | Weighed | Failed
+REQUESTS = msgspec.json.Decoder(AnyRequest)
+REPLIES = msgspec.json.Decoder(AnyReply)
+ENCODER = msgspec.json.Encoder()

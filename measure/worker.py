@@ -1,0 +1,142 @@
+"""The process in which one candidate runs. It speaks JSON lines on standard input and output and ends with its input."""
+
+import os
+import sys
+import time
+import traceback
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, Self
+
+import numpy as np
+
+from errors import UserError
+from measure.memory import read_memory
+from measure.messages import (
+    ENCODER,
+    REQUESTS,
+    AnyReply,
+    AnyRequest,
+    Block,
+    Failed,
+    Open,
+    Opened,
+    Probe,
+    Probed,
+    Score,
+    Scored,
+    Timed,
+    WarmUp,
+    Weigh,
+    Weighed,
+)
+from measure.timing import time_passes, warm_up
+from measure.workload import Inputs, load_inputs
+from runtimes.base import Batch, Candidate, Runtime
+from runtimes.registry import open_runtime, probe
+
+
+class Worker:
+    """One candidate, from `Open` to the end of the input."""
+
+    def __init__(self) -> None:
+        self._runtime: Runtime | None = None
+        self._inputs: Inputs | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._runtime is not None:
+            self._runtime.__exit__(kind, error, trace)
+
+    def answer(self, request: AnyRequest) -> AnyReply:
+        """Do what was asked. Raises what the runtime raises."""
+        match request:
+            case Probe(runtimes=names):
+                return Probed(available=tuple(probe(name) for name in names))
+            case Open():
+                return self._open(request)
+            case WarmUp(workload=number, limit_s=limit_s):
+                samples, level = warm_up(self.runtime, self._batches(number), limit_s)
+                return Timed(samples_s=tuple(samples), level=level)
+            case Block(workload=number, passes=passes):
+                batches = self._batches(number)
+                primer = time_passes(self.runtime, batches[:1], 1)
+                return Timed(samples_s=tuple(time_passes(self.runtime, batches, passes)), primer_s=primer[0])
+            case Score(batch_size=batch_size, path=path):
+                return self._score(batch_size, Path(path))
+            case Weigh():
+                return Weighed(memory=read_memory(), peak_device_bytes=self.runtime.peak_device_bytes())
+
+    @property
+    def runtime(self) -> Runtime:
+        if self._runtime is None:
+            raise RuntimeError("no candidate is open")
+        return self._runtime
+
+    @property
+    def inputs(self) -> Inputs:
+        if self._inputs is None:
+            raise RuntimeError("no candidate is open")
+        return self._inputs
+
+    def _open(self, request: Open) -> Opened:
+        self._inputs = load_inputs(Path(request.inputs))
+        first = self._inputs.workloads[-1].batches[0]
+        baseline = read_memory()
+        start = time.perf_counter()
+        runtime = open_runtime(Candidate(request.runtime, request.precision), Path(request.model), request.threads)
+        imported = time.perf_counter()
+        self._runtime = runtime.__enter__()
+        loaded = time.perf_counter()
+        names = self._runtime.info.input_names
+        self._runtime.run({name: first[name][:1] for name in names})
+        answered = time.perf_counter()
+        return Opened(
+            info=self._runtime.info,
+            import_s=imported - start,
+            load_s=loaded - imported,
+            first_run_s=answered - loaded,
+            baseline_memory=baseline,
+            loaded_memory=read_memory(),
+        )
+
+    def _batches(self, number: int) -> list[Batch]:
+        names = self.runtime.info.input_names
+        return [{name: batch[name] for name in names} for batch in self.inputs.workloads[number].batches]
+
+    def _score(self, batch_size: int, path: Path) -> Scored:
+        start = time.perf_counter()
+        batches = self.inputs.evaluation_batches(batch_size, self.runtime.info.input_names)
+        logits = np.concatenate([self.runtime.run(batch)["logits"] for batch in batches])
+        np.savez(path, logits=logits)
+        return Scored(seconds_s=time.perf_counter() - start)
+
+
+def serve(requests: BinaryIO, replies: BinaryIO) -> None:
+    """Answer requests until the input ends, which it also does when the harness is killed."""
+    with Worker() as worker:
+        for line in requests:
+            try:
+                reply = worker.answer(REQUESTS.decode(line))
+            except UserError as error:
+                reply = Failed(reason=error.message, hint=error.hint, ours=False)
+            except Exception as error:  # one candidate's failure is a row of the table, not the end of the comparison
+                traceback.print_exc()
+                reply = Failed(reason=f"{type(error).__name__}: {error}", hint="", ours=True)
+            replies.write(ENCODER.encode(reply) + b"\n")
+            replies.flush()
+
+
+def main() -> None:
+    """Keep standard output for replies alone: what libraries print goes to standard error."""
+    replies = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    serve(sys.stdin.buffer, replies)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,162 @@
+"""What every candidate is given to do: the same tokenised batches, made from the user's own texts."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain, cycle, islice
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from artifact.predict import TextEncoder, pad_rows
+from artifact.tokenizer import TextLimits
+from errors import UserError
+from runtimes.base import Batch
+
+NATURAL = "natural"
+NATURAL_BATCHES = 8
+"""Batches in one pass over the natural mix."""
+
+INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+
+
+class WorkloadSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """A workload's name, its batch size, and the (batch, sequence) shape of each batch of one pass."""
+
+    name: str
+    batch_size: int
+    shapes: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """A pass of batches; each is every input a text tokenizer can give."""
+
+    spec: WorkloadSpec
+    batches: tuple[Batch, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """All a worker needs to run: workloads, the encoded evaluation texts, and how to pad them."""
+
+    workloads: tuple[Workload, ...]
+    evaluation: tuple[Mapping[str, Sequence[int]], ...]
+    limits: TextLimits
+
+    def evaluation_batches(self, batch_size: int, names: Sequence[str]) -> list[dict[str, NDArray[np.int64]]]:
+        """The evaluation texts in their order, each batch padded to its own longest row."""
+        return [
+            pad_rows(
+                self.evaluation[start : start + batch_size],
+                names,
+                pad_id=self.limits.pad_id,
+                pad_type_id=self.limits.pad_type_id,
+                pad_left=self.limits.pad_left,
+            )
+            for start in range(0, len(self.evaluation), batch_size)
+        ]
+
+    @property
+    def sha256(self) -> str:
+        """Hash of every id that will be run."""
+        digest = hashlib.sha256()
+        for workload in self.workloads:
+            digest.update(workload.spec.name.encode())
+            for batch in workload.batches:
+                for name in INPUTS:
+                    digest.update(np.ascontiguousarray(batch[name]).tobytes())
+        for item in self.evaluation:
+            digest.update(np.asarray(item["input_ids"], dtype=np.int64).tobytes() + b"|")
+        return digest.hexdigest()
+
+
+def parse_lengths(text: str) -> tuple[int | None, ...]:
+    """Read `--lengths`: comma-separated numbers of tokens and `natural` (`None`). Raises `UserError`."""
+    lengths: list[int | None] = []
+    for part in text.split(","):
+        part = part.strip()
+        if part != NATURAL and not (part.isdigit() and int(part) > 0):
+            raise UserError(f"--lengths has '{part}'", "write numbers of tokens and 'natural', such as 128,natural")
+        lengths.append(None if part == NATURAL else int(part))
+    return tuple(dict.fromkeys(lengths))
+
+
+def build_inputs(
+    texts: Sequence[str], encoder: TextEncoder, limits: TextLimits, batch_sizes: Sequence[int], lengths: Sequence[int | None]
+) -> Inputs:
+    """Tokenise once and cut the workloads: every batch size at every fixed length, and the natural mix at the largest.
+
+    Fixed lengths are filled with the ids of real texts one after another, nothing padded. Raises `UserError` for a
+    length beyond the model's.
+    """
+    encoded = encoder.encode(texts)
+    workloads = []
+    for length in lengths:
+        if length is not None and length > limits.max_length_tokens:
+            raise UserError(
+                f"--lengths has {length}, the model takes at most {limits.max_length_tokens} tokens", "choose less"
+            )
+        if length is None:
+            workloads.append(_natural(encoded, limits, max(batch_sizes)))
+        else:
+            workloads += [_fixed(encoded, size, length) for size in batch_sizes]
+    return Inputs(tuple(workloads), tuple(encoded), limits)
+
+
+def _fixed(encoded: Sequence[Mapping[str, Sequence[int]]], batch_size: int, length: int) -> Workload:
+    tokens = cycle(chain.from_iterable(item["input_ids"] for item in encoded))
+    ids = np.fromiter(islice(tokens, batch_size * length), dtype=np.int64).reshape(batch_size, length)
+    batch = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
+    spec = WorkloadSpec(name=f"{batch_size}×{length}", batch_size=batch_size, shapes=((batch_size, length),))
+    return Workload(spec, (batch,))
+
+
+def _natural(encoded: Sequence[Mapping[str, Sequence[int]]], limits: TextLimits, batch_size: int) -> Workload:
+    """Texts in the order they come, as a server would meet them."""
+    rows = list(islice(cycle(encoded), NATURAL_BATCHES * batch_size))
+    inputs = Inputs((), tuple(rows), limits)
+    batches = tuple(inputs.evaluation_batches(batch_size, INPUTS))
+    shapes = tuple((batch["input_ids"].shape[0], batch["input_ids"].shape[1]) for batch in batches)
+    return Workload(WorkloadSpec(name=f"{batch_size}×{NATURAL}", batch_size=batch_size, shapes=shapes), batches)
+
+
+def save_inputs(path: Path, inputs: Inputs) -> None:
+    """Write inputs for the workers as plain arrays (no pickle)."""
+    arrays: dict[str, NDArray[np.int64]] = {}
+    for number, workload in enumerate(inputs.workloads):
+        for position, batch in enumerate(workload.batches):
+            for name in INPUTS:
+                arrays[f"{number}.{position}.{name}"] = batch[name]
+    for name in INPUTS:
+        flat = chain.from_iterable(item[name] for item in inputs.evaluation)
+        arrays[f"evaluation.{name}"] = np.fromiter(flat, dtype=np.int64)
+    arrays["evaluation.lengths"] = np.array([len(item["input_ids"]) for item in inputs.evaluation], dtype=np.int64)
+    header = msgspec.json.encode({"specs": [workload.spec for workload in inputs.workloads], "limits": inputs.limits})
+    np.savez(path, header=np.frombuffer(header, dtype=np.uint8), **arrays)  # type: ignore[arg-type]  # numpy's stub
+
+
+class _Header(msgspec.Struct):
+    specs: tuple[WorkloadSpec, ...]
+    limits: TextLimits
+
+
+def load_inputs(path: Path) -> Inputs:
+    """Read what `save_inputs` wrote."""
+    with np.load(path, allow_pickle=False) as arrays:
+        header = msgspec.json.decode(arrays["header"].tobytes(), type=_Header)
+        workloads = tuple(
+            Workload(
+                spec,
+                tuple({name: arrays[f"{number}.{position}.{name}"] for name in INPUTS} for position in range(len(spec.shapes))),
+            )
+            for number, spec in enumerate(header.specs)
+        )
+        edges = np.cumsum(arrays["evaluation.lengths"])[:-1]
+        columns = [np.split(arrays[f"evaluation.{name}"], edges) for name in INPUTS]
+    evaluation = tuple(
+        {name: values.tolist() for name, values in zip(INPUTS, row, strict=True)} for row in zip(*columns, strict=True)
+    )
+    return Inputs(workloads, evaluation, header.limits)

@@ -1,0 +1,292 @@
+"""Fine-tune a text classifier with transformers' Trainer, resumable and recorded."""
+
+import shutil
+from collections import Counter
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    DataCollatorWithPadding,
+    Trainer,
+    TrainingArguments,
+)
+from transformers.trainer_callback import PrinterCallback
+
+from artifact.examples import Examples, label_indices, write_csv
+from artifact.progress import Progress, silent
+from artifact.records import cannot_write, fingerprint, read_if_present, sha256_files, write_json
+from artifact.run_folder import RunFolder, claim_output
+from errors import UserError
+from models.checkpoint import checkpoint_sha256, quiet
+from models.split import Split, split
+from models.training import SCHEMA_VERSION, FinetuneConfig, TrainingPrecision, TrainingRecord
+from models.watcher import Watcher
+
+
+def finetune(
+    base_model: str,
+    data: Examples,
+    out: Path,
+    *,
+    evaluation: Examples | None = None,
+    labels: tuple[str, ...] | None = None,
+    config: FinetuneConfig | None = None,
+    overwrite: bool = False,
+    progress: Progress = silent,
+) -> tuple[TrainingRecord, bool]:
+    """Fine-tune `base_model` (a local folder or a Hub id) and write `data/`, `checkpoint/` and `training.json` to `out`.
+
+    Returns the record and whether it was made now (`False`: the same training was already there). An interrupted run
+    goes on from its last saved step. `labels` names the classes in the sorted order of the labels in the data. Raises
+    `UserError` for bad data, a base model that cannot be loaded, or a folder that holds another training.
+    """
+    config = config or FinetuneConfig()
+    run = claim_output(out)
+    parts = split(data, evaluation, held_out=config.held_out, seed=config.seed)
+    names = _label_names(parts, labels)
+    base_sha256 = _base_sha256(base_model)
+    mark = fingerprint(
+        {
+            "base": base_sha256,
+            "config": msgspec.to_builtins(config),
+            "train": parts.train.sha256,
+            "evaluation": parts.evaluation.sha256,
+            "labels": names,
+        }
+    )
+    earlier = read_if_present(run.training, TrainingRecord)
+    if earlier is not None and earlier.fingerprint == mark and _intact(run, earlier):
+        return earlier, False
+    if earlier is not None and not overwrite:
+        raise UserError(
+            f"{run.training} records another training (other data, model or settings)",
+            "choose another --out, or add --overwrite to replace it",
+        )
+    write_csv(run.training_data, parts.train)
+    write_csv(run.evaluation_data, parts.evaluation)
+    return _Job(base_model, base_sha256, parts, names, config, run, mark, progress).train(), True
+
+
+def _label_names(parts: Split, names: tuple[str, ...] | None) -> tuple[str, ...]:
+    found = tuple(sorted(set(parts.train.labels)))
+    if names is not None and len(names) != len(found):
+        raise UserError(
+            f"--labels names {len(names)} labels, the data has {len(found)}: {', '.join(found)}",
+            "name them in this order",
+        )
+    label_indices(parts.evaluation, found)
+    return names or found
+
+
+def _base_sha256(base_model: str) -> str:
+    """Identity of the base model: a hash of a local folder's files, or the Hub id itself."""
+    folder = Path(base_model)
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise UserError(f"{folder} has no config.json, so it is not a model", "give a folder written by save_pretrained")
+        if not list(folder.glob("*.safetensors")):
+            raise UserError(f"{folder} has no safetensors weights", "save it with model.save_pretrained(folder)")
+        return sha256_files(path for path in folder.iterdir() if path.suffix in (".json", ".safetensors"))
+    if base_model.startswith((".", "/", "~")) or base_model.count("/") > 1:
+        raise UserError(f"{base_model} does not exist", "give a folder written by save_pretrained, or a Hub id")
+    return base_model
+
+
+def _intact(run: RunFolder, record: TrainingRecord) -> bool:
+    return run.own_checkpoint.is_dir() and checkpoint_sha256(run.own_checkpoint) == record.checkpoint_sha256
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """One training from its inputs to its record."""
+
+    base_model: str
+    base_sha256: str
+    parts: Split
+    labels: tuple[str, ...]
+    config: FinetuneConfig
+    run: RunFolder
+    mark: str
+    progress: Progress
+
+    @property
+    def state(self) -> Path:
+        """Where the Trainer saves its steps; another training never resumes from it."""
+        return self.run.directory / f"training-state-{self.mark[:12]}"
+
+    def train(self) -> TrainingRecord:
+        device = self._device()
+        precision = self._precision(device)
+        tokenizer, model = self._load()
+        found = tuple(sorted(set(self.parts.train.labels)))
+        train, truncated = _encode(tokenizer, self.parts.train, found, self.config.max_length_tokens)
+        with quiet():
+            watch = Watcher(self.progress, self.config.batch_size, self.state)
+            trainer = Trainer(
+                model=model,
+                args=self._arguments(device, precision, len(train)),
+                train_dataset=train,
+                data_collator=DataCollatorWithPadding(tokenizer),
+                processing_class=tokenizer,
+                callbacks=[watch],
+            )
+            trainer.remove_callback(PrinterCallback)
+            try:
+                outcome = trainer.train(resume_from_checkpoint=_last_complete(self.state))
+            except OSError as error:
+                raise cannot_write(self.state, error) from error
+            accuracy = self._accuracy(trainer.model, tokenizer, found)
+            self._save(trainer.model, tokenizer)
+        record = TrainingRecord(
+            schema_version=SCHEMA_VERSION,
+            fingerprint=self.mark,
+            base_model=f"{Path(self.base_model).name} ({self.base_sha256[:12]})",
+            config=self.config,
+            precision=precision,
+            device=torch.cuda.get_device_name(0) if device == "cuda" else "cpu",
+            labels=self.labels,
+            data_sha256={"train": self.parts.train.sha256, "evaluation": self.parts.evaluation.sha256},
+            examples={"train": len(self.parts.train), "evaluation": len(self.parts.evaluation)},
+            class_counts=dict(Counter(self.parts.train.labels)),
+            duplicates_removed=self.parts.duplicates_removed,
+            leaked_removed=self.parts.leaked_removed,
+            truncated_fraction=truncated,
+            steps=int(outcome.global_step),
+            seconds_s=watch.seconds_s,
+            samples_per_s=len(train) * self.config.epochs / watch.seconds_s,
+            final_loss=float(outcome.training_loss),
+            accuracy_fraction=accuracy,
+            checkpoint_sha256=checkpoint_sha256(self.run.own_checkpoint),
+            versions={name: version(name) for name in ("torch", "transformers", "accelerate", "tokenizers")},
+        )
+        write_json(self.run.training, record)
+        for state in self.run.directory.glob("training-state-*"):
+            shutil.rmtree(state, ignore_errors=True)
+        return record
+
+    def _device(self) -> str:
+        if self.config.device == "cuda" and not torch.cuda.is_available():
+            raise UserError("--device cuda was asked for, but torch finds no GPU", "see: steelyard doctor")
+        if self.config.device == "auto":
+            return "cuda" if torch.cuda.is_available() else "cpu"
+        return self.config.device
+
+    def _precision(self, device: str) -> TrainingPrecision:
+        if self.config.precision is not TrainingPrecision.AUTO:
+            return self.config.precision
+        if device == "cuda":
+            fast = torch.cuda.is_bf16_supported(including_emulation=False)
+        else:
+            able = torch.cpu.get_capabilities()
+            fast = any(able.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+        return TrainingPrecision.BF16 if fast else TrainingPrecision.FP32
+
+    def _load(self) -> tuple[Any, Any]:
+        names = dict(enumerate(self.labels))
+        torch.manual_seed(self.config.seed)  # the new head's weights
+        with quiet():
+            try:
+                tokenizer = AutoTokenizer.from_pretrained(self.base_model)
+                model = AutoModelForSequenceClassification.from_pretrained(
+                    self.base_model,
+                    dtype=torch.float32,
+                    use_safetensors=True,
+                    num_labels=len(names),
+                    id2label=names,
+                    label2id={name: index for index, name in names.items()},
+                    ignore_mismatched_sizes=True,
+                )
+            except (OSError, ValueError) as error:
+                first = str(error).strip().splitlines()[0]
+                raise UserError(
+                    f"the base model {self.base_model} cannot be loaded: {first}",
+                    "without network give a local folder; 'steelyard demo' uses a model that a package carries",
+                ) from error
+        if not tokenizer.is_fast:
+            raise UserError(
+                f"the tokenizer of {self.base_model} has no fast version and cannot be served without transformers",
+                "choose a base model that has a tokenizer.json",
+            )
+        return tokenizer, model
+
+    def _arguments(self, device: str, precision: TrainingPrecision, examples: int) -> Any:
+        steps = -(-examples // self.config.batch_size) * self.config.epochs
+        return TrainingArguments(
+            output_dir=str(self.state),
+            num_train_epochs=self.config.epochs,
+            per_device_train_batch_size=self.config.batch_size,
+            learning_rate=self.config.learning_rate,
+            weight_decay=self.config.weight_decay,
+            warmup_steps=self.config.warmup_fraction if self.config.warmup_fraction < 1 else 0,
+            lr_scheduler_type="linear",
+            optim="adamw_torch",
+            train_sampling_strategy="group_by_length",
+            bf16=precision is TrainingPrecision.BF16,
+            use_cpu=device == "cpu",
+            seed=self.config.seed,
+            save_steps=max(10, steps // 5),
+            save_total_limit=2,
+            logging_steps=max(1, min(10, steps // 10)),
+            logging_strategy="steps",
+            report_to="none",
+            disable_tqdm=True,
+            dataloader_pin_memory=device == "cuda",
+        )
+
+    def _accuracy(self, model: Any, tokenizer: Any, found: tuple[str, ...]) -> float:
+        """Accuracy in fp32 on the held-out examples, in batches of similar length."""
+        model.eval()
+        examples, _ = _encode(tokenizer, self.parts.evaluation, found, self.config.max_length_tokens)
+        examples = sorted(examples, key=lambda example: len(example["input_ids"]))
+        correct = 0
+        for start in range(0, len(examples), self.config.batch_size):
+            batch = tokenizer.pad(examples[start : start + self.config.batch_size], return_tensors="pt")
+            expected = batch.pop("label").to(model.device)
+            with torch.inference_mode():
+                correct += int((model(**batch.to(model.device)).logits.argmax(-1) == expected).sum())
+            self.progress("evaluate", min(start + self.config.batch_size, len(examples)), len(examples))
+        return correct / len(examples)
+
+    def _save(self, model: Any, tokenizer: Any) -> None:
+        """Write the checkpoint beside its final place, then put it there."""
+        folder = self.run.own_checkpoint
+        part = folder.with_name(".checkpoint.part")
+        try:
+            shutil.rmtree(part, ignore_errors=True)
+            model.to("cpu").save_pretrained(part)
+            tokenizer.save_pretrained(part)
+            shutil.rmtree(folder, ignore_errors=True)
+            part.rename(folder)
+        except OSError as error:
+            raise cannot_write(folder, error) from error
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+
+
+def _encode(
+    tokenizer: Any, examples: Examples, labels: tuple[str, ...], max_length: int
+) -> tuple[list[dict[str, Any]], float]:
+    """Token ids with the label of each example, and the fraction of texts that were cut."""
+    indices = label_indices(examples, labels)
+    limit = min(max_length, tokenizer.model_max_length)
+    encoded = tokenizer(list(examples.texts), truncation=True, max_length=limit)
+    lengths = [len(ids) for ids in tokenizer(list(examples.texts), truncation=False, verbose=False)["input_ids"]]
+    rows = [
+        {**{name: values[row] for name, values in encoded.items()}, "label": label} for row, label in enumerate(indices)
+    ]
+    return rows, sum(length > limit for length in lengths) / len(lengths)
+
+
+def _last_complete(state: Path) -> str | None:
+    """The newest saved step that was written to its end (the Trainer writes its own state last)."""
+    saved = sorted(state.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+    complete = [path for path in saved if (path / "trainer_state.json").is_file()]
+    for path in set(saved) - set(complete):
+        shutil.rmtree(path, ignore_errors=True)
+    return str(complete[-1]) if complete else None

@@ -1,0 +1,116 @@
+"""The contract that every engine keeps."""
+
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Protocol, Self
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from artifact.precision import Precision
+from errors import UserError
+
+Batch = Mapping[str, NDArray[np.int64]]
+"""Input name to int64 array of shape (batch, sequence); all arrays of a batch have the same shape."""
+
+Outputs = Mapping[str, NDArray[np.float32]]
+"""Output name to float32 array whose first axis is the batch. The arrays belong to the caller."""
+
+
+class RuntimeInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """What really ran, read back from the engine after it was opened.
+
+    `input_names` are the inputs that `run` takes, exactly these.
+    `nodes_by_provider` counts graph nodes by where they were placed, or is `None` for engines without a graph.
+    """
+
+    runtime: str
+    engine: str
+    engine_version: str
+    device: str
+    dtype: str
+    threads: int
+    input_names: tuple[str, ...]
+    options: dict[str, str]
+    nodes_by_provider: dict[str, int] | None = None
+
+
+class Availability(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether a runtime can work here. When it cannot: why, and what would help."""
+
+    runtime: str
+    available: bool
+    engine_version: str | None = None
+    device: str | None = None
+    reason: str | None = None
+    remedy: str | None = None
+
+
+class Runtime(Protocol):
+    """A model on one engine and device: cheap to construct, acquired on entry, released on exit."""
+
+    @property
+    def info(self) -> RuntimeInfo:
+        """What really ran; only valid between entry and exit."""
+
+    def __enter__(self) -> Self:
+        """Load the model. Raises `UserError` if the engine cannot give exactly what was asked for."""
+
+    def run(self, batch: Batch) -> Outputs:
+        """Compute one batch. Returns when the result is on the host and the device has finished.
+
+        Raises `UserError` for inputs that do not fit the model.
+        """
+
+    def peak_device_bytes(self) -> int | None:
+        """Most accelerator memory held so far, or `None` where there is no accelerator or it cannot be known."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Release the model and its memory."""
+
+
+class Candidate(msgspec.Struct, frozen=True, order=True):
+    """A runtime and a precision: one thing that could serve the model."""
+
+    runtime: str
+    precision: Precision
+
+    @property
+    def id(self) -> str:
+        """Name in tables and files, such as `ort-cpu/int8-dynamic`."""
+        return f"{self.runtime}/{self.precision}"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read a candidate's name; `UserError` when it is none."""
+        runtime, slash, precision = text.partition("/")
+        if not slash or not runtime or precision not in {member.value for member in Precision}:
+            raise UserError(
+                f"'{text}' is not a candidate", "write RUNTIME/PRECISION, such as ort-cpu/int8-dynamic"
+            )
+        return cls(runtime, Precision(precision))
+
+
+def check_batch(batch: Batch, names: tuple[str, ...]) -> None:
+    """Refuse a batch whose inputs are missing, extra, of the wrong type or shape, or empty.
+
+    Raises `UserError`; engines would crash, broadcast silently or answer nonsense.
+    """
+    missing, extra = set(names) - set(batch), set(batch) - set(names)
+    if missing or extra:
+        raise UserError(
+            f"the batch has inputs {sorted(batch)}, the model takes {sorted(names)}",
+            "tokenise with the checkpoint's own tokenizer",
+        )
+    shapes = {name: array.shape for name, array in batch.items()}
+    first = next(iter(shapes.values()))
+    if any(shape != first for shape in shapes.values()):
+        raise UserError(f"the inputs of a batch differ in shape: {shapes}", "pad all of them alike")
+    if len(first) != 2 or 0 in first:
+        raise UserError(f"a batch has shape (batch, sequence), each at least 1; this one has {first}")
+    wrong = {name: str(array.dtype) for name, array in batch.items() if array.dtype != np.int64}
+    if wrong:
+        raise UserError(f"inputs are int64; these are not: {wrong}")

@@ -1,0 +1,22 @@
+"""ONNX Runtime on the CPU."""
+
+from pathlib import Path
+
+from artifact.precision import Precision
+from artifact.session import SessionConfig
+from runtimes.base import Availability
+from runtimes.ort_model import OrtModel, probe_provider
+
+NAME, PROVIDER = "ort-cpu", "CPUExecutionProvider"
+
+
+def probe() -> Availability:
+    """Whether this build of ONNX Runtime runs on the CPU."""
+    return probe_provider(NAME, PROVIDER, "cpu")
+
+
+class EngineRuntime(OrtModel):
+    """An ONNX graph on ONNX Runtime's CPU provider."""
+
+    def __init__(self, model: Path, precision: Precision, threads: int, config: SessionConfig | None = None) -> None:
+        super().__init__(NAME, PROVIDER, "cpu", model, precision, threads, config or SessionConfig())

@@ -1,0 +1,44 @@
+"""ONNX Runtime on an NVIDIA GPU."""
+
+from pathlib import Path
+from typing import Self
+
+import onnxruntime
+
+from artifact.precision import Precision
+from artifact.session import SessionConfig
+from errors import UserError
+from runtimes.base import Availability
+from runtimes.ort_model import OrtModel, probe_provider
+
+NAME, PROVIDER = "ort-cuda", "CUDAExecutionProvider"
+
+
+def probe() -> Availability:
+    """Whether this build of ONNX Runtime has CUDA."""
+    return probe_provider(NAME, PROVIDER, "cuda:0")
+
+
+class EngineRuntime(OrtModel):
+    """An ONNX graph on ONNX Runtime's CUDA provider.
+
+    Nodes that only compute shapes may be placed on the host (`info.nodes_by_provider` counts them); a session without a
+    single node on CUDA is an error.
+    """
+
+    def __init__(self, model: Path, precision: Precision, threads: int, config: SessionConfig | None = None) -> None:
+        super().__init__(
+            NAME, PROVIDER, "cuda:0", model, precision, threads, config or SessionConfig(disabled_optimizers=())
+        )
+
+    def __enter__(self) -> Self:
+        available = probe()
+        if not available.available:
+            raise UserError(available.reason or f"{NAME} cannot run here", available.remedy or "")
+        if hasattr(onnxruntime, "preload_dlls"):
+            onnxruntime.preload_dlls()
+        super().__enter__()
+        placed = self.nodes_by_provider()
+        if not placed.get(PROVIDER):
+            raise UserError(f"onnxruntime placed no node on {PROVIDER} (placement: {placed})", "see: steelyard doctor")
+        return self

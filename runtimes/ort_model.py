@@ -1,0 +1,130 @@
+"""What the ONNX Runtime runtimes share: a session that is exactly what was asked for."""
+
+from collections import Counter
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import onnxruntime
+
+from artifact.precision import Precision
+from artifact.session import SessionConfig, open_session
+from errors import UserError
+from runtimes.base import Availability, Batch, Outputs, RuntimeInfo, check_batch
+
+
+def refuse_two_builds() -> None:
+    """`onnxruntime` and `onnxruntime-gpu` share an import name: the later install overwrites the former.
+
+    Raises `UserError` when both are installed, because nobody can say which one would run.
+    """
+    installed = []
+    for name in ("onnxruntime", "onnxruntime-gpu"):
+        try:
+            distribution(name)
+        except PackageNotFoundError:
+            continue
+        installed.append(name)
+    if len(installed) == 2:
+        raise UserError(
+            "onnxruntime and onnxruntime-gpu are both installed and overwrite each other",
+            "pip uninstall -y onnxruntime onnxruntime-gpu, then install one of 'steelyard[cpu]' and 'steelyard[gpu]'",
+        )
+
+
+def probe_provider(runtime: str, provider: str, device: str) -> Availability:
+    """Whether this build of ONNX Runtime has `provider`. A missing driver shows only when a session is opened."""
+    try:
+        refuse_two_builds()
+    except UserError as error:
+        return Availability(runtime=runtime, available=False, reason=error.message, remedy=error.hint)
+    present = provider in onnxruntime.get_available_providers()
+    return Availability(
+        runtime=runtime,
+        available=present,
+        engine_version=onnxruntime.__version__,
+        device=device if present else None,
+        reason=None if present else f"this onnxruntime {onnxruntime.__version__} has no {provider}",
+        remedy=None if present else "pip install 'steelyard[gpu]' in an environment without onnxruntime",
+    )
+
+
+class OrtModel:
+    """An ONNX graph in a session on one provider, with `threads` intra-op threads; a `Runtime`."""
+
+    def __init__(
+        self, name: str, provider: str, device: str, model: Path, precision: Precision, threads: int, config: SessionConfig
+    ) -> None:
+        self._name, self._provider, self._device = name, provider, device
+        self._model, self._precision, self._threads, self._config = model, precision, threads, config
+        self._session: Any = None
+
+    @property
+    def session(self) -> Any:
+        """The open `onnxruntime.InferenceSession`."""
+        if self._session is None:
+            raise RuntimeError("the runtime is not open; use it in a with block")
+        return self._session
+
+    @property
+    def info(self) -> RuntimeInfo:
+        return RuntimeInfo(
+            runtime=self._name,
+            engine="onnxruntime",
+            engine_version=onnxruntime.__version__,
+            device=self._device,
+            dtype=self._precision.value,
+            threads=self.session.get_session_options().intra_op_num_threads,
+            input_names=self._input_names,
+            options={
+                "graph_optimization_level": self._config.graph_optimization_level,
+                "disabled_optimizers": ",".join(self._config.disabled_optimizers),
+            },
+            nodes_by_provider=self.nodes_by_provider(),
+        )
+
+    def nodes_by_provider(self) -> dict[str, int]:
+        """Nodes of the optimised graph, counted by the provider that the session assigned them to."""
+        placed: Counter[str] = Counter()
+        for subgraph in self.session.get_provider_graph_assignment_info():
+            placed[subgraph.ep_name] += len(subgraph.get_nodes())
+        return dict(placed)
+
+    def __enter__(self) -> Self:
+        """Load the graph. Raises `UserError` when it does not load or the session got another provider."""
+        refuse_two_builds()
+        session = open_session(
+            self._model,
+            provider=self._provider,
+            threads=self._threads,
+            config=self._config,
+            entries={"session.record_ep_graph_assignment_info": "1"},
+        )
+        self._session = session
+        self._input_names = tuple(item.name for item in session.get_inputs())
+        self._output_names = [item.name for item in session.get_outputs()]
+        return self
+
+    def run(self, batch: Batch) -> Outputs:
+        """Host to host; ONNX Runtime's `run` blocks until the outputs are on the host, in arrays of their own."""
+        session = self.session
+        check_batch(batch, self._input_names)
+        try:
+            outputs = session.run(self._output_names, dict(batch))
+        except Exception as error:  # onnxruntime raises many types, all of them about these inputs
+            shape = next(iter(batch.values())).shape
+            raise UserError(f"onnxruntime cannot run a batch of shape {shape}: {error}") from error
+        return {
+            name: np.asarray(value, dtype=np.float32) for name, value in zip(self._output_names, outputs, strict=True)
+        }
+
+    def peak_device_bytes(self) -> int | None:
+        """Not known: ONNX Runtime does not say how much device memory its arena holds."""
+        return None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._session = None
