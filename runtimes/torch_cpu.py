@@ -13,7 +13,7 @@ NAME = "torch-cpu"
 
 def probe() -> Availability:
     """PyTorch always runs on the CPU."""
-    return Availability(runtime=NAME, available=True, engine_version=torch.__version__, device="cpu")
+    return Availability(runtime=NAME, available=True, engine_version=str(torch.__version__), device="cpu")
 
 
 class EngineRuntime(TorchModel):

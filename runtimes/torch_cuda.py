@@ -15,7 +15,7 @@ NAME = "torch-cuda"
 
 def probe() -> Availability:
     """Whether PyTorch sees a GPU, and if not, why."""
-    version = torch.__version__
+    version = str(torch.__version__)
     if torch.version.cuda is None:
         reason, remedy = f"this torch {version} was built without CUDA", "install a CUDA build of torch"
     elif not torch.cuda.is_available():

@@ -40,7 +40,7 @@ class TorchModel:
         return RuntimeInfo(
             runtime=self._name,
             engine="torch",
-            engine_version=torch.__version__,
+            engine_version=str(torch.__version__),
             device=str(parameter.device),
             dtype=str(parameter.dtype).removeprefix("torch."),
             threads=torch.get_num_threads(),

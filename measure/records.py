@@ -1,0 +1,213 @@
+"""`measurements.jsonl`: raw samples of what was measured, one line as soon as it is known. Statistics are derived later."""
+
+from enum import StrEnum
+from pathlib import Path
+
+import msgspec
+
+from artifact.precision import Precision
+from artifact.records import append_line, read_lines
+from measure.machine import Machine
+from measure.memory import MemoryReading
+from measure.workload import WorkloadSpec
+from runtimes.base import Candidate, RuntimeInfo
+
+SCHEMA_VERSION = 1
+
+
+class Role(StrEnum):
+    """Why something is measured: every ratio divides by the anchor, and the control is the anchor once more."""
+
+    ANCHOR = "anchor"
+    CONTROL = "control"
+    CANDIDATE = "candidate"
+
+
+class Entrant(msgspec.Struct, frozen=True, order=True):
+    """A candidate in its role."""
+
+    candidate: Candidate
+    role: Role
+
+    @property
+    def name(self) -> str:
+        """Name in tables; the control is told apart from the anchor it repeats."""
+        return f"{self.candidate.id} (A/A)" if self.role is Role.CONTROL else self.candidate.id
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """How much is measured. Every replicate is a fresh process of every candidate; its rounds interleave them in random
+    order; a block is `block_s` seconds of one candidate on one workload, after a pause of `settle_s`."""
+
+    name: str
+    replicates: int
+    rounds: int
+    block_s: float
+    warm_up_s: float
+    settle_s: float
+    least_passes: int
+    most_passes: int
+    timeout_s: float
+    seed: int
+
+
+BUDGETS = {
+    "quick": Plan(
+        name="quick",
+        replicates=5,
+        rounds=3,
+        block_s=0.2,
+        warm_up_s=0.5,
+        settle_s=0.05,
+        least_passes=2,
+        most_passes=50,
+        timeout_s=900,
+        seed=0,
+    ),
+    "standard": Plan(
+        name="standard",
+        replicates=8,
+        rounds=6,
+        block_s=0.5,
+        warm_up_s=1.0,
+        settle_s=0.1,
+        least_passes=3,
+        most_passes=200,
+        timeout_s=1800,
+        seed=0,
+    ),
+    "rigorous": Plan(
+        name="rigorous",
+        replicates=12,
+        rounds=15,
+        block_s=1.0,
+        warm_up_s=2.0,
+        settle_s=0.1,
+        least_passes=5,
+        most_passes=1000,
+        timeout_s=3600,
+        seed=0,
+    ),
+}
+
+
+class Session(msgspec.Struct, frozen=True, kw_only=True, tag="session"):
+    """One uninterrupted stretch of measuring: machine, plan and work. Only measurements of one session and replicate
+    ran interleaved, so only they are compared."""
+
+    schema_version: int
+    session: str
+    started_utc: str
+    machine: Machine
+    plan: Plan
+    threads: int
+    workloads: tuple[WorkloadSpec, ...]
+    labels: tuple[str, ...]
+    data: str
+    data_sha256: str
+    inputs_sha256: str
+    examples: int
+    score_batch_sizes: tuple[int, ...]
+    harness_floor_s: float | None
+    versions: dict[str, str]
+    environment: dict[str, str]
+
+
+class BlockSamples(msgspec.Struct, frozen=True, kw_only=True):
+    """Seconds of each call of one block, pass after pass over the workload's batches; `primer_s` came before, uncounted."""
+
+    workload: str
+    round: int
+    primer_s: float
+    samples_s: tuple[float, ...]
+
+
+class WarmUpSamples(msgspec.Struct, frozen=True, kw_only=True):
+    """Seconds of each warm-up call, and whether they became level."""
+
+    workload: str
+    samples_s: tuple[float, ...]
+    level: bool
+
+
+class ColdStart(msgspec.Struct, frozen=True, kw_only=True):
+    """From making the process to the first answer received; importing the engine, loading and answering are parts."""
+
+    total_s: float
+    import_s: float
+    load_s: float
+    first_run_s: float
+
+
+class Quality(msgspec.Struct, frozen=True, kw_only=True):
+    """Answers to the evaluation examples at one batch size, by the process that was timed, against the reference.
+
+    `wins` are examples that this candidate answers rightly and the reference wrongly, `losses` the reverse.
+    `flip_margins` are the reference's leads where the label differs, the largest first, at most twenty.
+    """
+
+    reference: str
+    batch_size: int
+    examples: int
+    accuracy_fraction: float
+    reference_accuracy_fraction: float
+    agreement_fraction: float
+    wins: int
+    losses: int
+    max_error: float
+    flip_margins: tuple[float, ...]
+    seconds_s: float
+
+
+class Measurement(msgspec.Struct, frozen=True, kw_only=True, tag="measurement"):
+    """One candidate in one fresh process. `quality` is empty but in the first replicate."""
+
+    schema_version: int
+    session: str
+    fingerprint: str
+    replicate: int
+    runtime: str
+    precision: Precision
+    role: Role
+    info: RuntimeInfo
+    model_bytes: int
+    cold_start: ColdStart
+    warm_ups: tuple[WarmUpSamples, ...]
+    blocks: tuple[BlockSamples, ...]
+    quality: tuple[Quality, ...]
+    baseline_memory: MemoryReading
+    memory: MemoryReading
+    peak_device_bytes: int | None
+    finished_utc: str
+
+    @property
+    def entrant(self) -> Entrant:
+        return Entrant(Candidate(self.runtime, self.precision), self.role)
+
+
+class Failure(msgspec.Struct, frozen=True, kw_only=True, tag="failure"):
+    """A candidate that could not be measured: where it stopped, why, and what would help. `precision` is `None` when the
+    whole runtime cannot work here."""
+
+    schema_version: int
+    session: str
+    runtime: str
+    precision: Precision | None
+    role: Role
+    stage: str
+    reason: str
+    hint: str
+
+
+Record = Session | Measurement | Failure
+_DECODER = msgspec.json.Decoder(Record)
+
+
+def append(path: Path, record: Record) -> None:
+    """Add one record; it is on disk when this returns."""
+    append_line(path, record)
+
+
+def load(path: Path) -> list[Record]:
+    """Every whole record of a file, in order; a line that a kill cut short is left out."""
+    return read_lines(path, _DECODER.decode)

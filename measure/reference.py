@@ -1,0 +1,42 @@
+"""`reference.npz`: the reference's answers to the evaluation texts, computed once and kept."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from artifact.records import replacing
+
+
+class _Header(msgspec.Struct, frozen=True):
+    schema_version: int
+    candidate: str
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """Logits, float32 (examples, labels), and the candidate that gave them."""
+
+    candidate: str
+    logits: NDArray[np.float32]
+
+
+def save_reference(path: Path, reference: Reference, fingerprint: str) -> None:
+    """Write the answers with what they depend on."""
+    header = msgspec.json.encode(_Header(1, reference.candidate, fingerprint))
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, header=np.frombuffer(header, dtype=np.uint8), logits=reference.logits)
+
+
+def load_reference(path: Path, fingerprint: str) -> Reference | None:
+    """The kept answers, or `None` when there are none for these texts."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            header = msgspec.json.decode(arrays["header"].tobytes(), type=_Header)
+            logits = np.asarray(arrays["logits"], dtype=np.float32)
+    except (OSError, ValueError, KeyError, msgspec.DecodeError):
+        return None
+    return Reference(header.candidate, logits) if header.fingerprint == fingerprint else None

@@ -1,0 +1,107 @@
+"""What can be measured in a folder: a run, an artifact or a bare checkpoint."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from artifact.labels import read_labels
+from artifact.manifest import Manifest
+from artifact.precision import Precision
+from artifact.predict import MANIFEST
+from artifact.records import read_json, sha256_file, sha256_files
+from artifact.run_folder import RunFolder
+from artifact.tokenizer import TextLimits, read_limits
+from artifact.variant import Variant
+from errors import UserError
+from runtimes.base import Candidate
+from runtimes.registry import Source, entry
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSource:
+    """The models of one folder: a checkpoint for PyTorch, graphs for the others, one tokenizer for all."""
+
+    directory: Path
+    tokenizer: Path
+    labels: tuple[str, ...]
+    limits: TextLimits
+    checkpoint: Path | None
+    graphs: Mapping[Precision, Path]
+    rejected: Mapping[Precision, str]
+
+    def model(self, candidate: Candidate) -> Path:
+        """What a candidate loads. Raises `UserError` when this folder does not have it."""
+        if entry(candidate.runtime).source is Source.CHECKPOINT:
+            if self.checkpoint is None:
+                raise UserError(f"{self.directory} has no checkpoint for {candidate.runtime}", "compare the run instead")
+            return self.checkpoint
+        if candidate.precision in self.rejected:
+            raise UserError(
+                f"the {candidate.precision} variant did not pass its export: {self.rejected[candidate.precision]}",
+                "leave it out, or export it again",
+            )
+        if candidate.precision not in self.graphs:
+            raise UserError(
+                f"{self.directory} has no {candidate.precision} variant",
+                f"steelyard export {self.directory} --precisions {candidate.precision} --out {self.directory}",
+            )
+        return self.graphs[candidate.precision]
+
+    def model_files(self, candidate: Candidate) -> list[Path]:
+        """The weight files of a candidate."""
+        model = self.model(candidate)
+        return sorted(model.glob("*.safetensors")) if model.is_dir() else sorted(model.parent.glob(f"{model.name}*"))
+
+    def model_sha256(self, candidate: Candidate) -> str:
+        """Hash of a candidate's weight files."""
+        return sha256_files(self.model_files(candidate))
+
+    def model_bytes(self, candidate: Candidate) -> int:
+        """Size of a candidate's weight files."""
+        return sum(path.stat().st_size for path in self.model_files(candidate))
+
+
+def find_models(directory: Path) -> ModelSource:
+    """Look at a folder and say what can be measured in it.
+
+    Raises `UserError` when it is neither a run, nor an artifact, nor a checkpoint.
+    """
+    if not directory.is_dir():
+        raise UserError(f"{directory} does not exist or is not a folder", "give a run, a checkpoint or an artifact")
+    if (directory / MANIFEST).is_file():
+        manifest = read_json(directory / MANIFEST, Manifest)
+        graph = directory / manifest.model_file
+        if not graph.is_file() or sha256_file(graph) != manifest.sha256.get(manifest.model_file):
+            raise UserError(f"{graph} is missing or was changed", f"steelyard verify {directory}")
+        return ModelSource(
+            directory, directory, manifest.labels, manifest.limits, None, {manifest.precision: graph}, {}
+        )
+    run = RunFolder(directory)
+    if run.is_run:
+        checkpoint = run.checkpoint
+        if checkpoint is None or not checkpoint.is_dir():
+            raise UserError(f"{directory} is a run without a checkpoint", "export again from the checkpoint")
+        graphs, rejected = _variants(run)
+    elif (directory / "config.json").is_file():
+        checkpoint, graphs, rejected = directory, {}, {}
+    else:
+        raise UserError(
+            f"{directory} is neither a run, nor a checkpoint, nor an artifact",
+            "give a folder written by steelyard finetune, export or pack, or by save_pretrained",
+        )
+    return ModelSource(
+        directory, checkpoint, read_labels(checkpoint), read_limits(checkpoint), checkpoint, graphs, rejected
+    )
+
+
+def _variants(run: RunFolder) -> tuple[dict[Precision, Path], dict[Precision, str]]:
+    graphs, rejected = {}, {}
+    for precision in Precision:
+        folder = run.variant(precision)
+        if (folder / "variant.json").is_file():
+            variant = read_json(folder / "variant.json", Variant)
+            if variant.parity.passed:
+                graphs[precision] = folder / variant.file
+            else:
+                rejected[precision] = "; ".join(variant.parity.reasons)
+    return graphs, rejected

@@ -1,0 +1,382 @@
+"""The gate first, then speed: which candidate to ship, and why not the others."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from math import log
+from statistics import median
+
+import msgspec
+
+from measure.machine import Machine
+from measure.records import Entrant, Failure, Measurement, Quality, Record, Role, Session
+from measure.statistics import Decision, Interval, accuracy_difference, decide, pass_seconds, ratio_interval
+from runtimes.registry import entry
+
+SCHEMA_VERSION = 1
+FLOOR = 0.99
+"""Share of the reference's accuracy that a candidate must keep (MLPerf's usual target)."""
+
+
+class Gate(StrEnum):
+    """The rule on quality. `passed_unsure`: above the floor on these examples, but they are too few to exclude less."""
+
+    PASSED = "passed"
+    PASSED_UNSURE = "passed, not certain"
+    FAILED = "failed"
+    UNKNOWN = "unknown"
+
+
+class Ratio(msgspec.Struct, frozen=True, kw_only=True):
+    """Speed as a multiple of the baseline's, with its 95 % interval and what that says."""
+
+    ratio: float
+    low: float | None
+    high: float | None
+    decision: Decision
+
+
+class WorkloadResult(msgspec.Struct, frozen=True, kw_only=True):
+    """One workload: median seconds of a batch over all processes, and the paired ratio (`None`: nothing ran beside it)."""
+
+    workload: str
+    batch_s: float
+    samples: int
+    speed: Ratio | None
+
+
+class QualityResult(msgspec.Struct, frozen=True, kw_only=True):
+    """The worst of the batch sizes that were scored, and the range over them."""
+
+    gate: Gate
+    reference: str
+    batch_size: int
+    examples: int
+    accuracy_fraction: float
+    floor_fraction: float
+    difference: float
+    difference_low: float
+    difference_high: float
+    agreement_fraction: float
+    flips_by_batch_size: dict[str, int]
+
+
+class Row(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything known of one candidate. `reason` says why it cannot be recommended, or was not measured."""
+
+    name: str
+    runtime: str
+    precision: str
+    role: Role
+    measured: bool
+    reason: str | None
+    remedy: str | None
+    processes: int = 0
+    workloads: tuple[WorkloadResult, ...] = ()
+    overall: Ratio | None = None
+    quality: QualityResult | None = None
+    cold_start_s: float | None = None
+    memory_uss_bytes: int | None = None
+    memory_pss_bytes: int | None = None
+    device_bytes: int | None = None
+    model_bytes: int | None = None
+    engine: str | None = None
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+    """`verdict.json`. `fastest` passed the gate; `deployable` did too and packs for CPUs without torch. `close` are other
+    passing candidates whose speed cannot be told from the deployable one's."""
+
+    schema_version: int
+    baseline: str | None
+    fastest: str | None
+    deployable: str | None
+    close: tuple[str, ...]
+    control: Decision | None
+    floor: float
+    rows: tuple[Row, ...]
+    warnings: tuple[str, ...]
+    machine: Machine
+    threads: int
+    budget: str
+    replicates: int
+    rounds: int
+    data: str
+    examples: int
+    sessions: int
+    harness_floor_s: float | None
+    measured_utc: str
+    versions: dict[str, str]
+
+
+def judge(records: Sequence[Record], floor: float = FLOOR) -> Verdict:
+    """Derive the verdict from raw records.
+
+    Only records of the newest comparison count: same data, work, plan, threads and machine as the last session. Raises
+    `ValueError` when there is no session at all.
+    """
+    comparison = _Records(records)
+    rows = [comparison.measured_row(entrant, floor) for entrant in comparison.entrants]
+    rows += comparison.failed_rows()
+    rows.sort(key=_order)
+    passing = [row for row in rows if row.measured and row.reason is None and row.role is not Role.CONTROL]
+    deployable = [row for row in passing if entry(row.runtime).portable]
+    control = next((row for row in rows if row.role is Role.CONTROL and row.measured), None)
+    best = _fastest(deployable)
+    session = comparison.session
+    return Verdict(
+        schema_version=SCHEMA_VERSION,
+        baseline=comparison.anchor.name if comparison.anchor else None,
+        fastest=fastest.name if (fastest := _fastest(passing)) else None,
+        deployable=best.name if best else None,
+        close=tuple(row.name for row in deployable if best and row is not best and comparison.is_close(best, row)),
+        control=_worst([result.speed for result in control.workloads]) if control else None,
+        floor=floor,
+        rows=tuple(rows),
+        warnings=comparison.warnings(control),
+        machine=session.machine,
+        threads=session.threads,
+        budget=session.plan.name,
+        replicates=session.plan.replicates,
+        rounds=session.plan.rounds,
+        data=session.data,
+        examples=session.examples,
+        sessions=len(comparison.sessions),
+        harness_floor_s=session.harness_floor_s,
+        measured_utc=session.started_utc,
+        versions=session.versions,
+    )
+
+
+def _order(row: Row) -> tuple[int, float, str]:
+    """Anchor and its control first, then the measured by speed, then the rest."""
+    if not row.measured:
+        return 3, 0.0, row.name
+    rank = {Role.ANCHOR: 0, Role.CONTROL: 1}.get(row.role, 2)
+    return rank, -(row.overall.ratio if row.overall else 0.0), row.name
+
+
+def _fastest(rows: Sequence[Row]) -> Row | None:
+    """The highest overall ratio; the anchor's is 1 by definition."""
+    return max(rows, key=_speed, default=None)
+
+
+def _speed(row: Row) -> float:
+    if row.role is Role.ANCHOR:
+        return 1.0
+    return row.overall.ratio if row.overall else 0.0
+
+
+def _worst(speeds: Sequence[Ratio | None]) -> Decision:
+    """The most alarming of an A/A control's decisions: a difference where there is none."""
+    decisions = {speed.decision if speed else Decision.INCONCLUSIVE for speed in speeds}
+    order = (Decision.FASTER, Decision.SLOWER, Decision.INCONCLUSIVE, Decision.EQUIVALENT)
+    return next((decision for decision in order if decision in decisions), Decision.INCONCLUSIVE)
+
+
+class _Records:
+    """The records of the newest comparison, indexed."""
+
+    def __init__(self, records: Sequence[Record]) -> None:
+        every = [record for record in records if isinstance(record, Session)]
+        if not every:
+            raise ValueError("no session was recorded")
+        self.session = every[-1]
+        self.sessions = [session for session in every if _alike(session, self.session)]
+        names = {session.session for session in self.sessions}
+        measured = [record for record in records if isinstance(record, Measurement) and record.session in names]
+        newest = {record.entrant: record.fingerprint for record in measured}
+        self.by_entrant: dict[Entrant, list[Measurement]] = defaultdict(list)
+        for record in measured:
+            if record.fingerprint == newest[record.entrant]:
+                self.by_entrant[record.entrant].append(record)
+        self.failures = [record for record in records if isinstance(record, Failure) and record.session in names]
+        self.shapes = {spec.name: spec.shapes for spec in self.session.workloads}
+        self.anchor = next((entrant for entrant in self.by_entrant if entrant.role is Role.ANCHOR), None)
+
+    @property
+    def entrants(self) -> list[Entrant]:
+        return list(self.by_entrant)
+
+    def measured_row(self, entrant: Entrant, floor: float) -> Row:
+        measurements = self.by_entrant[entrant]
+        quality = _judge_quality([found for item in measurements for found in item.quality], floor)
+        pss = [item.memory.pss_bytes - item.baseline_memory.pss_bytes for item in measurements
+               if item.memory.pss_bytes is not None and item.baseline_memory.pss_bytes is not None]
+        device = [item.peak_device_bytes for item in measurements if item.peak_device_bytes is not None]
+        processes = len({(item.session, item.replicate) for item in measurements})
+        return Row(
+            name=entrant.name,
+            runtime=entrant.candidate.runtime,
+            precision=entrant.candidate.precision,
+            role=entrant.role,
+            measured=True,
+            reason=_objection(quality, processes, self.session.plan.replicates, entrant.role),
+            remedy=None,
+            processes=processes,
+            workloads=tuple(self._workload(entrant, name) for name in self.shapes),
+            overall=self._ratio(entrant, tuple(self.shapes)),
+            quality=quality,
+            cold_start_s=median(item.cold_start.total_s for item in measurements),
+            memory_uss_bytes=round(
+                median(item.memory.uss_bytes - item.baseline_memory.uss_bytes for item in measurements)
+            ),
+            memory_pss_bytes=round(median(pss)) if pss else None,
+            device_bytes=max(device, default=None),
+            model_bytes=measurements[-1].model_bytes,
+            engine=f"{measurements[-1].info.engine} {measurements[-1].info.engine_version}",
+        )
+
+    def failed_rows(self) -> list[Row]:
+        """What could not be measured: the last failure of each candidate that has no measurement."""
+        measured = {(entrant.candidate.runtime, entrant.candidate.precision.value) for entrant in self.by_entrant}
+        last = {(failure.runtime, failure.precision, failure.role): failure for failure in self.failures}
+        return [
+            Row(
+                name=failure.runtime if failure.precision is None else f"{failure.runtime}/{failure.precision}",
+                runtime=failure.runtime,
+                precision=failure.precision or "",
+                role=failure.role,
+                measured=False,
+                reason=failure.reason if failure.stage in ("probe", "model") else f"{failure.stage}: {failure.reason}",
+                remedy=failure.hint or None,
+            )
+            for (runtime, precision, _), failure in last.items()
+            if (runtime, precision) not in measured
+        ]
+
+    def is_close(self, best: Row, other: Row) -> bool:
+        """Whether the speeds of two candidates cannot be told apart by more than 2 %."""
+        ratio = self._ratio(self._entrant(best), tuple(self.shapes), self._entrant(other))
+        return ratio is None or ratio.decision in (Decision.EQUIVALENT, Decision.INCONCLUSIVE)
+
+    def warnings(self, control: Row | None) -> tuple[str, ...]:
+        """What makes the figures less certain than they look."""
+        found = []
+        if control is None:
+            found.append("there is no A/A control, so the noise of this machine is unknown")
+        elif _worst([result.speed for result in control.workloads]) in (Decision.FASTER, Decision.SLOWER):
+            found.append(
+                "the A/A control shows a difference between two runs of the same thing: close other programs, measure "
+                "again, and do not trust differences of this size"
+            )
+        load, cores = self.session.machine.load_1min, self.session.machine.usable_cores
+        if load is not None and load > 0.5 * cores:
+            found.append(f"the machine was busy before measuring began (load {load:.1f} on {cores} cores)")
+        restless = [
+            entrant.name
+            for entrant, items in self.by_entrant.items()
+            if any(not warm_up.level for item in items for warm_up in item.warm_ups)
+        ]
+        if restless:
+            found.append(f"the warm-up did not become level within its time for {', '.join(sorted(restless))}")
+        references = {found.reference for items in self.by_entrant.values() for item in items for found in item.quality}
+        for name in sorted(references - {"torch-cpu/fp32"}):
+            found.append(f"accuracy is against {name}, because PyTorch fp32 could not run here")
+        return tuple(found)
+
+    def _entrant(self, row: Row) -> Entrant:
+        return next(entrant for entrant in self.by_entrant if entrant.name == row.name)
+
+    def _workload(self, entrant: Entrant, workload: str) -> WorkloadResult:
+        shapes = self.shapes[workload]
+        blocks = [block for item in self.by_entrant[entrant] for block in item.blocks if block.workload == workload]
+        return WorkloadResult(
+            workload=workload,
+            batch_s=median(pass_seconds(block.samples_s, shapes) for block in blocks) / len(shapes),
+            samples=sum(len(block.samples_s) for block in blocks),
+            speed=self._ratio(entrant, (workload,)),
+        )
+
+    def _ratio(self, entrant: Entrant, workloads: Sequence[str], base: Entrant | None = None) -> Ratio | None:
+        """Speed against `base` (the anchor) from rounds that ran interleaved; over several workloads the geometric mean."""
+        base = base or self.anchor
+        if base is None or entrant == base:
+            return None
+        theirs = {(item.session, item.replicate): _pass_times(item, self.shapes) for item in self.by_entrant[base]}
+        replicates = []
+        for item in self.by_entrant[entrant]:
+            mine, other = _pass_times(item, self.shapes), theirs.get((item.session, item.replicate))
+            if other is None:
+                continue
+            rounds = {number for _, number in mine} & {number for _, number in other}
+            logs = [
+                sum(log(other[name, number] / mine[name, number]) for name in workloads) / len(workloads)
+                for number in sorted(rounds)
+                if all((name, number) in mine and (name, number) in other for name in workloads)
+            ]
+            if logs:
+                replicates.append(logs)
+        if not replicates:
+            return None
+        interval = ratio_interval(replicates, self.session.plan.seed)
+        return Ratio(ratio=interval.estimate, low=interval.low, high=interval.high, decision=decide(interval))
+
+
+def _alike(session: Session, other: Session) -> bool:
+    """Whether two sessions measured the same work on the same kind of machine."""
+    return (
+        session.machine.identity == other.machine.identity
+        and session.inputs_sha256 == other.inputs_sha256
+        and session.data_sha256 == other.data_sha256
+        and session.threads == other.threads
+        and session.plan == other.plan
+        and session.workloads == other.workloads
+    )
+
+
+def _pass_times(
+    item: Measurement, shapes: Mapping[str, Sequence[tuple[int, int]]]
+) -> dict[tuple[str, int], float]:
+    """Seconds of a pass for each workload and round of one process."""
+    return {
+        (block.workload, block.round): pass_seconds(block.samples_s, shapes[block.workload]) for block in item.blocks
+    }
+
+
+def _judge_quality(scores: Sequence[Quality], floor: float) -> QualityResult | None:
+    """Apply the gate to the batch size with the lowest accuracy."""
+    if not scores:
+        return None
+    worst = min(scores, key=lambda score: (score.accuracy_fraction, -score.batch_size))
+    difference: Interval = accuracy_difference(worst.wins, worst.losses, worst.examples)
+    least = floor * worst.reference_accuracy_fraction
+    low = difference.low if difference.low is not None else -1.0
+    high = difference.high if difference.high is not None else 1.0
+    if worst.accuracy_fraction < least:
+        gate = Gate.FAILED
+    elif worst.reference_accuracy_fraction + low < least:
+        gate = Gate.PASSED_UNSURE
+    else:
+        gate = Gate.PASSED
+    return QualityResult(
+        gate=gate,
+        reference=worst.reference,
+        batch_size=worst.batch_size,
+        examples=worst.examples,
+        accuracy_fraction=worst.accuracy_fraction,
+        floor_fraction=least,
+        difference=difference.estimate,
+        difference_low=low,
+        difference_high=high,
+        agreement_fraction=min(score.agreement_fraction for score in scores),
+        flips_by_batch_size={
+            str(score.batch_size): round((1 - score.agreement_fraction) * score.examples) for score in scores
+        },
+    )
+
+
+def _objection(quality: QualityResult | None, processes: int, planned: int, role: Role) -> str | None:
+    """Why a measured candidate cannot be recommended, or `None`."""
+    if role is Role.CONTROL:
+        return None
+    if quality is None:
+        return "its answers were not scored"
+    if quality.gate is Gate.FAILED:
+        return (
+            f"accuracy {quality.accuracy_fraction:.3f} at batch {quality.batch_size} is below the floor "
+            f"{quality.floor_fraction:.3f}"
+        )
+    if processes < planned:
+        return f"only {processes} of {planned} processes were measured"
+    return None
