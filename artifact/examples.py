@@ -63,7 +63,9 @@ def read_examples(
             continue
         text, label = row.get(text_name), row.get(label_name)
         if not isinstance(text, str) or not text.strip():
-            raise UserError(f"{path}, row {number}: column '{text_name}' is empty or not text", "fill or remove that row")
+            raise UserError(
+                f"{path}, row {number}: column '{text_name}' is empty or not text", "fill or remove that row"
+            )
         if label is None or isinstance(label, list | dict) or str(label).strip() == "":
             raise UserError(f"{path}, row {number}: column '{label_name}' has no label", "fill or remove that row")
         texts.append(text)
@@ -86,7 +88,9 @@ def _column(path: Path, row: dict[str, Any], asked: str | None, usual: Sequence[
     if asked is not None:
         if asked in row:
             return asked
-        raise UserError(f"{path} has no column '{asked}'", f"its columns are: {', '.join(present)}; name one with {flag}")
+        raise UserError(
+            f"{path} has no column '{asked}'", f"its columns are: {', '.join(present)}; name one with {flag}"
+        )
     by_lower_case = {name.lower(): name for name in reversed(present)}
     for name in usual:
         if name in by_lower_case:
@@ -135,7 +139,9 @@ def _json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             try:
                 row = json.loads(line)
             except ValueError as error:
-                raise UserError(f"{path}, line {number}: not JSON ({error})", "write one JSON object per line") from error
+                raise UserError(
+                    f"{path}, line {number}: not JSON ({error})", "write one JSON object per line"
+                ) from error
             if not isinstance(row, dict):
                 raise UserError(f"{path}, line {number}: not a JSON object", "write one JSON object per line")
             yield number, row

@@ -55,7 +55,9 @@ def pack(
         raise UserError(f"{graph} is not the file that was exported", "export it again")
     checkpoint = run.checkpoint
     if checkpoint is None:
-        raise UserError(f"{run.directory} has no checkpoint, so its tokenizer is unknown", "export again from the checkpoint")
+        raise UserError(
+            f"{run.directory} has no checkpoint, so its tokenizer is unknown", "export again from the checkpoint"
+        )
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".part", dir=out.parent))
@@ -125,7 +127,9 @@ def _fill(
         card_reason=card_reason,
         versions=variant.versions,
         sha256={
-            path.relative_to(folder).as_posix(): sha256_file(path) for path in sorted(folder.rglob("*")) if path.is_file()
+            path.relative_to(folder).as_posix(): sha256_file(path)
+            for path in sorted(folder.rglob("*"))
+            if path.is_file()
         },
     )
     write_json(folder / MANIFEST, manifest)
@@ -169,7 +173,9 @@ def verify(folder: Path, tell: Callable[[str], None] = lambda _: None) -> Manife
     check as it passes.
     """
     if not (folder / MANIFEST).is_file():
-        raise UserError(f"{folder} is not an artifact: it has no {MANIFEST}", "make one with: steelyard pack RUN --out FOLDER")
+        raise UserError(
+            f"{folder} is not an artifact: it has no {MANIFEST}", "make one with: steelyard pack RUN --out FOLDER"
+        )
     try:
         predictor = Predictor.open(folder)
         tell("every file has the sha256 of the manifest")

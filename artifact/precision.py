@@ -24,3 +24,8 @@ class Precision(StrEnum):
             Precision.INT8_STATIC: "_int8",
             Precision.INT4: "_q4",
         }.get(self, "")
+
+    @property
+    def depends_on_batch(self) -> bool:
+        """Whether an answer depends on what shares its batch, because activations are scaled by the whole batch."""
+        return self is Precision.INT8_DYNAMIC

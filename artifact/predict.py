@@ -108,9 +108,7 @@ class TextEncoder:
 
     def pad(self, encoded: Sequence[Mapping[str, Sequence[int]]], names: Sequence[str]) -> dict[str, NDArray[np.int64]]:
         """Stack encoded texts as `pad_rows` does, with this tokenizer's padding."""
-        return pad_rows(
-            encoded, names, pad_id=self._pad_id, pad_type_id=self._pad_type_id, pad_left=self._pad_left
-        )
+        return pad_rows(encoded, names, pad_id=self._pad_id, pad_type_id=self._pad_type_id, pad_left=self._pad_left)
 
 
 def pad_rows(

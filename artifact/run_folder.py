@@ -93,7 +93,10 @@ class RunFolder:
 
     @property
     def is_run(self) -> bool:
-        return any(path.exists() for path in (self.own_checkpoint, self.training, self.checkpoint_link, self.directory / "variants"))
+        return any(
+            path.exists()
+            for path in (self.own_checkpoint, self.training, self.checkpoint_link, self.directory / "variants")
+        )
 
 
 def claim_output(directory: Path) -> RunFolder:

@@ -151,9 +151,7 @@ class _Job:
         facts = inspect_graph(path)
         if precision in DERIVATIONS and facts.quantized_weights_fraction == 0:
             raise GateFailed(f"{path} is called {precision}, but nothing in it was quantised")
-        session = open_session(
-            path, provider="CPUExecutionProvider", threads=usable_cores(), config=SessionConfig()
-        )
+        session = open_session(path, provider="CPUExecutionProvider", threads=usable_cores(), config=SessionConfig())
         names = [spec.name for spec in facts.inputs]
 
         def answer(batch: Any) -> NDArray[np.float32]:

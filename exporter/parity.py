@@ -107,12 +107,17 @@ def check_parity(run: Run, reference: ReferenceAnswers, precision: Precision) ->
     margins = ranked[:, -1] - ranked[:, -2] if expected.shape[-1] > 1 else np.full(len(expected), np.inf)
     agreement = 1 - len(flipped) / len(expected)
     cosine = _cosine(actual, expected)
-    if tolerance.max_error_fraction is not None and not max(max_error, shapes_error) <= tolerance.max_error_fraction * scale:
+    if (
+        tolerance.max_error_fraction is not None
+        and not max(max_error, shapes_error) <= tolerance.max_error_fraction * scale
+    ):
         reasons.append(
             f"largest error {max(max_error, shapes_error):.3g} is above {tolerance.max_error_fraction:g} of the scale {scale:.3g}"
         )
     if agreement < tolerance.agreement_fraction:
-        reasons.append(f"{len(flipped)} of {len(expected)} labels differ (allowed: {1 - tolerance.agreement_fraction:.0%})")
+        reasons.append(
+            f"{len(flipped)} of {len(expected)} labels differ (allowed: {1 - tolerance.agreement_fraction:.0%})"
+        )
     if not cosine >= tolerance.cosine:
         reasons.append(f"cosine {cosine:.6f} is below {tolerance.cosine}")
     return Parity(

@@ -51,7 +51,9 @@ def trace(checkpoint: Path) -> onnx_ir.Model:
 
 def save_graph(graph: onnx_ir.Model, path: Path, *, external_data_bytes: int = EXTERNAL_DATA_BYTES) -> None:
     """Write a graph whole or not at all; above `external_data_bytes` of weights, beside one `_data` file."""
-    weights = sum(value.const_value.nbytes for value in graph.graph.initializers.values() if value.const_value is not None)
+    weights = sum(
+        value.const_value.nbytes for value in graph.graph.initializers.values() if value.const_value is not None
+    )
     if weights > external_data_bytes:
         path.parent.mkdir(parents=True, exist_ok=True)
         onnx_ir.save(graph, path, external_data=f"{path.name}_data")
@@ -103,7 +105,9 @@ def _name_axes(graph: onnx_ir.Model) -> None:
 @contextmanager
 def _hushed() -> Iterator[None]:
     """Keep the tracer's progress and version advice off the terminal inside the block."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir", "transformers")]
+    loggers = [
+        logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir", "transformers")
+    ]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)

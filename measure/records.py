@@ -54,12 +54,12 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 BUDGETS = {
     "quick": Plan(
         name="quick",
-        replicates=5,
+        replicates=4,
         rounds=3,
-        block_s=0.2,
+        block_s=0.25,
         warm_up_s=0.5,
         settle_s=0.05,
-        least_passes=2,
+        least_passes=1,
         most_passes=50,
         timeout_s=900,
         seed=0,

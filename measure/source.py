@@ -33,7 +33,9 @@ class ModelSource:
         """What a candidate loads. Raises `UserError` when this folder does not have it."""
         if entry(candidate.runtime).source is Source.CHECKPOINT:
             if self.checkpoint is None:
-                raise UserError(f"{self.directory} has no checkpoint for {candidate.runtime}", "compare the run instead")
+                raise UserError(
+                    f"{self.directory} has no checkpoint for {candidate.runtime}", "compare the run instead"
+                )
             return self.checkpoint
         if candidate.precision in self.rejected:
             raise UserError(

@@ -11,11 +11,13 @@ Clock = Callable[[], float]
 """Seconds from an arbitrary start, as `time.perf_counter`."""
 
 LEVEL_PASSES = 3
-LEVEL_SPREAD = 1.10
+LEVEL_SPREAD = 1.2
 """Warm-up has ended when this many passes in a row differ by no more than this factor."""
 
 
-def time_passes(runtime: Runtime, batches: Sequence[Batch], passes: int, clock: Clock = time.perf_counter) -> list[float]:
+def time_passes(
+    runtime: Runtime, batches: Sequence[Batch], passes: int, clock: Clock = time.perf_counter
+) -> list[float]:
     """Seconds of each call, `passes` times over `batches` in their order; garbage collection waits meanwhile."""
     samples = []
     was_enabled = gc.isenabled()

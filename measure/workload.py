@@ -16,7 +16,7 @@ from errors import UserError
 from runtimes.base import Batch
 
 NATURAL = "natural"
-NATURAL_BATCHES = 8
+NATURAL_BATCHES = 6
 """Batches in one pass over the natural mix."""
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
@@ -85,7 +85,11 @@ def parse_lengths(text: str) -> tuple[int | None, ...]:
 
 
 def build_inputs(
-    texts: Sequence[str], encoder: TextEncoder, limits: TextLimits, batch_sizes: Sequence[int], lengths: Sequence[int | None]
+    texts: Sequence[str],
+    encoder: TextEncoder,
+    limits: TextLimits,
+    batch_sizes: Sequence[int],
+    lengths: Sequence[int | None],
 ) -> Inputs:
     """Tokenise once and cut the workloads: every batch size at every fixed length, and the natural mix at the largest.
 
@@ -150,7 +154,10 @@ def load_inputs(path: Path) -> Inputs:
         workloads = tuple(
             Workload(
                 spec,
-                tuple({name: arrays[f"{number}.{position}.{name}"] for name in INPUTS} for position in range(len(spec.shapes))),
+                tuple(
+                    {name: arrays[f"{number}.{position}.{name}"] for name in INPUTS}
+                    for position in range(len(spec.shapes))
+                ),
             )
             for number, spec in enumerate(header.specs)
         )

@@ -116,7 +116,9 @@ def load_tokenizer(directory: Path) -> Any:
     try:
         return AutoTokenizer.from_pretrained(directory, local_files_only=True)
     except (OSError, ValueError) as error:
-        raise UserError(f"{directory} has no usable tokenizer: {error}", "save the tokenizer beside the weights") from error
+        raise UserError(
+            f"{directory} has no usable tokenizer: {error}", "save the tokenizer beside the weights"
+        ) from error
 
 
 def model_input_names(directory: Path) -> tuple[str, ...]:

@@ -89,7 +89,9 @@ def _base_sha256(base_model: str) -> str:
     folder = Path(base_model)
     if folder.is_dir():
         if not (folder / "config.json").is_file():
-            raise UserError(f"{folder} has no config.json, so it is not a model", "give a folder written by save_pretrained")
+            raise UserError(
+                f"{folder} has no config.json, so it is not a model", "give a folder written by save_pretrained"
+            )
         if not list(folder.glob("*.safetensors")):
             raise UserError(f"{folder} has no safetensors weights", "save it with model.save_pretrained(folder)")
         return sha256_files(path for path in folder.iterdir() if path.suffix in (".json", ".safetensors"))

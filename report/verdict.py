@@ -11,7 +11,7 @@ import msgspec
 from measure.machine import Machine
 from measure.records import Entrant, Failure, Measurement, Quality, Record, Role, Session
 from measure.statistics import Decision, Interval, accuracy_difference, decide, pass_seconds, ratio_interval
-from runtimes.registry import entry
+from runtimes.registry import REFERENCE, entry
 
 SCHEMA_VERSION = 1
 FLOOR = 0.99
@@ -37,7 +37,10 @@ class Ratio(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WorkloadResult(msgspec.Struct, frozen=True, kw_only=True):
-    """One workload: median seconds of a batch over all processes, and the paired ratio (`None`: nothing ran beside it)."""
+    """One workload: median seconds of a batch over all processes, and the paired ratio.
+
+    `speed` is `None` for the baseline, and where nothing ran beside it.
+    """
 
     workload: str
     batch_s: float
@@ -84,8 +87,11 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
-    """`verdict.json`. `fastest` passed the gate; `deployable` did too and packs for CPUs without torch. `close` are other
-    passing candidates whose speed cannot be told from the deployable one's."""
+    """`verdict.json`.
+
+    `fastest` passed the gate; `deployable` did too and packs for CPUs without torch. `close` are other passing
+    candidates whose speed cannot be told from the deployable one's.
+    """
 
     schema_version: int
     baseline: str | None
@@ -201,8 +207,11 @@ class _Records:
     def measured_row(self, entrant: Entrant, floor: float) -> Row:
         measurements = self.by_entrant[entrant]
         quality = _judge_quality([found for item in measurements for found in item.quality], floor)
-        pss = [item.memory.pss_bytes - item.baseline_memory.pss_bytes for item in measurements
-               if item.memory.pss_bytes is not None and item.baseline_memory.pss_bytes is not None]
+        pss = [
+            item.memory.pss_bytes - item.baseline_memory.pss_bytes
+            for item in measurements
+            if item.memory.pss_bytes is not None and item.baseline_memory.pss_bytes is not None
+        ]
         device = [item.peak_device_bytes for item in measurements if item.peak_device_bytes is not None]
         processes = len({(item.session, item.replicate) for item in measurements})
         return Row(
@@ -263,16 +272,14 @@ class _Records:
         load, cores = self.session.machine.load_1min, self.session.machine.usable_cores
         if load is not None and load > 0.5 * cores:
             found.append(f"the machine was busy before measuring began (load {load:.1f} on {cores} cores)")
-        restless = [
-            entrant.name
-            for entrant, items in self.by_entrant.items()
-            if any(not warm_up.level for item in items for warm_up in item.warm_ups)
-        ]
+        restless = [entrant.name for entrant, items in self.by_entrant.items() if _restless(items)]
         if restless:
-            found.append(f"the warm-up did not become level within its time for {', '.join(sorted(restless))}")
-        references = {found.reference for items in self.by_entrant.values() for item in items for found in item.quality}
-        for name in sorted(references - {"torch-cpu/fp32"}):
-            found.append(f"accuracy is against {name}, because PyTorch fp32 could not run here")
+            found.append(f"most warm-ups did not become level within their time for {', '.join(sorted(restless))}")
+        references = {score.reference for items in self.by_entrant.values() for item in items for score in item.quality}
+        found += [
+            f"accuracy is against {name}, because {REFERENCE.id} was not measured"
+            for name in sorted(references - {REFERENCE.id})
+        ]
         return tuple(found)
 
     def _entrant(self, row: Row) -> Entrant:
@@ -289,7 +296,7 @@ class _Records:
         )
 
     def _ratio(self, entrant: Entrant, workloads: Sequence[str], base: Entrant | None = None) -> Ratio | None:
-        """Speed against `base` (the anchor) from rounds that ran interleaved; over several workloads the geometric mean."""
+        """Speed against `base` (the anchor) in rounds that ran interleaved; the geometric mean over the workloads."""
         base = base or self.anchor
         if base is None or entrant == base:
             return None
@@ -325,9 +332,12 @@ def _alike(session: Session, other: Session) -> bool:
     )
 
 
-def _pass_times(
-    item: Measurement, shapes: Mapping[str, Sequence[tuple[int, int]]]
-) -> dict[tuple[str, int], float]:
+def _restless(items: Sequence[Measurement]) -> bool:
+    levels = [warm_up.level for item in items for warm_up in item.warm_ups]
+    return sum(levels) < len(levels) / 2
+
+
+def _pass_times(item: Measurement, shapes: Mapping[str, Sequence[tuple[int, int]]]) -> dict[tuple[str, int], float]:
     """Seconds of a pass for each workload and round of one process."""
     return {
         (block.workload, block.round): pass_seconds(block.samples_s, shapes[block.workload]) for block in item.blocks

@@ -88,9 +88,7 @@ class Candidate(msgspec.Struct, frozen=True, order=True):
         """Read a candidate's name; `UserError` when it is none."""
         runtime, slash, precision = text.partition("/")
         if not slash or not runtime or precision not in {member.value for member in Precision}:
-            raise UserError(
-                f"'{text}' is not a candidate", "write RUNTIME/PRECISION, such as ort-cpu/int8-dynamic"
-            )
+            raise UserError(f"'{text}' is not a candidate", "write RUNTIME/PRECISION, such as ort-cpu/int8-dynamic")
         return cls(runtime, Precision(precision))
 
 

@@ -55,7 +55,14 @@ class OrtModel:
     """An ONNX graph in a session on one provider, with `threads` intra-op threads; a `Runtime`."""
 
     def __init__(
-        self, name: str, provider: str, device: str, model: Path, precision: Precision, threads: int, config: SessionConfig
+        self,
+        name: str,
+        provider: str,
+        device: str,
+        model: Path,
+        precision: Precision,
+        threads: int,
+        config: SessionConfig,
     ) -> None:
         self._name, self._provider, self._device = name, provider, device
         self._model, self._precision, self._threads, self._config = model, precision, threads, config

@@ -1,0 +1,46 @@
+"""Have a candidate answer the evaluation texts, and compare its answers with the reference's."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from measure.messages import Score, Scored
+from measure.process import WorkerProcess
+from measure.quality import assess
+from measure.records import Entrant, Quality, Role
+from measure.reference import Reference, load_reference, save_reference
+
+
+class Scorer:
+    """Scores candidates against the anchor's answers, which it keeps in a file for the next session."""
+
+    def __init__(self, path: Path, mark: str, labels: Sequence[int], batch_sizes: Sequence[int], scratch: Path) -> None:
+        self._path, self._mark, self._labels, self._scratch = path, mark, labels, scratch
+        self._batch_sizes = sorted(set(batch_sizes), reverse=True)
+        self._reference = load_reference(path, mark)
+
+    def score(self, entrant: Entrant, process: WorkerProcess, timeout_s: float) -> tuple[Quality, ...]:
+        """Quality at the largest batch size; at every size for precisions whose answers depend on their company.
+
+        Empty for the control, which repeats the anchor, and when the anchor has given no reference. Raises
+        `WorkerFailed` when the candidate does not answer.
+        """
+        if entrant.role is Role.CONTROL:
+            return ()
+        sizes = self._batch_sizes if entrant.candidate.precision.depends_on_batch else self._batch_sizes[:1]
+        found = []
+        for batch_size in sizes:
+            path = self._scratch / "logits.npz"
+            scored = process.ask(Score(batch_size=batch_size, path=str(path)), Scored, timeout_s)
+            with np.load(path, allow_pickle=False) as arrays:
+                logits = np.asarray(arrays["logits"], dtype=np.float32)
+            if self._reference is None and entrant.role is Role.ANCHOR:
+                self._reference = Reference(entrant.candidate.id, logits)
+                save_reference(self._path, self._reference, self._mark)
+            if self._reference is None:
+                return ()
+            found.append(
+                assess(logits, self._reference, self._labels, batch_size=batch_size, seconds_s=scored.seconds_s)
+            )
+        return tuple(reversed(found))
