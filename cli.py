@@ -1,1 +1,313 @@
+"""The command line: parse, build one typed configuration, call one function, print, exit code."""
 
+import functools
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, ParamSpec
+
+import typer
+
+from artifact.precision import Precision
+from commands import stages, tell
+from errors import GateFailed, UserError
+from measure.plan import Budget
+from models.training import FinetuneConfig, TrainingPrecision
+
+P = ParamSpec("P")
+DEFAULT = FinetuneConfig()
+EXPORTED = "fp32,int8-dynamic"
+
+app = typer.Typer(
+    help="Export a fine-tuned model, weigh every runtime that could serve it, and ship the lightest that stays true.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document, for machines.")]
+TextColumn = Annotated[str | None, typer.Option(help="Column that holds the text.")]
+LabelColumn = Annotated[str | None, typer.Option(help="Column that holds the label.")]
+Where = Annotated[list[str] | None, typer.Option(metavar="COLUMN=VALUE", help="Keep only rows with this value.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace another training in --out.")]
+Out = Annotated[Path, typer.Option("--out", help="Folder of the run.")]
+BudgetOption = Annotated[Budget, typer.Option(help="How long to measure.")]
+
+
+def command(run: Callable[P, None]) -> Callable[P, None]:
+    """Register a command whose failures are one sentence on standard error: exit 2 for input, 1 for a failed check."""
+
+    @app.command()
+    @functools.wraps(run)
+    def reported(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            run(*args, **kwargs)
+        except UserError as error:
+            raise _exit(error, 2) from None
+        except GateFailed as error:
+            raise _exit(error, 1) from None
+        except KeyboardInterrupt:
+            typer.echo("\ninterrupted; what was finished is kept, and the same command goes on from there", err=True)
+            raise typer.Exit(130) from None
+
+    return reported
+
+
+@command
+def finetune(
+    model: Annotated[str, typer.Argument(help="Base model: a local folder, or a Hub id where there is network.")],
+    data: Annotated[Path, typer.Option(help="Labelled texts: .csv, .tsv or .jsonl.")],
+    out: Out,
+    eval_data: Annotated[Path | None, typer.Option(help="Examples to evaluate on (default: a part of --data).")] = None,
+    held_out: Annotated[int, typer.Option(min=1, help="How many examples of --data to hold out.")] = DEFAULT.held_out,
+    labels: Annotated[str | None, typer.Option(help="Names for the labels, in the sorted order of the data's.")] = None,
+    text_column: TextColumn = None,
+    label_column: LabelColumn = None,
+    where: Where = None,
+    epochs: Annotated[int, typer.Option(min=1)] = DEFAULT.epochs,
+    batch_size: Annotated[int, typer.Option(min=1)] = DEFAULT.batch_size,
+    learning_rate: Annotated[float, typer.Option(min=0)] = DEFAULT.learning_rate,
+    max_length: Annotated[int, typer.Option(min=2, help="Tokens; longer texts are cut.")] = DEFAULT.max_length_tokens,
+    precision: Annotated[TrainingPrecision, typer.Option(help="Arithmetic of training.")] = DEFAULT.precision,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = DEFAULT.device,
+    seed: int = DEFAULT.seed,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Fine-tune a text classifier in PyTorch; an interrupted run goes on from its last saved step."""
+    from artifact.examples import read_examples
+
+    read = functools.partial(read_examples, text_column=text_column, label_column=label_column)
+    examples = read(data, where=_where(where))
+    config = FinetuneConfig(
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        max_length_tokens=max_length,
+        held_out=held_out,
+        seed=seed,
+        precision=precision,
+        device=device,
+    )
+    evaluation = read(eval_data) if eval_data else None
+    names = tuple(name.strip() for name in labels.split(",")) if labels else None
+    record, made = stages.finetune(model, examples, out, evaluation, names, config, overwrite=overwrite)
+    tell.print_json(record) if as_json else tell.tell_training(record, out, made=made)
+
+
+@command
+def export(
+    checkpoint: Annotated[Path, typer.Argument(help="A folder written by save_pretrained, or a run.")],
+    out: Out,
+    precisions: Annotated[str, typer.Option(metavar="P,P", help="Precisions to export.")] = EXPORTED,
+    data: Annotated[Path | None, typer.Option(help="Real texts for the parity check.")] = None,
+    text_column: TextColumn = None,
+    as_json: Json = False,
+) -> None:
+    """Trace a checkpoint once, derive each precision from it, and check each against PyTorch."""
+    from artifact.examples import read_texts
+    from artifact.run_folder import RunFolder
+
+    run = RunFolder(checkpoint)
+    source = (run.checkpoint or checkpoint) if run.is_run else checkpoint
+    if data is None and run.evaluation_data.is_file():
+        data = run.evaluation_data
+    texts = read_texts(data, text_column=text_column) if data else None
+    exported = stages.export(source, out, _precisions(precisions) or (), texts)
+    tell.print_json([item.variant for item in exported]) if as_json else tell.tell_export(exported)
+
+
+@command
+def compare(
+    model: Annotated[Path, typer.Argument(metavar="RUN_OR_CHECKPOINT", help="A run, a checkpoint or an artifact.")],
+    data: Annotated[Path | None, typer.Option(help="Labelled texts (default: what the run held out).")] = None,
+    runtimes: Annotated[str | None, typer.Option(metavar="R,R", help="Runtimes (default: all).")] = None,
+    precisions: Annotated[str | None, typer.Option(metavar="P,P", help="Precisions (default: all).")] = None,
+    batch_sizes: Annotated[str, typer.Option(metavar="N,N")] = "1,8",
+    lengths: Annotated[str, typer.Option(metavar="L,L", help="Tokens, and 'natural' for the data's.")] = "128,natural",
+    threads: Annotated[int | None, typer.Option(help="Threads of every engine (default: the usable cores).")] = None,
+    budget: BudgetOption = Budget.QUICK,
+    out: Annotated[Path | None, typer.Option(help="Folder of the results (default: the run).")] = None,
+    text_column: TextColumn = None,
+    label_column: LabelColumn = None,
+    where: Where = None,
+    as_json: Json = False,
+) -> None:
+    """Measure every candidate on this machine and this data; what is measured already is not measured again."""
+    from artifact.examples import read_examples
+    from artifact.run_folder import RunFolder
+
+    if data is None:
+        data = RunFolder(model).evaluation_data
+        if not data.is_file():
+            raise UserError(f"{model} has no evaluation data of its own", "name a file with --data")
+    examples = read_examples(data, text_column=text_column, label_column=label_column, where=_where(where))
+    verdict, run = stages.compare(
+        model,
+        examples,
+        out,
+        runtimes=tuple(runtimes.split(",")) if runtimes else None,
+        precisions=_precisions(precisions),
+        batch_sizes=_batch_sizes(batch_sizes),
+        lengths=lengths,
+        threads=threads,
+        budget=budget,
+    )
+    tell.print_json(verdict) if as_json else tell.tell_verdict(verdict, run)
+
+
+@command
+def pack(
+    run: Annotated[Path, typer.Argument(help="A run that was compared.")],
+    out: Annotated[Path, typer.Option(help="Folder of the artifact.")],
+    candidate: Annotated[str | None, typer.Option(help="Such as ort-cpu/fp32 (default: the recommended one).")] = None,
+    as_json: Json = False,
+) -> None:
+    """Pack the winner as a folder that predicts on CPUs without torch."""
+    from artifact.run_folder import RunFolder
+
+    packed = stages.pack(RunFolder(run), out, candidate)
+    tell.print_json(packed) if as_json else tell.tell_packed(packed)
+
+
+@command
+def verify(
+    artifact: Annotated[Path, typer.Argument(help="A folder made by pack.")],
+    as_json: Json = False,
+) -> None:
+    """Check an artifact on this machine: hashes, golden examples, then its speed beside its card's."""
+    stages.need("cpu", "onnxruntime")
+    from artifact.verify import verify as confirm
+    from measure.machine import read_machine
+
+    found = confirm(artifact, read_machine().cpu_model)
+    tell.print_json(found) if as_json else tell.tell_verified(found)
+
+
+@command
+def predict(
+    artifact: Annotated[Path, typer.Argument(help="A folder made by pack.")],
+    texts: Annotated[list[str] | None, typer.Argument(metavar="TEXT …")] = None,
+    data: Annotated[Path | None, typer.Option(help="A .csv, .tsv or .jsonl file with texts.")] = None,
+    text_column: TextColumn = None,
+    threads: Annotated[int | None, typer.Option(min=1)] = None,
+    as_json: Json = False,
+) -> None:
+    """Answer texts with an artifact: from the command line, a file, or the lines of standard input."""
+    stages.need("cpu", "onnxruntime")
+    from artifact.examples import read_texts
+    from artifact.predict import MANIFEST, ArtifactError, Predictor, lines
+
+    if not (artifact / MANIFEST).is_file():
+        raise UserError(f"{artifact} is not an artifact: it has no {MANIFEST}", "make one with: steelyard pack")
+    if texts and data:
+        raise UserError("both TEXT and --data are given", "give one of them")
+    asked = read_texts(data, text_column=text_column) if data else texts or [line.rstrip("\n") for line in sys.stdin]
+    try:
+        for line in lines(Predictor.open(artifact, threads=threads), asked, as_json=as_json):
+            typer.echo(line)
+    except ArtifactError as error:
+        raise GateFailed(str(error)) from error
+
+
+@command
+def report(
+    run: Annotated[Path, typer.Argument(help="A run that was compared.")],
+    markdown: Annotated[Path | None, typer.Option(help="Write the report here too.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Derive verdict and report again from the raw measurements."""
+    from artifact.records import write_bytes
+    from artifact.run_folder import RunFolder
+    from report.files import write_verdict
+    from report.markdown import render
+
+    folder = RunFolder(run)
+    verdict = write_verdict(folder)
+    if markdown:
+        write_bytes(markdown, render(verdict).encode())
+    tell.print_json(verdict) if as_json else tell.tell_verdict(verdict, folder)
+
+
+@command
+def doctor(as_json: Json = False) -> None:
+    """Say what this machine can run, and why not."""
+    from measure.compare import probe_runtimes
+    from measure.machine import read_machine
+    from report.terminal import console, doctor_table, show_lines, show_table
+    from runtimes.registry import REGISTRY
+
+    machine = read_machine()
+    names = [name for name, entry in REGISTRY.items() if entry.precisions]
+    found = probe_runtimes(names, machine.usable_cores)
+    if as_json:
+        tell.print_json({"machine": machine, "runtimes": found})
+        return
+    out = console()
+    quota = f", quota {machine.cpu_quota_cores:g}" if machine.cpu_quota_cores is not None else ""
+    show_lines(
+        out,
+        (
+            f"{machine.cpu_model}: {machine.usable_cores} of {machine.cores} cores usable{quota}, "
+            f"{machine.memory_bytes / 1e9:.0f} GB of memory, Python {machine.python}",
+            f"instruction sets: {', '.join(machine.cpu_features) or 'none known'}",
+        ),
+    )
+    show_table(out, doctor_table(found))
+
+
+@command
+def demo(
+    out: Out = Path("runs/demo"),
+    examples: Annotated[int | None, typer.Option(min=200, help="Use only so many reviews (default: all).")] = None,
+    budget: BudgetOption = Budget.QUICK,
+    as_json: Json = False,
+) -> None:
+    """The whole job on a model and reviews that packages carry: fine-tune, export, compare, pack, predict."""
+    from commands.demo import run_demo
+
+    run_demo(out, examples, budget, as_json=as_json)
+
+
+def _precisions(text: str | None) -> tuple[Precision, ...] | None:
+    if text is None:
+        return None
+    known = {member.value: member for member in Precision}
+    names = [name.strip() for name in text.split(",")]
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise UserError(f"--precisions has '{unknown[0]}'", f"known are: {', '.join(known)}")
+    return tuple(dict.fromkeys(known[name] for name in names))
+
+
+def _batch_sizes(text: str) -> tuple[int, ...]:
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdigit() and int(part) > 0 for part in parts):
+        raise UserError(f"--batch-sizes has '{text}'", "write whole numbers from 1, such as 1,8")
+    return tuple(sorted({int(part) for part in parts}))
+
+
+def _where(conditions: list[str] | None) -> dict[str, str] | None:
+    if not conditions:
+        return None
+    pairs = [condition.partition("=") for condition in conditions]
+    if not all(sign and column for column, sign, _ in pairs):
+        raise UserError(f"--where has '{conditions[0]}'", "write COLUMN=VALUE")
+    return {column: value for column, _, value in pairs}
+
+
+def _exit(error: UserError | GateFailed, code: int) -> typer.Exit:
+    typer.secho(f"error: {error.message}", fg="red", err=True)
+    if error.hint:
+        typer.echo(f"  {error.hint}", err=True)
+    return typer.Exit(code)
+
+
+def main() -> None:
+    """The console script."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

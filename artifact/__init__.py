@@ -1,1 +1,1 @@
-"""What a finished model is on disk: the contract between making, measuring and running one (no torch, no transformers)."""
+"""What a finished model is on disk: the contract of all that make, measure or run one (no torch)."""

@@ -75,6 +75,21 @@ def read_examples(
     return Examples(tuple(texts), tuple(labels), path, text_name, label_name)
 
 
+def read_texts(path: Path, *, text_column: str | None = None) -> tuple[str, ...]:
+    """Read texts alone; labels need not be there. Raises `UserError` as `read_examples` does."""
+    texts: list[str] = []
+    name = ""
+    for number, row in _rows(path):
+        name = name or _column(path, row, text_column, TEXT_COLUMNS, "--text-column")
+        text = row.get(name)
+        if not isinstance(text, str):
+            raise UserError(f"{path}, row {number}: column '{name}' is not text", "fix or remove that row")
+        texts.append(text)
+    if not texts:
+        raise UserError(f"{path} holds no texts", "it needs a header line and at least one row")
+    return tuple(texts)
+
+
 def write_csv(path: Path, examples: Examples) -> None:
     """Write examples as a CSV with the columns `text` and `label`."""
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
@@ -125,7 +140,7 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         for row in reader:
             if None in row or None in row.values():
                 raise UserError(
-                    f"{path}, line {reader.line_num}: the row does not have the header's {len(reader.fieldnames or ())} columns",
+                    f"{path}, line {reader.line_num}: not the header's {len(reader.fieldnames or ())} fields",
                     "quote texts that hold commas or line breaks",
                 )
             yield reader.line_num, row

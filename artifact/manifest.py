@@ -9,7 +9,7 @@ from artifact.tokenizer import TextLimits
 
 
 class CardFigure(msgspec.Struct, frozen=True, kw_only=True):
-    """Speed on one workload: median seconds of a pass over its batches, and the ratio to the baseline (above 1: faster)."""
+    """Speed on one workload: median seconds of a batch, and the ratio to the baseline (above 1: faster)."""
 
     workload: str
     median_s: float

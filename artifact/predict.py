@@ -1,7 +1,7 @@
 """Answer texts with a packed model.
 
 This one file is both a module of Steelyard and, copied byte for byte, the `predict.py` of every artifact. So it imports
-nothing but the standard library, numpy, tokenizers and onnxruntime, and everything that is measured is also what serves.
+nothing but the standard library, numpy, tokenizers and onnxruntime, and what is measured is also what serves.
 
     python predict.py "A film to remember."          one line per text: label, score, text
     python predict.py --json < texts.txt             one JSON object per line of standard input
@@ -68,13 +68,13 @@ def cgroup_cores(root: Path = Path("/")) -> float | None:
     except (OSError, IndexError):
         pass
     quotas = []
-    for folder in dict.fromkeys(folders):
+    for limits in dict.fromkeys(folders):
         try:
-            if (folder / "cpu.max").is_file():
-                quota, period = (folder / "cpu.max").read_text().split()
+            if (limits / "cpu.max").is_file():
+                quota, period = (limits / "cpu.max").read_text().split()
             else:
-                quota = (folder / "cpu.cfs_quota_us").read_text()
-                period = (folder / "cpu.cfs_period_us").read_text()
+                quota = (limits / "cpu.cfs_quota_us").read_text()
+                period = (limits / "cpu.cfs_period_us").read_text()
             if quota.strip() not in ("max", "-1"):
                 quotas.append(float(quota) / float(period))
         except (OSError, ValueError):
@@ -205,7 +205,8 @@ def check_hashes(folder: Path, files: Mapping[str, str]) -> None:
             actual = hashlib.file_digest(file, "sha256").hexdigest()
         if actual != expected:
             raise ArtifactError(
-                f"{path} was changed or damaged (sha256 {actual[:12]}…, expected {expected[:12]}…); copy the artifact again"
+                f"{path} was changed or damaged (sha256 {actual[:12]}…, expected {expected[:12]}…); "
+                "copy the artifact again"
             )
 
 
@@ -266,8 +267,12 @@ class Predictor:
         outputs = np.zeros((len(encoded), len(self.labels)), dtype=np.float32)
         for rows in batches_by_length([len(item["input_ids"]) for item in encoded]):
             batch = self.encoder.pad([encoded[row] for row in rows], self.input_names)
-            outputs[rows] = self._session.run(["logits"], batch)[0]
+            outputs[rows] = self.run(batch)
         return outputs
+
+    def run(self, batch: Mapping[str, NDArray[np.int64]]) -> NDArray[np.float32]:
+        """Raw outputs, float32 (batch, labels), of one padded batch that has exactly `input_names`."""
+        return np.asarray(self._session.run(["logits"], dict(batch))[0])
 
     def predict(self, texts: Sequence[str]) -> list[Prediction]:
         """One prediction for each text, in order."""
@@ -304,6 +309,15 @@ class Predictor:
         return problems
 
 
+def lines(predictor: Predictor, texts: Sequence[str], *, as_json: bool) -> Iterator[str]:
+    """One line for each text: label, score and text between tabs, or a JSON object."""
+    for text, prediction in zip(texts, predictor.predict(texts), strict=True):
+        if as_json:
+            yield json.dumps({"text": text, **asdict(prediction)}, ensure_ascii=False)
+        else:
+            yield f"{prediction.label}\t{prediction.score:.4f}\t{text}"
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line of an artifact; returns the exit code (1: a check did not confirm)."""
     parser = argparse.ArgumentParser(description="Answer texts with this artifact.")
@@ -321,11 +335,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print("\n".join(problems) or f"selftest passed on {predictor.threads} threads")
             return 1 if problems else 0
         texts = options.texts or [line.rstrip("\n") for line in sys.stdin]
-        for text, prediction in zip(texts, predictor.predict(texts), strict=True):
-            if options.json:
-                print(json.dumps({"text": text, **asdict(prediction)}, ensure_ascii=False))
-            else:
-                print(f"{prediction.label}\t{prediction.score:.4f}\t{text}")
+        for line in lines(predictor, texts, as_json=options.json):
+            print(line)
     except ArtifactError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -93,10 +93,14 @@ class RunFolder:
 
     @property
     def is_run(self) -> bool:
-        return any(
-            path.exists()
-            for path in (self.own_checkpoint, self.training, self.checkpoint_link, self.directory / "variants")
+        marks = (
+            self.own_checkpoint,
+            self.training,
+            self.checkpoint_link,
+            self.measurements,
+            self.directory / "variants",
         )
+        return any(path.exists() for path in marks)
 
 
 def claim_output(directory: Path) -> RunFolder:

@@ -11,8 +11,8 @@ from artifact.records import replacing
 def int8_dynamic(source: Path, target: Path) -> None:
     """Weights to signed 8 bits per output channel, activations to 8 bits with a scale found for each batch.
 
-    Signed weights matter: with unsigned ones ONNX Runtime's fast integer kernel is not used. `Gather` (the embedding) is
-    quantised too, for size.
+    Signed weights matter: with unsigned ones ONNX Runtime's fast integer kernel is not used. `Gather` (the
+    embedding) is quantised too, for size.
     """
     from onnxruntime.quantization import QuantType, quantize_dynamic
 

@@ -16,7 +16,7 @@ Run = Callable[[Batch], NDArray[np.float32]]
 
 @dataclass(frozen=True, slots=True)
 class Tolerance:
-    """What a variant may differ by: errors in units of the reference's largest logit, agreement and cosine as floors."""
+    """What a variant may differ by: errors as a share of the largest reference logit, the others as floors."""
 
     max_error_fraction: float | None
     agreement_fraction: float
@@ -27,8 +27,8 @@ TOLERANCES: Mapping[Precision, Tolerance] = {
     Precision.FP32: Tolerance(max_error_fraction=1e-4, agreement_fraction=1.0, cosine=0.999999),
     Precision.INT8_DYNAMIC: Tolerance(max_error_fraction=None, agreement_fraction=0.95, cosine=0.98),
 }
-"""fp32 must be the same function up to rounding; a quantised one must be recognisably the same model here, and is judged
-by its accuracy when it is measured."""
+"""fp32 must be the same function up to rounding; a quantised one must be recognisably the same model here, and is
+judged by its accuracy when it is measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ def shape_grid(longest: int) -> tuple[tuple[int, int], ...]:
 def shape_batch(names: Sequence[str], shape: tuple[int, int], vocabulary: int, seed: int) -> Batch:
     """Random ids of one shape; every row but the first is padded at its end when there is room."""
     random = np.random.default_rng(seed)
-    rows, length = shape
+    _, length = shape
     mask = np.ones(shape, dtype=np.int64)
     mask[1:, max(1, length - 2) :] = 0
     known = {
@@ -112,7 +112,8 @@ def check_parity(run: Run, reference: ReferenceAnswers, precision: Precision) ->
         and not max(max_error, shapes_error) <= tolerance.max_error_fraction * scale
     ):
         reasons.append(
-            f"largest error {max(max_error, shapes_error):.3g} is above {tolerance.max_error_fraction:g} of the scale {scale:.3g}"
+            f"largest error {max(max_error, shapes_error):.3g} is above {tolerance.max_error_fraction:g} of the "
+            f"scale {scale:.3g}"
         )
     if agreement < tolerance.agreement_fraction:
         reasons.append(

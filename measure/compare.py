@@ -22,14 +22,15 @@ from artifact.tokenizer import text_encoder
 from errors import UserError
 from measure.machine import read_machine
 from measure.messages import Block, Open, Opened, Probe, Probed, Timed
+from measure.plan import Plan
 from measure.process import WorkerFailed, WorkerProcess
-from measure.records import SCHEMA_VERSION, Entrant, Failure, Measurement, Plan, Record, Role, Session, append, load
+from measure.records import SCHEMA_VERSION, Entrant, Failure, Measurement, Record, Role, Session, append, load
 from measure.replicate import Finished, GaveUp, Setting, run_replicate
 from measure.scoring import Scorer
 from measure.source import ModelSource
 from measure.workload import Inputs, build_inputs, save_inputs
 from runtimes.base import Availability, Candidate
-from runtimes.registry import REFERENCE, engine_version
+from runtimes.registry import REFERENCE, engine_version, entry
 
 VERSIONED = ("torch", "transformers", "onnxruntime", "onnxruntime-gpu", "tokenizers", "numpy")
 KEPT_ENVIRONMENT = ("OMP_", "KMP_", "MKL_", "ORT_", "TORCH", "CUDA_", "MALLOC_", "LD_PRELOAD")
@@ -239,6 +240,7 @@ class _Campaign:
                 threads=self.threads,
                 workloads=tuple(workload.spec for workload in self.inputs.workloads),
                 labels=self.task.source.labels,
+                reference=REFERENCE.id,
                 data=self.task.examples.source.name,
                 data_sha256=self.task.examples.sha256,
                 inputs_sha256=self.inputs.sha256,
@@ -277,8 +279,10 @@ class _Campaign:
                 runtime=candidate.runtime,
                 precision=candidate.precision,
                 role=entrant.role,
+                portable=entry(candidate.runtime).portable,
                 info=opened.info,
                 model_bytes=self.task.source.model_bytes(candidate),
+                model_sha256=self.task.source.model_sha256(candidate),
                 cold_start=outcome.cold_start,
                 warm_ups=tuple(outcome.warm_ups),
                 blocks=tuple(outcome.blocks),

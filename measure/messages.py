@@ -11,13 +11,13 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """Harness to worker."""
 
 
-class Probe(Request):
+class Probe(Request, frozen=True):
     """Say which of these runtimes can work."""
 
     runtimes: tuple[str, ...]
 
 
-class Open(Request):
+class Open(Request, frozen=True):
     """Load a candidate and answer the first batch."""
 
     runtime: str
@@ -27,28 +27,28 @@ class Open(Request):
     inputs: str
 
 
-class WarmUp(Request):
+class WarmUp(Request, frozen=True):
     """Run a workload until its times are level."""
 
     workload: int
     limit_s: float
 
 
-class Block(Request):
+class Block(Request, frozen=True):
     """One untimed call, then `passes` timed passes over a workload."""
 
     workload: int
     passes: int
 
 
-class Score(Request):
+class Score(Request, frozen=True):
     """Answer every evaluation text, `batch_size` at a time, and write the logits to `path`."""
 
     batch_size: int
     path: str
 
 
-class Weigh(Request):
+class Weigh(Request, frozen=True):
     """Read the memory."""
 
 
@@ -56,11 +56,13 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """Worker to harness."""
 
 
-class Probed(Reply):
+class Probed(Reply, frozen=True):
+    """Which runtimes can work."""
+
     available: tuple[Availability, ...]
 
 
-class Opened(Reply):
+class Opened(Reply, frozen=True):
     """`import_s`, `load_s` and `first_run_s` are parts of the cold start; memory before the engine and after the first
     answer."""
 
@@ -72,7 +74,7 @@ class Opened(Reply):
     loaded_memory: MemoryReading
 
 
-class Timed(Reply):
+class Timed(Reply, frozen=True):
     """Seconds of each call in order; `primer_s` is the untimed first, `level` whether a warm-up became level."""
 
     samples_s: tuple[float, ...]
@@ -80,16 +82,20 @@ class Timed(Reply):
     level: bool = True
 
 
-class Scored(Reply):
+class Scored(Reply, frozen=True):
+    """The logits are written; the seconds that it took."""
+
     seconds_s: float
 
 
-class Weighed(Reply):
+class Weighed(Reply, frozen=True):
+    """Memory now, and the most that was held on the device."""
+
     memory: MemoryReading
     peak_device_bytes: int | None
 
 
-class Failed(Reply):
+class Failed(Reply, frozen=True):
     """The request could not be done. `ours` marks an exception that is no `UserError`."""
 
     reason: str

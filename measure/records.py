@@ -1,4 +1,4 @@
-"""`measurements.jsonl`: raw samples of what was measured, one line as soon as it is known. Statistics are derived later."""
+"""`measurements.jsonl`: raw samples, one line as soon as they are known. Statistics are derived later."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -9,6 +9,7 @@ from artifact.precision import Precision
 from artifact.records import append_line, read_lines
 from measure.machine import Machine
 from measure.memory import MemoryReading
+from measure.plan import Plan
 from measure.workload import WorkloadSpec
 from runtimes.base import Candidate, RuntimeInfo
 
@@ -35,62 +36,6 @@ class Entrant(msgspec.Struct, frozen=True, order=True):
         return f"{self.candidate.id} (A/A)" if self.role is Role.CONTROL else self.candidate.id
 
 
-class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """How much is measured. Every replicate is a fresh process of every candidate; its rounds interleave them in random
-    order; a block is `block_s` seconds of one candidate on one workload, after a pause of `settle_s`."""
-
-    name: str
-    replicates: int
-    rounds: int
-    block_s: float
-    warm_up_s: float
-    settle_s: float
-    least_passes: int
-    most_passes: int
-    timeout_s: float
-    seed: int
-
-
-BUDGETS = {
-    "quick": Plan(
-        name="quick",
-        replicates=4,
-        rounds=3,
-        block_s=0.25,
-        warm_up_s=0.5,
-        settle_s=0.05,
-        least_passes=1,
-        most_passes=50,
-        timeout_s=900,
-        seed=0,
-    ),
-    "standard": Plan(
-        name="standard",
-        replicates=8,
-        rounds=6,
-        block_s=0.5,
-        warm_up_s=1.0,
-        settle_s=0.1,
-        least_passes=3,
-        most_passes=200,
-        timeout_s=1800,
-        seed=0,
-    ),
-    "rigorous": Plan(
-        name="rigorous",
-        replicates=12,
-        rounds=15,
-        block_s=1.0,
-        warm_up_s=2.0,
-        settle_s=0.1,
-        least_passes=5,
-        most_passes=1000,
-        timeout_s=3600,
-        seed=0,
-    ),
-}
-
-
 class Session(msgspec.Struct, frozen=True, kw_only=True, tag="session"):
     """One uninterrupted stretch of measuring: machine, plan and work. Only measurements of one session and replicate
     ran interleaved, so only they are compared."""
@@ -103,6 +48,7 @@ class Session(msgspec.Struct, frozen=True, kw_only=True, tag="session"):
     threads: int
     workloads: tuple[WorkloadSpec, ...]
     labels: tuple[str, ...]
+    reference: str
     data: str
     data_sha256: str
     inputs_sha256: str
@@ -114,7 +60,10 @@ class Session(msgspec.Struct, frozen=True, kw_only=True, tag="session"):
 
 
 class BlockSamples(msgspec.Struct, frozen=True, kw_only=True):
-    """Seconds of each call of one block, pass after pass over the workload's batches; `primer_s` came before, uncounted."""
+    """Seconds of each call of one block, pass after pass over the workload's batches.
+
+    `primer_s` is the call before, which is not counted.
+    """
 
     workload: str
     round: int
@@ -160,7 +109,10 @@ class Quality(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Measurement(msgspec.Struct, frozen=True, kw_only=True, tag="measurement"):
-    """One candidate in one fresh process. `quality` is empty but in the first replicate."""
+    """One candidate in one fresh process. `quality` is empty but in the first replicate.
+
+    `portable` says whether an artifact can be packed for its runtime (CPU, without torch).
+    """
 
     schema_version: int
     session: str
@@ -169,8 +121,10 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True, tag="measurement"):
     runtime: str
     precision: Precision
     role: Role
+    portable: bool
     info: RuntimeInfo
     model_bytes: int
+    model_sha256: str
     cold_start: ColdStart
     warm_ups: tuple[WarmUpSamples, ...]
     blocks: tuple[BlockSamples, ...]
@@ -186,8 +140,10 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True, tag="measurement"):
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True, tag="failure"):
-    """A candidate that could not be measured: where it stopped, why, and what would help. `precision` is `None` when the
-    whole runtime cannot work here."""
+    """A candidate that could not be measured: where it stopped, why, and what would help.
+
+    `precision` is `None` when the whole runtime cannot work here.
+    """
 
     schema_version: int
     session: str

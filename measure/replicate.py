@@ -10,8 +10,9 @@ from typing import TypeVar
 import numpy as np
 
 from measure.messages import Block, Open, Opened, Timed, WarmUp, Weigh, Weighed
+from measure.plan import Plan
 from measure.process import WorkerFailed, WorkerProcess
-from measure.records import BlockSamples, ColdStart, Entrant, Plan, Quality, Role, WarmUpSamples
+from measure.records import BlockSamples, ColdStart, Entrant, Quality, Role, WarmUpSamples
 from measure.scoring import Scorer
 from measure.source import ModelSource
 from measure.timing import passes_for
@@ -22,7 +23,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
-    """What all replicates of a session share. `inputs_file` holds `inputs` for the workers; `step` hears what starts."""
+    """What all replicates of a session share.
+
+    `inputs_file` holds `inputs` for the workers; `step` hears what starts.
+    """
 
     source: ModelSource
     plan: Plan

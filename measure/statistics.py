@@ -11,7 +11,7 @@ import numpy as np
 
 RESAMPLES = 4000
 EQUIVALENT = 1.02
-"""Two speeds within this factor are the same for all practical purposes (MLPerf's threshold of "materially different")."""
+"""Two speeds within this factor are the same for all practical purposes (MLPerf's "materially different")."""
 
 _T_975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)
 """97.5 % quantiles of Student's t for 1 to 15 degrees of freedom."""

@@ -1,4 +1,4 @@
-"""Seconds of calls, with nothing else in between. The contract of `Runtime.run` makes one clock right for every device."""
+"""Seconds of calls, with nothing else in between. By the contract of `Runtime.run` one clock fits all devices."""
 
 import gc
 import time

@@ -1,4 +1,4 @@
-"""The process in which one candidate runs. It speaks JSON lines on standard input and output and ends with its input."""
+"""The process in which one candidate runs. It speaks JSON lines on its standard streams and ends with its input."""
 
 import gc
 import os

@@ -40,7 +40,7 @@ def finetune(
     overwrite: bool = False,
     progress: Progress = silent,
 ) -> tuple[TrainingRecord, bool]:
-    """Fine-tune `base_model` (a local folder or a Hub id) and write `data/`, `checkpoint/` and `training.json` to `out`.
+    """Fine-tune `base_model` (a folder or a Hub id) and write `data/`, `checkpoint/` and `training.json` to `out`.
 
     Returns the record and whether it was made now (`False`: the same training was already there). An interrupted run
     goes on from its last saved step. `labels` names the classes in the sorted order of the labels in the data. Raises

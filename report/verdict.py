@@ -11,7 +11,6 @@ import msgspec
 from measure.machine import Machine
 from measure.records import Entrant, Failure, Measurement, Quality, Record, Role, Session
 from measure.statistics import Decision, Interval, accuracy_difference, decide, pass_seconds, ratio_interval
-from runtimes.registry import REFERENCE, entry
 
 SCHEMA_VERSION = 1
 FLOOR = 0.99
@@ -74,6 +73,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     measured: bool
     reason: str | None
     remedy: str | None
+    portable: bool = False
     processes: int = 0
     workloads: tuple[WorkloadResult, ...] = ()
     overall: Ratio | None = None
@@ -83,6 +83,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     memory_pss_bytes: int | None = None
     device_bytes: int | None = None
     model_bytes: int | None = None
+    model_sha256: str | None = None
     engine: str | None = None
 
 
@@ -126,7 +127,7 @@ def judge(records: Sequence[Record], floor: float = FLOOR) -> Verdict:
     rows += comparison.failed_rows()
     rows.sort(key=_order)
     passing = [row for row in rows if row.measured and row.reason is None and row.role is not Role.CONTROL]
-    deployable = [row for row in passing if entry(row.runtime).portable]
+    deployable = [row for row in passing if row.portable]
     control = next((row for row in rows if row.role is Role.CONTROL and row.measured), None)
     best = _fastest(deployable)
     session = comparison.session
@@ -222,6 +223,7 @@ class _Records:
             measured=True,
             reason=_objection(quality, processes, self.session.plan.replicates, entrant.role),
             remedy=None,
+            portable=measurements[-1].portable,
             processes=processes,
             workloads=tuple(self._workload(entrant, name) for name in self.shapes),
             overall=self._ratio(entrant, tuple(self.shapes)),
@@ -233,6 +235,7 @@ class _Records:
             memory_pss_bytes=round(median(pss)) if pss else None,
             device_bytes=max(device, default=None),
             model_bytes=measurements[-1].model_bytes,
+            model_sha256=measurements[-1].model_sha256,
             engine=f"{measurements[-1].info.engine} {measurements[-1].info.engine_version}",
         )
 
@@ -277,8 +280,8 @@ class _Records:
             found.append(f"most warm-ups did not become level within their time for {', '.join(sorted(restless))}")
         references = {score.reference for items in self.by_entrant.values() for item in items for score in item.quality}
         found += [
-            f"accuracy is against {name}, because {REFERENCE.id} was not measured"
-            for name in sorted(references - {REFERENCE.id})
+            f"accuracy is against {name}, because {self.session.reference} was not measured"
+            for name in sorted(references - {self.session.reference})
         ]
         return tuple(found)
 

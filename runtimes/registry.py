@@ -25,8 +25,9 @@ class Source(Enum):
 class Entry:
     """Where a runtime lives and what it can do.
 
-    `module` holds a class `EngineRuntime(model, precision, threads)` and a function `probe() -> Availability`; `package`
-    is the import that `extra` installs. `portable` marks runtimes an artifact can be packed for (CPU, without torch).
+    `module` holds a class `EngineRuntime(model, precision, threads)` and a function `probe() -> Availability`;
+    `package` is the import that `extra` installs. `portable` marks runtimes that an artifact
+    can be packed for (CPU, without torch).
     """
 
     module: str

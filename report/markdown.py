@@ -1,0 +1,49 @@
+"""`report.md`: the verdict for people, complete in itself."""
+
+from collections.abc import Iterable
+
+from report.tables import Table, control, headline, how_measured, not_measured, summary, workloads
+from report.verdict import Verdict
+
+READING = (
+    "Speed is how many times as fast as the baseline a candidate is: the geometric mean over the workloads of ratios "
+    "between runs that were interleaved on this machine.",
+    "`faster` and `slower` mean that the whole 95 % interval lies outside ±2 %, `equivalent` that it lies inside; "
+    "`inconclusive` is everything else.",
+    "Accuracy is the worst over the batch sizes that were scored: ✓ keeps the gate, ≈ keeps it but examples are too "
+    "few to be certain, ✗ does not.",
+    "First answer is from starting a process to its first answer; memory is what the process holds alone (USS) above "
+    "one that has loaded no engine.",
+)
+
+
+def render(verdict: Verdict) -> str:
+    """The report as Markdown."""
+    missing = not_measured(verdict)
+    parts = [
+        "# Which runtime, which precision",
+        *headline(verdict),
+        _table(summary(verdict)),
+        control(verdict),
+        *_section("Warnings", verdict.warnings),
+        _table(workloads(verdict)),
+        *([_table(missing)] if missing else []),
+        *_section("How it was measured", how_measured(verdict)),
+        *_section("How to read it", READING),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _section(title: str, lines: Iterable[str]) -> list[str]:
+    items = "\n".join(f"- {line}" for line in lines)
+    return [f"## {title}", items] if items else []
+
+
+def _table(table: Table) -> str:
+    rows = [
+        [f"**{cell}**" if number in table.strong and cell else cell for cell in row]
+        for number, row in enumerate(table.rows)
+    ]
+    lines = [table.headers, ["---"] * len(table.headers), *rows]
+    body = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+    return f"## {table.title}\n\n{body}"

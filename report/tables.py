@@ -1,0 +1,150 @@
+"""What a verdict shows, before it is known where: the same tables go to the terminal and into `report.md`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from measure.records import Role
+from measure.statistics import Decision
+from report.figures import DASH, accuracy, fraction, seconds, size, times
+from report.verdict import Gate, Row, Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Headers and rows of text; `strong` are the numbers of the rows that matter most."""
+
+    title: str
+    headers: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    strong: frozenset[int] = frozenset()
+
+
+def summary(verdict: Verdict) -> Table:
+    """One line for each measured candidate: speed, answers, costs."""
+    measured = [row for row in verdict.rows if row.measured]
+    return Table(
+        title=f"Speed is against {verdict.baseline}, with a 95 % interval" if verdict.baseline else "Measured",
+        headers=("candidate", "speed", "", "accuracy", "same labels", "first answer", "memory", "file"),
+        rows=tuple(
+            (
+                row.name,
+                "1" if row.role is Role.ANCHOR else times(row.overall),
+                _decision(row),
+                accuracy(row.quality),
+                fraction(row.quality.agreement_fraction if row.quality else None),
+                seconds(row.cold_start_s),
+                size(row.memory_uss_bytes),
+                size(row.model_bytes),
+            )
+            for row in measured
+        ),
+        strong=frozenset(number for number, row in enumerate(measured) if row.name == verdict.deployable),
+    )
+
+
+def workloads(verdict: Verdict) -> Table:
+    """Median time of a batch and the ratio, for each workload."""
+    measured = [row for row in verdict.rows if row.measured]
+    names = [result.workload for result in measured[0].workloads] if measured else []
+    return Table(
+        title="By workload (batch × tokens): median of one batch",
+        headers=("candidate", *names),
+        rows=tuple(
+            (
+                row.name,
+                *(
+                    seconds(result.batch_s) + (f"  {times(result.speed)}" if result.speed else "")
+                    for result in row.workloads
+                ),
+            )
+            for row in measured
+        ),
+        strong=frozenset(number for number, row in enumerate(measured) if row.name == verdict.deployable),
+    )
+
+
+def not_measured(verdict: Verdict) -> Table | None:
+    """What could not be measured, why, and what would help; `None` when everything was."""
+    missing = [row for row in verdict.rows if not row.measured]
+    if not missing:
+        return None
+    return Table(
+        title="Not measured",
+        headers=("candidate", "why", "what would help"),
+        rows=tuple((row.name, row.reason or DASH, row.remedy or DASH) for row in missing),
+    )
+
+
+def headline(verdict: Verdict) -> tuple[str, ...]:
+    """The answer in sentences: what to ship, how sure that is, what was rejected."""
+    rows = {row.name: row for row in verdict.rows}
+    lines = []
+    if verdict.deployable is None:
+        lines.append("Nothing that was measured can be packed for CPUs: see the reasons below.")
+    else:
+        lines += _recommendation(rows[verdict.deployable], verdict)
+    if verdict.fastest and verdict.fastest != verdict.deployable:
+        lines.append(
+            f"{verdict.fastest} is the fastest that keeps its accuracy ({times(rows[verdict.fastest].overall)}), "
+            "but needs its own engine where it is deployed."
+        )
+    if verdict.close:
+        lines.append(f"Too close to it to call: {', '.join(verdict.close)}.")
+    lines += [f"Rejected: {row.name}, {row.reason}." for row in verdict.rows if row.measured and row.reason]
+    return tuple(lines)
+
+
+def control(verdict: Verdict) -> str:
+    """What the A/A control says of this machine's noise."""
+    row = next((row for row in verdict.rows if row.role is Role.CONTROL and row.measured), None)
+    if row is None or verdict.control is None:
+        return "A/A control: none was measured."
+    meaning = {
+        Decision.EQUIVALENT: "differences above 2 % can be seen here",
+        Decision.INCONCLUSIVE: "this machine's noise hides differences as small as this interval",
+        Decision.FASTER: "it should not differ: do not trust small differences",
+        Decision.SLOWER: "it should not differ: do not trust small differences",
+    }
+    found = f"A/A control (the baseline against itself): {verdict.control}, {times(row.overall)}"
+    return f"{found}; {meaning[verdict.control]}."
+
+
+def how_measured(verdict: Verdict) -> tuple[str, ...]:
+    """Machine, effort and versions, one line each."""
+    machine = verdict.machine
+    versions = ", ".join(f"{name} {number}" for name, number in verdict.versions.items())
+    features = ", ".join(machine.cpu_features) or "no vector extensions known"
+    floor = verdict.harness_floor_s
+    return (
+        f"Machine: {machine.cpu_model}, {machine.usable_cores} usable cores, {machine.system.split()[0]} ({features})",
+        f"Threads: {verdict.threads} for every engine",
+        f"Effort: {verdict.budget}, {verdict.replicates} fresh processes of each candidate × {verdict.rounds} "
+        "interleaved rounds in random order",
+        f"Data: {verdict.examples} examples of {verdict.data}, measured {verdict.measured_utc}",
+        f"Harness: adds {seconds(floor)} to each sample" if floor is not None else "Harness: its floor is not known",
+        f"Versions: {versions}, Python {machine.python}",
+    )
+
+
+def _recommendation(row: Row, verdict: Verdict) -> Sequence[str]:
+    quality = row.quality
+    speed = "" if row.role is Role.ANCHOR else f": {times(row.overall)} the speed of {verdict.baseline}"
+    lines = [f"Ship {row.name}{speed}."]
+    if quality is not None:
+        lines.append(
+            f"Its accuracy is {quality.accuracy_fraction:.3f} on {quality.examples} examples "
+            f"({100 * quality.difference:+.1f} points from {quality.reference}, 95 % interval "
+            f"{100 * quality.difference_low:+.1f} to {100 * quality.difference_high:+.1f}); "
+            f"the gate is {quality.floor_fraction:.3f}."
+        )
+        if quality.gate is Gate.PASSED_UNSURE:
+            lines.append(
+                f"≈ With {quality.examples} examples the interval reaches below the gate: more examples would tell."
+            )
+    return lines
+
+
+def _decision(row: Row) -> str:
+    if row.role is Role.ANCHOR:
+        return "baseline"
+    return row.overall.decision.value if row.overall else DASH

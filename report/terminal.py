@@ -1,0 +1,129 @@
+"""What a person sees while a command works and when it is done."""
+
+import sys
+from collections.abc import Iterable
+from time import monotonic
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from report.tables import Table, control, headline, how_measured, not_measured, summary, workloads
+from report.verdict import Verdict
+from runtimes.base import Availability
+
+PLAIN_WIDTH = 118
+LINE_EVERY_S = 10
+
+
+def console(*, stderr: bool = False) -> Console:
+    """A console that does not wrap tables at 80 columns when it is written to a file."""
+    stream = sys.stderr if stderr else sys.stdout
+    return Console(stderr=stderr, highlight=False, width=None if stream.isatty() else PLAIN_WIDTH)
+
+
+def show_verdict(out: Console, verdict: Verdict) -> None:
+    """Headline, tables and the noise of the machine."""
+    for number, line in enumerate(headline(verdict)):
+        out.print(Text(line, style="bold green" if number == 0 and verdict.deployable else ""))
+    out.print()
+    show_table(out, summary(verdict))
+    show_table(out, workloads(verdict))
+    missing = not_measured(verdict)
+    if missing:
+        show_table(out, missing)
+    out.print(Text(control(verdict)))
+    for warning in verdict.warnings:
+        out.print(Text(f"Warning: {warning}", style="yellow"))
+    show_lines(out, how_measured(verdict)[:3])
+
+
+def show_table(out: Console, table: Table) -> None:
+    """One table; numbers align at the right, names and sentences at the left."""
+    drawn = RichTable(title=table.title or None, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    for position, header in enumerate(table.headers):
+        numbers = position > 0 and all(row[position][:1].isdigit() or row[position] == "–" for row in table.rows)
+        drawn.add_column(header, justify="right" if numbers else "left", header_style="dim", no_wrap=position == 0)
+    for number, row in enumerate(table.rows):
+        drawn.add_row(*map(Text, row), style="bold green" if number in table.strong else "")
+    out.print(drawn)
+    out.print()
+
+
+def doctor_table(found: Iterable[Availability]) -> Table:
+    """Which runtimes can work here, and what would help those that cannot."""
+    return Table(
+        title="",
+        headers=("runtime", "works", "engine", "device or reason", "what would help"),
+        rows=tuple(
+            (
+                item.runtime,
+                "yes" if item.available else "no",
+                item.engine_version or "–",
+                (item.device if item.available else item.reason) or "–",
+                item.remedy or "",
+            )
+            for item in found
+        ),
+    )
+
+
+def show_lines(out: Console, lines: Iterable[str]) -> None:
+    """Sentences of lesser weight."""
+    for line in lines:
+        out.print(Text(line, style="dim"))
+
+
+class ProgressBar:
+    """Draws progress on standard error; nothing is drawn by a thread, so nothing is drawn while something is timed."""
+
+    def __init__(self) -> None:
+        self._console = console(stderr=True)
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=self._console,
+            auto_refresh=False,
+            transient=True,
+        )
+        self._stage = ""
+        self._began = self._last_line = 0.0
+
+    def __enter__(self) -> Self:
+        if self._console.is_terminal:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._console.is_terminal:
+            self._bar.stop()
+
+    def __call__(self, stage: str, done: int, total: int, note: str = "") -> None:
+        now = monotonic()
+        first = stage != self._stage
+        if first:
+            self._stage, self._began, self._last_line = stage, now, 0.0
+        if self._console.is_terminal:
+            self._draw(stage, done, total, note, first)
+        elif first or now - self._last_line >= LINE_EVERY_S or done == total:
+            self._last_line = now
+            left = f", {(now - self._began) / done * (total - done):.0f} s left" if 0 < done < total else ""
+            self._console.print(Text(f"  {stage} {done}/{total}{left}{', ' if note else ''}{note}"))
+
+    def _draw(self, stage: str, done: int, total: int, note: str, first: bool) -> None:
+        if first:
+            for task in self._bar.task_ids:
+                self._bar.remove_task(task)
+            self._bar.add_task(stage, total=total, note=note)
+        self._bar.update(self._bar.task_ids[0], completed=done, total=total, note=note)
+        self._bar.refresh()
