@@ -37,9 +37,8 @@ def trace(checkpoint: Path) -> onnx_ir.Model:
     shapes = {name: dict(enumerate(axes)) for name in sample}
     with quiet(), _hushed():
         try:
-            graph: onnx_ir.Model = OnnxExporter().export_program(
-                model, sample, OnnxConfig(dynamic=True, dynamic_shapes=shapes)
-            )[0]
+            config = OnnxConfig(dynamic=True, dynamic_shapes=shapes)
+            graph: onnx_ir.Model = OnnxExporter().export_program(model, sample, config)[0]
         except Exception as error:  # torch.export fails in many types, all of them about this model
             first = str(error).strip().splitlines()[0]
             raise UserError(

