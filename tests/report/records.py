@@ -1,0 +1,199 @@
+"""Hand-made records, so that a verdict's figures can be worked out on paper."""
+
+from collections.abc import Mapping, Sequence
+
+from artifact.precision import Precision
+from measure.machine import Load, Machine
+from measure.memory import MemoryReading
+from measure.plan import Plan
+from measure.records import (
+    SCHEMA_VERSION,
+    BlockSamples,
+    ColdStart,
+    Failure,
+    Measurement,
+    Quality,
+    Record,
+    Role,
+    Session,
+    WarmUpSamples,
+)
+from measure.workload import WorkloadSpec
+from runtimes.base import RuntimeInfo
+
+MACHINE = Machine(
+    cpu_model="Test CPU",
+    cpu_features=("avx2",),
+    cores=4,
+    usable_cores=2,
+    cpu_quota_cores=2.0,
+    memory_bytes=8_000_000_000,
+    system="Linux 6.1 x86_64",
+    python="3.11.7",
+)
+PLAN = Plan(
+    name="test",
+    replicates=4,
+    rounds=2,
+    block_s=0.1,
+    warm_up_s=0.1,
+    settle_s=0.0,
+    least_passes=1,
+    most_passes=2,
+    timeout_s=10,
+    seed=7,
+)
+QUIET = Load(watched_s=1.0, busy_fraction=0.01, steal_fraction=0.0)
+
+
+def session(name: str = "s1", *, load: Load = QUIET, data_sha256: str = "d") -> Session:
+    return Session(
+        schema_version=SCHEMA_VERSION,
+        session=name,
+        started_utc="2026-01-01T00:00:00+00:00",
+        machine=MACHINE,
+        load=load,
+        plan=PLAN,
+        threads=2,
+        workloads=(
+            WorkloadSpec(name="1×16", batch_size=1, shapes=((1, 16),)),
+            WorkloadSpec(name="8×natural", batch_size=8, shapes=((8, 20), (8, 30))),
+        ),
+        labels=("negative", "positive"),
+        reference="torch-cpu/fp32",
+        data="reviews.csv",
+        data_sha256=data_sha256,
+        inputs_sha256="i",
+        examples=1000,
+        score_batch_sizes=(1, 8),
+        harness_floor_s=5e-7,
+        versions={"torch": "2.13.0"},
+        environment={},
+    )
+
+
+def quality(accuracy: float, *, wins: int = 0, losses: int = 0, batch_size: int | None = None) -> Quality:
+    return Quality(
+        reference="torch-cpu/fp32",
+        batch_size=batch_size,
+        examples=1000,
+        accuracy_fraction=accuracy,
+        reference_accuracy_fraction=0.83,
+        agreement_fraction=1 - (wins + losses) / 1000,
+        wins=wins,
+        losses=losses,
+        max_error=0.1,
+        flip_margins=(),
+        seconds_s=1.0,
+    )
+
+
+def measurements(
+    name: str,
+    seconds: Mapping[str, float],
+    *,
+    role: Role = Role.CANDIDATE,
+    scores: Sequence[Quality] = (),
+    replicates: Sequence[int] = range(4),
+    noise: Sequence[float] = (1.0, 1.0, 1.0, 1.0),
+    portable: bool = False,
+    session_name: str = "s1",
+    level: bool = True,
+    uss_bytes: int = 150_000_000,
+) -> list[Measurement]:
+    """One candidate that takes `seconds[workload]` for each call, times its replicate's `noise`."""
+    runtime, _, precision = name.partition("/")
+    calls = {"1×16": 3, "8×natural": 4}
+    baseline = MemoryReading(rss_bytes=60_000_000, uss_bytes=50_000_000, pss_bytes=52_000_000)
+    return [
+        Measurement(
+            schema_version=SCHEMA_VERSION,
+            session=session_name,
+            fingerprint=f"{name} {role}",
+            replicate=replicate,
+            runtime=runtime,
+            precision=Precision(precision),
+            role=role,
+            portable=portable,
+            info=RuntimeInfo(
+                runtime=runtime,
+                engine="engine",
+                engine_version="1",
+                device="cpu",
+                dtype=precision,
+                threads=2,
+                input_names=("input_ids",),
+                options={},
+            ),
+            model_bytes=23_000_000,
+            model_sha256=f"sha of {name}",
+            cold_start=ColdStart(total_s=1.0 + replicate, import_s=0.1, load_s=0.1, first_run_s=0.1),
+            warm_ups=(WarmUpSamples(workload="1×16", samples_s=(1.0,), level=level),),
+            blocks=tuple(
+                BlockSamples(
+                    workload=workload,
+                    round=number,
+                    primer_s=9.0,
+                    samples_s=(seconds[workload] * noise[replicate],) * count,
+                )
+                for number in range(PLAN.rounds)
+                for workload, count in calls.items()
+            ),
+            quality=tuple(scores) if replicate == 0 else (),
+            baseline_memory=baseline,
+            memory=MemoryReading(rss_bytes=300_000_000, uss_bytes=uss_bytes, pss_bytes=160_000_000),
+            peak_device_bytes=None,
+            finished_utc="2026-01-01T00:00:01+00:00",
+        )
+        for replicate in replicates
+    ]
+
+
+def failure(runtime: str, precision: Precision | None, *, stage: str, reason: str, hint: str = "") -> Failure:
+    return Failure(
+        schema_version=SCHEMA_VERSION,
+        session="s1",
+        runtime=runtime,
+        precision=precision,
+        role=Role.CANDIDATE,
+        stage=stage,
+        reason=reason,
+        hint=hint,
+    )
+
+
+SLOW = {"1×16": 0.010, "8×natural": 0.080}
+TWICE = {"1×16": 0.005, "8×natural": 0.040}
+NOISE = (1.0, 1.004, 0.997, 1.001)
+
+
+def usual(
+    *, int8_scores: Sequence[Quality] | None = None, int8_seconds: Mapping[str, float] | None = None
+) -> list[Record]:
+    """A comparison as the demo makes it: int8 takes a quarter of the baseline's time, bf16 half, ORT fp32 0.8."""
+    fp32 = quality(0.83)
+    scores = int8_scores or (
+        quality(0.828, wins=9, losses=11),
+        quality(0.829, wins=10, losses=11, batch_size=1),
+    )
+    return [
+        session(),
+        *measurements("torch-cpu/fp32", SLOW, role=Role.ANCHOR, scores=(fp32,)),
+        *measurements("torch-cpu/fp32", SLOW, role=Role.CONTROL, noise=NOISE),
+        *measurements("torch-cpu/bf16", TWICE, scores=(quality(0.831, wins=2, losses=1),), noise=NOISE),
+        *measurements(
+            "ort-cpu/fp32",
+            {"1×16": 0.008, "8×natural": 0.064},
+            scores=(fp32,),
+            portable=True,
+            noise=NOISE,
+        ),
+        *measurements(
+            "ort-cpu/int8-dynamic",
+            int8_seconds or {"1×16": 0.0025, "8×natural": 0.020},
+            scores=scores,
+            portable=True,
+            noise=NOISE,
+        ),
+        failure("torch-cuda", None, stage="probe", reason="torch finds no CUDA GPU", hint="check the driver"),
+    ]

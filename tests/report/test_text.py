@@ -1,0 +1,153 @@
+"""What people read: figures, tables, Markdown, the choice and its card."""
+
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from artifact.records import read_json
+from artifact.run_folder import RunFolder
+from errors import GateFailed, UserError
+from measure.records import Record, Role, append
+from measure.statistics import Decision
+from report.choice import choose, make_card
+from report.figures import fraction, seconds, size, times
+from report.files import read_verdict, write_verdict
+from report.markdown import render
+from report.tables import control, headline, summary
+from report.terminal import show_verdict
+from report.verdict import Ratio, Verdict, judge
+from tests.report.records import SLOW, measurements, quality, session, usual
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (3.968, "3.97 s"),
+        (0.0245, "24.5 ms"),
+        (0.1652, "165 ms"),
+        (1.004e-3, "1.00 ms"),
+        (4.8e-7, "0.48 µs"),
+        (0.0, "0.00 µs"),
+        (None, "–"),
+    ],
+)
+def test_seconds_take_the_fitting_unit(value: float | None, text: str) -> None:
+    assert seconds(value) == text
+
+
+def test_sizes_and_shares() -> None:
+    assert (size(22_961_000), size(90_867_952), size(None)) == ("23.0 MB", "90.9 MB", "–")
+    assert (fraction(0.9755), fraction(None)) == ("97.5 %", "–")
+
+
+def test_a_ratio_never_stands_without_its_interval() -> None:
+    assert times(Ratio(ratio=2.96, low=2.42, high=3.333, decision=Decision.FASTER)) == "2.96× [2.42–3.33]"
+    assert "too few runs" in times(Ratio(ratio=2.96, low=None, high=None, decision=Decision.INCONCLUSIVE))
+
+
+def test_the_headline_answers_the_question_first() -> None:
+    lines = headline(judge(usual()))
+    assert lines[0].startswith("Ship ort-cpu/int8-dynamic: 4.00× [")
+    assert "the speed of torch-cpu/fp32" in lines[0]
+    assert "0.828 on 1000 examples (-0.2 points from torch-cpu/fp32, 95 % interval" in lines[1]
+    assert any("20 batched by length, 21 at batch 1" in line for line in lines)
+    assert any("more examples would tell" in line for line in lines)
+
+
+def test_the_headline_tells_the_rejected_with_their_reason() -> None:
+    lines = headline(judge(usual(int8_scores=(quality(0.80, wins=10, losses=40),))))
+    assert any(line.startswith("Rejected: ort-cpu/int8-dynamic, accuracy 0.800") for line in lines)
+    assert any(line.startswith("torch-cpu/bf16 is the fastest that keeps its accuracy") for line in lines)
+
+
+def test_nothing_to_ship_is_said() -> None:
+    records: list[Record] = [
+        session(),
+        *measurements("torch-cpu/fp32", SLOW, role=Role.ANCHOR, scores=(quality(0.83),)),
+    ]
+    assert headline(judge(records))[0].startswith("Nothing that was measured can be packed")
+
+
+def test_the_recommended_row_stands_out_and_the_baseline_comes_first() -> None:
+    table = summary(judge(usual()))
+    names = [cells[0] for cells in table.rows]
+    assert names[:3] == ["torch-cpu/fp32", "torch-cpu/fp32 (A/A)", "ort-cpu/int8-dynamic"]
+    assert table.strong == {2}
+
+
+def test_the_control_is_explained() -> None:
+    assert "equivalent" in control(judge(usual()))
+    assert control(judge([session()])) == "A/A control: none was measured."
+
+
+def test_markdown_is_complete_and_well_formed() -> None:
+    text = render(judge(usual()))
+    for words in ("# Which runtime", "**ort-cpu/int8-dynamic**", "A/A control", "torch finds no CUDA GPU", "Test CPU"):
+        assert words in text
+    tables = [block for block in text.split("\n\n") if block.startswith("| ")]
+    assert len(tables) == 3
+    for table in tables:
+        assert len({line.count("|") for line in table.splitlines()}) == 1
+
+
+@pytest.mark.parametrize("width", [60, 100, 160])
+def test_the_terminal_shows_every_name_and_ratio_at_any_width(width: int) -> None:
+    out = Console(width=width, record=True, file=StringIO())
+    show_verdict(out, judge(usual()))
+    shown = out.export_text()
+    assert "ort-cpu/int8-dynamic" in shown
+    assert "4.00×" in shown
+    assert "Ship" in shown
+
+
+def test_the_winner_or_the_named_candidate_is_chosen() -> None:
+    verdict = judge(usual())
+    assert choose(verdict, None).name == "ort-cpu/int8-dynamic"
+    assert choose(verdict, "ort-cpu/fp32").name == "ort-cpu/fp32"
+
+
+@pytest.mark.parametrize(
+    ("candidate", "kind", "words"),
+    [
+        ("torch-cpu/bf16", UserError, "does not run on CPUs without torch"),
+        ("torch-cuda", UserError, "torch finds no CUDA GPU"),
+        ("ort-cpu/int4", UserError, "was not measured"),
+    ],
+)
+def test_what_cannot_be_packed_is_refused(candidate: str, kind: type[Exception], words: str) -> None:
+    with pytest.raises(kind, match=words):
+        choose(judge(usual()), candidate)
+
+
+def test_the_rejected_are_not_packed() -> None:
+    verdict = judge(usual(int8_scores=(quality(0.80, wins=10, losses=40),)))
+    with pytest.raises(GateFailed, match=r"was rejected: accuracy 0\.800"):
+        choose(verdict, "ort-cpu/int8-dynamic")
+
+
+def test_the_card_carries_figures_with_their_intervals_and_machine() -> None:
+    verdict = judge(usual())
+    card = make_card(verdict, choose(verdict, None))
+    assert [figure.workload for figure in card.figures] == ["1×16", "8×natural"]
+    assert card.figures[0].ratio == pytest.approx(4.0, rel=0.005)
+    assert card.figures[0].ratio_low is not None
+    assert card.reference_accuracy_fraction == pytest.approx(0.83)
+    assert card.memory_uss_bytes == 100_000_000
+    assert card.cpu_model == "Test CPU"
+
+
+def test_files_are_derived_from_the_raw_records_alone(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    for record in usual():
+        append(run.measurements, record)
+    verdict = write_verdict(run)
+    assert read_json(run.verdict, Verdict) == verdict == read_verdict(run)
+    assert run.report.read_text(encoding="utf-8") == render(verdict)
+
+
+def test_a_run_without_measurements_says_how_to_make_them(tmp_path: Path) -> None:
+    with pytest.raises(UserError) as caught:
+        read_verdict(RunFolder(tmp_path))
+    assert "steelyard compare" in caught.value.hint

@@ -1,0 +1,166 @@
+from math import sqrt
+
+import pytest
+
+from artifact.precision import Precision
+from measure.machine import Load
+from measure.records import Record, Role
+from measure.statistics import Decision
+from report.verdict import Gate, Row, Verdict, judge
+from tests.report.records import NOISE, SLOW, TWICE, failure, measurements, quality, session, usual
+
+
+def row(verdict: Verdict, name: str) -> Row:
+    return next(row for row in verdict.rows if row.name == name)
+
+
+def test_the_fastest_that_passes_and_packs_is_recommended() -> None:
+    verdict = judge(usual())
+    assert verdict.deployable == verdict.fastest == "ort-cpu/int8-dynamic"
+    assert verdict.baseline == "torch-cpu/fp32"
+    assert verdict.close == ()
+
+
+def test_ratios_are_those_of_the_scripted_times() -> None:
+    verdict = judge(usual())
+    speeds = {row.name: row.overall for row in verdict.rows if row.overall}
+    assert speeds["torch-cpu/bf16"].ratio == pytest.approx(2.0, rel=0.005)
+    assert speeds["ort-cpu/int8-dynamic"].ratio == pytest.approx(4.0, rel=0.005)
+    assert speeds["ort-cpu/int8-dynamic"].decision is Decision.FASTER
+    assert speeds["torch-cpu/fp32 (A/A)"].decision is Decision.EQUIVALENT
+    assert verdict.control is Decision.EQUIVALENT
+
+
+def test_the_overall_ratio_is_the_geometric_mean_over_workloads() -> None:
+    mixed = {"1×16": 0.010 / 2, "8×natural": 0.080 / 8}
+    verdict = judge(usual(int8_seconds=mixed))
+    overall = row(verdict, "ort-cpu/int8-dynamic").overall
+    assert overall is not None
+    assert overall.ratio == pytest.approx(sqrt(2 * 8), rel=0.005)
+
+
+def test_times_are_seconds_of_one_batch_not_of_a_pass() -> None:
+    by_workload = {result.workload: result for result in row(judge(usual()), "torch-cpu/fp32").workloads}
+    assert by_workload["8×natural"].batch_s == pytest.approx(0.080)
+    assert by_workload["8×natural"].samples == 4 * 2 * 4
+    assert by_workload["1×16"].batch_s == pytest.approx(0.010)
+
+
+def test_memory_and_cold_start_are_above_the_baseline_and_the_median_of_processes() -> None:
+    found = row(judge(usual()), "torch-cpu/fp32")
+    assert found.memory_uss_bytes == 100_000_000
+    assert found.memory_pss_bytes == 108_000_000
+    assert found.cold_start_s == pytest.approx(2.5)
+
+
+def test_the_gate_rejects_before_speed_counts() -> None:
+    verdict = judge(usual(int8_scores=(quality(0.80, wins=10, losses=40),)))
+    rejected = row(verdict, "ort-cpu/int8-dynamic")
+    assert verdict.deployable == "ort-cpu/fp32"
+    assert verdict.fastest == "torch-cpu/bf16"
+    assert rejected.quality is not None
+    assert rejected.quality.gate is Gate.FAILED
+    assert rejected.reason is not None
+    assert "0.800" in rejected.reason
+    assert "0.822" in rejected.reason  # 0.99 × 0.83
+
+
+def test_the_worst_way_of_batching_is_gated() -> None:
+    scores = (quality(0.83), quality(0.81, wins=5, losses=25, batch_size=8))
+    found = row(judge(usual(int8_scores=scores)), "ort-cpu/int8-dynamic").quality
+    assert found is not None
+    assert (found.gate, found.batching) == (Gate.FAILED, "8")
+    assert found.flips == {"served": 0, "8": 30}
+
+
+@pytest.mark.parametrize(
+    ("wins", "losses", "gate"),
+    [(0, 0, Gate.PASSED), (9, 11, Gate.PASSED_UNSURE), (2, 11, Gate.FAILED)],
+)
+def test_the_gate_says_when_examples_are_too_few(wins: int, losses: int, gate: Gate) -> None:
+    score = quality(0.83 + (wins - losses) / 1000, wins=wins, losses=losses)
+    found = row(judge(usual(int8_scores=(score,))), "ort-cpu/int8-dynamic").quality
+    assert found is not None
+    assert found.gate is gate
+
+
+def test_what_was_not_scored_is_not_recommended() -> None:
+    records: list[Record] = [session(), *measurements("ort-cpu/fp32", TWICE, role=Role.ANCHOR, portable=True)]
+    verdict = judge(records)
+    assert verdict.deployable is None
+    assert row(verdict, "ort-cpu/fp32").reason == "its answers were not scored"
+
+
+def test_what_was_not_measured_is_a_row_with_its_reason() -> None:
+    verdict = judge([*usual(), failure("ort-cpu", Precision.INT4, stage="model", reason="no int4 variant", hint="do")])
+    missing = {row.name: (row.reason, row.remedy) for row in verdict.rows if not row.measured}
+    assert missing == {
+        "torch-cuda": ("torch finds no CUDA GPU", "check the driver"),
+        "ort-cpu/int4": ("no int4 variant", "do"),
+    }
+
+
+def test_a_candidate_that_lost_processes_is_not_recommended() -> None:
+    records = [record for record in usual() if getattr(record, "precision", None) != "int8-dynamic"]
+    records += measurements(
+        "ort-cpu/int8-dynamic",
+        {"1×16": 1e-3, "8×natural": 1e-3},
+        scores=(quality(0.83),),
+        portable=True,
+        replicates=(0,),
+    )
+    verdict = judge(records)
+    assert verdict.deployable == "ort-cpu/fp32"
+    assert row(verdict, "ort-cpu/int8-dynamic").reason == "only 1 of 4 processes were measured"
+
+
+def test_a_rival_that_cannot_be_told_apart_is_named() -> None:
+    near = {"1×16": 0.008 * 1.003, "8×natural": 0.064 * 0.999}
+    assert judge(usual(int8_seconds=near)).close != ()
+
+
+def test_only_the_newest_comparison_counts() -> None:
+    old = usual(int8_scores=(quality(0.5, losses=330),))
+    new: list[Record] = [
+        session("s2", data_sha256="other"),
+        *measurements("torch-cpu/fp32", SLOW, role=Role.ANCHOR, scores=(quality(0.83),), session_name="s2"),
+    ]
+    verdict = judge([*old, *new])
+    assert [row.name for row in verdict.rows] == ["torch-cpu/fp32"]
+
+
+def test_ratios_pair_only_what_ran_interleaved() -> None:
+    """A candidate measured in a later session beside a slower anchor is divided by that anchor."""
+    slower = {name: 2 * value for name, value in SLOW.items()}
+    records: list[Record] = [
+        *usual()[:9],
+        session("s2"),
+        *measurements("torch-cpu/fp32", slower, role=Role.ANCHOR, session_name="s2"),
+        *measurements("ort-cpu/fp32", SLOW, scores=(quality(0.83),), session_name="s2", portable=True, noise=NOISE),
+    ]
+    overall = row(judge(records), "ort-cpu/fp32").overall
+    assert overall is not None
+    assert overall.ratio == pytest.approx(2.0, rel=0.005)
+
+
+def test_noise_is_said_aloud() -> None:
+    busy = Load(watched_s=1.0, busy_fraction=0.4, steal_fraction=0.2)
+    records: list[Record] = [
+        session(load=busy),
+        *measurements("torch-cpu/fp32", SLOW, role=Role.ANCHOR, scores=(quality(0.83),), level=False),
+        *measurements("torch-cpu/fp32", TWICE, role=Role.CONTROL, noise=NOISE),
+    ]
+    verdict = judge(records)
+    assert verdict.control is Decision.FASTER
+    said = " ".join(verdict.warnings)
+    for words in ("A/A control shows a difference", "used 40%", "took 20%", "did not become level"):
+        assert words in said
+
+
+def test_a_quiet_machine_earns_no_warning() -> None:
+    assert judge(usual()).warnings == ()
+
+
+def test_without_a_session_there_is_no_verdict() -> None:
+    with pytest.raises(ValueError, match="no session"):
+        judge([])

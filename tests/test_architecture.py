@@ -1,0 +1,147 @@
+"""Who may import whom, what must not be loaded where, and where an engine's name may stand."""
+
+import ast
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from runtimes.registry import REGISTRY
+from tests.conftest import ROOT
+
+ROOMS = ("artifact", "models", "exporter", "runtimes", "measure", "report", "commands")
+MAY_IMPORT = {
+    "errors": set[str](),
+    "artifact": {"errors"},
+    "models": {"errors", "artifact"},
+    "exporter": {"errors", "artifact", "models"},
+    "runtimes": {"errors", "artifact"},
+    "measure": {"errors", "artifact", "runtimes"},
+    "report": {"errors", "artifact", "runtimes", "measure"},
+    "commands": {"errors", *ROOMS},
+    "cli": {"errors", *ROOMS},
+}
+ENGINES_BELONG_TO = ("runtimes", "exporter", "models")
+TORCH_FREE = ("artifact", "runtimes", "measure", "report", "commands")
+
+
+def sources(room: str) -> Iterator[Path]:
+    if (ROOT / f"{room}.py").is_file():
+        yield ROOT / f"{room}.py"
+    yield from sorted((ROOT / room).glob("*.py"))
+
+
+def imports(path: Path) -> Iterator[tuple[str, bool]]:
+    """Every module that a file imports, and whether that happens inside a function."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    inner = {
+        id(node)
+        for function in ast.walk(tree)
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
+        for node in ast.walk(function)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module, id(node) in inner
+        elif isinstance(node, ast.Import):
+            for name in node.names:
+                yield name.name, id(node) in inner
+
+
+@pytest.mark.parametrize("room", MAY_IMPORT)
+def test_rooms_import_only_what_lies_below_them(room: str) -> None:
+    ours = {"cli", *MAY_IMPORT}
+    for path in sources(room):
+        allowed = MAY_IMPORT[room] | {room}
+        for module, inside_function in imports(path):
+            top = module.partition(".")[0]
+            loads_a_checkpoint = path.match("runtimes/torch_*.py") and inside_function and top == "models"
+            assert top not in ours or top in allowed or loads_a_checkpoint, f"{path.name} imports {module}"
+
+
+def test_the_import_walker_sees_what_stands_in_functions(tmp_path: Path) -> None:
+    path = tmp_path / "module.py"
+    path.write_text("import torch.nn\ndef load():\n    from models.checkpoint import load_model\n")
+    assert list(imports(path)) == [("torch.nn", False), ("models.checkpoint", True)]
+
+
+def test_measure_knows_the_runtimes_by_their_protocol_and_registry_alone() -> None:
+    used = {module for path in sources("measure") for module, _ in imports(path) if module.startswith("runtimes")}
+    assert used <= {"runtimes.base", "runtimes.registry"}
+
+
+def test_report_reads_the_records_of_measure_and_runs_nothing() -> None:
+    used = {module for path in sources("report") for module, _ in imports(path) if module.startswith("measure.")}
+    assert used <= {"measure.records", "measure.statistics", "measure.machine", "measure.plan"}
+
+
+def loaded_after(statement: str) -> set[str]:
+    """Top-level names in `sys.modules` of a fresh interpreter after a statement."""
+    program = f"import sys, json\n{statement}\nprint(json.dumps(sorted({{n.split('.')[0] for n in sys.modules}})))"
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True, timeout=120
+    )
+    return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+def test_help_loads_nothing_heavy() -> None:
+    program = "sys.argv = ['steelyard', '--help']\nimport cli\ntry:\n    cli.main()\nexcept SystemExit:\n    pass"
+    loaded = loaded_after(program)
+    assert "typer" in loaded
+    assert not loaded & {"torch", "transformers", "onnxruntime", "onnx", "numpy", "optimum"}
+
+
+@pytest.mark.parametrize("room", TORCH_FREE)
+def test_rooms_that_serve_or_measure_load_no_torch(room: str) -> None:
+    engines = ("torch_cpu", "torch_cuda", "torch_model")
+    modules = [f"{room}.{path.stem}" for path in sources(room) if path.stem not in engines]
+    assert len(modules) > 2
+    assert not loaded_after(f"import {', '.join(modules)}") & {"torch", "transformers", "optimum", "onnx"}
+
+
+def test_engines_are_named_only_where_engines_live() -> None:
+    """A room that branches on an engine's name would need an edit for every new engine."""
+    names = {*REGISTRY, "CPUExecutionProvider", "CUDAExecutionProvider"} - {"null"}
+    allowed = {
+        "artifact/predict.py",  # serves on ONNX Runtime's CPU provider; that is what an artifact is
+        "artifact/pack.py",
+    }
+    for room in ("artifact", "measure", "report", "commands"):
+        for path in sources(room):
+            if path.relative_to(ROOT).as_posix() in allowed:
+                continue
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                    assert node.value not in names, f"{path.name}, line {node.lineno} names {node.value}"
+
+
+def test_the_packages_that_install_are_the_rooms() -> None:
+    import tomllib
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    installed = project["tool"]["setuptools"]
+    assert set(installed["packages"]) == set(ROOMS)
+    assert set(installed["py-modules"]) == {"cli", "errors"}
+    assert project["project"]["scripts"] == {"steelyard": "cli:main"}
+    base = {requirement.split(">")[0] for requirement in project["project"]["dependencies"]}
+    assert not base & {"torch", "transformers", "onnx", "onnxruntime", "onnxruntime-gpu"}
+
+
+def test_commands_stay_short() -> None:
+    tree = ast.parse((ROOT / "cli.py").read_text(encoding="utf-8"))
+    for function in (node for node in tree.body if isinstance(node, ast.FunctionDef)):
+        body_starts = function.body[0].lineno
+        assert (function.end_lineno or 0) - body_starts < 36, f"{function.name} does too much"
+
+
+def test_no_pickle_and_no_remote_code() -> None:
+    for room in MAY_IMPORT:
+        for path in sources(room):
+            text = path.read_text(encoding="utf-8")
+            assert not {module for module, _ in imports(path)} & {"pickle", "cloudpickle", "dill", "joblib"}, path
+            assert "trust_remote_code=True" not in text, path
+            assert "allow_pickle=True" not in text, path
+            assert "torch.load(" not in text, path
