@@ -20,7 +20,7 @@ from artifact.progress import Progress, silent
 from artifact.records import fingerprint
 from artifact.tokenizer import text_encoder
 from errors import UserError
-from measure.machine import read_machine
+from measure.machine import read_machine, watch_load
 from measure.messages import Block, Open, Opened, Probe, Probed, Timed
 from measure.plan import Plan
 from measure.process import WorkerFailed, WorkerProcess
@@ -236,6 +236,7 @@ class _Campaign:
                 session=self.session,
                 started_utc=_now(),
                 machine=self.machine,
+                load=watch_load(),
                 plan=self.plan,
                 threads=self.threads,
                 workloads=tuple(workload.spec for workload in self.inputs.workloads),

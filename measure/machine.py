@@ -1,7 +1,7 @@
 """What machine this is, as far as it decides speed."""
 
-import os
 import platform
+import time
 from pathlib import Path
 
 import msgspec
@@ -29,8 +29,7 @@ FEATURES = (
 
 
 class Machine(msgspec.Struct, frozen=True, kw_only=True):
-    """The machine and how busy it was. `cpu_quota_cores` is the cgroup's limit, `steal_fraction` the share of CPU time
-    since boot that the hypervisor gave to others; both are `None` where the system does not say."""
+    """The machine. `cpu_quota_cores` is the cgroup's limit, `None` where there is none."""
 
     cpu_model: str
     cpu_features: tuple[str, ...]
@@ -40,8 +39,6 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
     memory_bytes: int
     system: str
     python: str
-    load_1min: float | None
-    steal_fraction: float | None
 
     @property
     def identity(self) -> tuple[object, ...]:
@@ -51,8 +48,6 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
 
 def read_machine() -> Machine:
     """Describe the machine this process runs on."""
-    times = psutil.cpu_times()
-    steal = getattr(times, "steal", None)
     return Machine(
         cpu_model=_cpu_field("model name") or platform.processor() or platform.machine(),
         cpu_features=tuple(name for name in FEATURES if name in _cpu_flags()),
@@ -62,8 +57,34 @@ def read_machine() -> Machine:
         memory_bytes=psutil.virtual_memory().total,
         system=f"{platform.system()} {platform.release()} {platform.machine()}",
         python=platform.python_version(),
-        load_1min=os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
-        steal_fraction=None if steal is None else steal / max(sum(times), 1e-9),
+    )
+
+
+class Load(msgspec.Struct, frozen=True, kw_only=True):
+    """What others did with the machine's CPU time during `watched_s` seconds in which this tool slept.
+
+    `busy_fraction` was used by other programs; `steal_fraction` was given to other virtual machines, `None` where the
+    system does not say.
+    """
+
+    watched_s: float
+    busy_fraction: float
+    steal_fraction: float | None
+
+
+def watch_load(seconds_s: float = 1.0) -> Load:
+    """Sleep, and see who used the CPU meanwhile. A load average would still hold our own work of a minute ago."""
+    before = psutil.cpu_times()
+    time.sleep(seconds_s)
+    spent = {name: after - getattr(before, name) for name, after in psutil.cpu_times()._asdict().items()}
+    for name in ("guest", "guest_nice"):  # Linux counts these in user and nice already
+        spent.pop(name, None)
+    total = max(sum(spent.values()), 1e-9)
+    resting = spent.get("idle", 0.0) + spent.get("iowait", 0.0) + spent.get("steal", 0.0)
+    return Load(
+        watched_s=seconds_s,
+        busy_fraction=max(0.0, total - resting) / total,
+        steal_fraction=spent["steal"] / total if "steal" in spent else None,
     )
 
 

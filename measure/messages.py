@@ -42,9 +42,10 @@ class Block(Request, frozen=True):
 
 
 class Score(Request, frozen=True):
-    """Answer every evaluation text, `batch_size` at a time, and write the logits to `path`."""
+    """Answer every evaluation text and write the logits to `path`: `batch_size` at a time, or batched by length as an
+    artifact serves them (`None`)."""
 
-    batch_size: int
+    batch_size: int | None
     path: str
 
 

@@ -14,7 +14,7 @@ def assess(
     reference: Reference,
     labels: Sequence[int],
     *,
-    batch_size: int,
+    batch_size: int | None,
     seconds_s: float,
 ) -> Quality:
     """Compare logits of shape (examples, labels) with the reference's and with the true labels.

@@ -7,7 +7,7 @@ import msgspec
 
 from artifact.precision import Precision
 from artifact.records import append_line, read_lines
-from measure.machine import Machine
+from measure.machine import Load, Machine
 from measure.memory import MemoryReading
 from measure.plan import Plan
 from measure.workload import WorkloadSpec
@@ -44,6 +44,7 @@ class Session(msgspec.Struct, frozen=True, kw_only=True, tag="session"):
     session: str
     started_utc: str
     machine: Machine
+    load: Load
     plan: Plan
     threads: int
     workloads: tuple[WorkloadSpec, ...]
@@ -89,14 +90,15 @@ class ColdStart(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Quality(msgspec.Struct, frozen=True, kw_only=True):
-    """Answers to the evaluation examples at one batch size, by the process that was timed, against the reference.
+    """Answers to the evaluation examples by the process that was timed, against the reference.
 
+    `batch_size` examples shared a batch in the order of the data; `None`: batched by length as an artifact serves them.
     `wins` are examples that this candidate answers rightly and the reference wrongly, `losses` the reverse.
     `flip_margins` are the reference's leads where the label differs, the largest first, at most twenty.
     """
 
     reference: str
-    batch_size: int
+    batch_size: int | None
     examples: int
     accuracy_fraction: float
     reference_accuracy_fraction: float

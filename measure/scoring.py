@@ -17,20 +17,21 @@ class Scorer:
 
     def __init__(self, path: Path, mark: str, labels: Sequence[int], batch_sizes: Sequence[int], scratch: Path) -> None:
         self._path, self._mark, self._labels, self._scratch = path, mark, labels, scratch
-        self._batch_sizes = sorted(set(batch_sizes), reverse=True)
+        self._batch_sizes = sorted(set(batch_sizes))
         self._reference = load_reference(path, mark)
 
     def score(self, entrant: Entrant, process: WorkerProcess, timeout_s: float) -> tuple[Quality, ...]:
-        """Quality at the largest batch size; at every size for precisions whose answers depend on their company.
+        """Quality batched as an artifact serves; for precisions whose answers depend on their company, at every batch
+        size too.
 
         Empty for the control, which repeats the anchor, and when the anchor has given no reference. Raises
         `WorkerFailed` when the candidate does not answer.
         """
         if entrant.role is Role.CONTROL:
             return ()
-        sizes = self._batch_sizes if entrant.candidate.precision.depends_on_batch else self._batch_sizes[:1]
+        sizes = self._batch_sizes if entrant.candidate.precision.depends_on_batch else []
         found = []
-        for batch_size in sizes:
+        for batch_size in (None, *sizes):
             path = self._scratch / "logits.npz"
             scored = process.ask(Score(batch_size=batch_size, path=str(path)), Scored, timeout_s)
             with np.load(path, allow_pickle=False) as arrays:
@@ -43,4 +44,4 @@ class Scorer:
             found.append(
                 assess(logits, self._reference, self._labels, batch_size=batch_size, seconds_s=scored.seconds_s)
             )
-        return tuple(reversed(found))
+        return tuple(found)

@@ -111,11 +111,14 @@ class Worker:
         names = self.runtime.info.input_names
         return [{name: batch[name] for name in names} for batch in self.inputs.workloads[number].batches]
 
-    def _score(self, batch_size: int, path: Path) -> Scored:
+    def _score(self, batch_size: int | None, path: Path) -> Scored:
         start = time.perf_counter()
-        batches = self.inputs.evaluation_batches(batch_size, self.runtime.info.input_names)
-        logits = np.concatenate([self.runtime.run(batch)["logits"] for batch in batches])
-        np.savez(path, logits=logits)
+        names = self.runtime.info.input_names
+        rows = self.inputs.evaluation_rows(batch_size)
+        logits = np.concatenate([self.runtime.run(self.inputs.batch(part, names))["logits"] for part in rows])
+        in_order = np.empty_like(logits)
+        in_order[np.concatenate(rows)] = logits
+        np.savez(path, logits=in_order)
         return Scored(seconds_s=time.perf_counter() - start)
 
 

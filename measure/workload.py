@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from artifact.predict import TextEncoder, pad_rows
+from artifact.predict import TextEncoder, batches_by_length, pad_rows
 from artifact.tokenizer import TextLimits
 from errors import UserError
 from runtimes.base import Batch
@@ -46,18 +46,23 @@ class Inputs:
     evaluation: tuple[Mapping[str, Sequence[int]], ...]
     limits: TextLimits
 
-    def evaluation_batches(self, batch_size: int, names: Sequence[str]) -> list[dict[str, NDArray[np.int64]]]:
-        """The evaluation texts in their order, each batch padded to its own longest row."""
-        return [
-            pad_rows(
-                self.evaluation[start : start + batch_size],
-                names,
-                pad_id=self.limits.pad_id,
-                pad_type_id=self.limits.pad_type_id,
-                pad_left=self.limits.pad_left,
-            )
-            for start in range(0, len(self.evaluation), batch_size)
-        ]
+    def evaluation_rows(self, batch_size: int | None) -> list[list[int]]:
+        """Which evaluation texts share a batch: `batch_size` in their order, or by length as an artifact serves them
+        (`None`)."""
+        every = range(len(self.evaluation))
+        if batch_size is None:
+            return list(batches_by_length([len(item["input_ids"]) for item in self.evaluation]))
+        return [list(every[start : start + batch_size]) for start in every[::batch_size]]
+
+    def batch(self, rows: Sequence[int], names: Sequence[str]) -> dict[str, NDArray[np.int64]]:
+        """These evaluation texts as one batch, padded to its longest row."""
+        return pad_rows(
+            [self.evaluation[row] for row in rows],
+            names,
+            pad_id=self.limits.pad_id,
+            pad_type_id=self.limits.pad_type_id,
+            pad_left=self.limits.pad_left,
+        )
 
     @property
     def sha256(self) -> str:
@@ -122,7 +127,7 @@ def _natural(encoded: Sequence[Mapping[str, Sequence[int]]], limits: TextLimits,
     """Texts in the order they come, as a server would meet them."""
     rows = list(islice(cycle(encoded), NATURAL_BATCHES * batch_size))
     inputs = Inputs((), tuple(rows), limits)
-    batches = tuple(inputs.evaluation_batches(batch_size, INPUTS))
+    batches = tuple(inputs.batch(part, INPUTS) for part in inputs.evaluation_rows(batch_size))
     shapes = tuple((batch["input_ids"].shape[0], batch["input_ids"].shape[1]) for batch in batches)
     return Workload(WorkloadSpec(name=f"{batch_size}×{NATURAL}", batch_size=batch_size, shapes=shapes), batches)
 

@@ -10,7 +10,8 @@ READING = (
     "between runs that were interleaved on this machine.",
     "`faster` and `slower` mean that the whole 95 % interval lies outside ±2 %, `equivalent` that it lies inside; "
     "`inconclusive` is everything else.",
-    "Accuracy is the worst over the batch sizes that were scored: ✓ keeps the gate, ≈ keeps it but examples are too "
+    "Accuracy is that of answers batched by length, as an artifact serves them; where answers depend on what shares a "
+    "batch, the worst over the batch sizes too. ✓ keeps the gate, ≈ keeps it but examples are too "
     "few to be certain, ✗ does not.",
     "First answer is from starting a process to its first answer; memory is what the process holds alone (USS) above "
     "one that has loaded no engine.",

@@ -137,6 +137,15 @@ def _recommendation(row: Row, verdict: Verdict) -> Sequence[str]:
             f"{100 * quality.difference_low:+.1f} to {100 * quality.difference_high:+.1f}); "
             f"the gate is {quality.floor_fraction:.3f}."
         )
+        if len(quality.flips) > 1:
+            lines.append(
+                "Its answers depend on what shares a batch; labels that differ from the reference's: "
+                + ", ".join(
+                    f"{count} batched by length" if way == "served" else f"{count} at batch {way}"
+                    for way, count in quality.flips.items()
+                )
+                + "."
+            )
         if quality.gate is Gate.PASSED_UNSURE:
             lines.append(
                 f"≈ With {quality.examples} examples the interval reaches below the gate: more examples would tell."

@@ -13,6 +13,9 @@ from measure.records import Entrant, Failure, Measurement, Quality, Record, Role
 from measure.statistics import Decision, Interval, accuracy_difference, decide, pass_seconds, ratio_interval
 
 SCHEMA_VERSION = 1
+BUSY = 0.1
+"""Share of the CPU that others may use before it is worth a warning."""
+
 FLOOR = 0.99
 """Share of the reference's accuracy that a candidate must keep (MLPerf's usual target)."""
 
@@ -48,11 +51,12 @@ class WorkloadResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class QualityResult(msgspec.Struct, frozen=True, kw_only=True):
-    """The worst of the batch sizes that were scored, and the range over them."""
+    """The worst of the ways to batch that were scored: `batching` is `served` (by length, as an artifact does) or a
+    batch size. `flips` counts for each way the labels that differ from the reference's."""
 
     gate: Gate
     reference: str
-    batch_size: int
+    batching: str
     examples: int
     accuracy_fraction: float
     floor_fraction: float
@@ -60,7 +64,7 @@ class QualityResult(msgspec.Struct, frozen=True, kw_only=True):
     difference_low: float
     difference_high: float
     agreement_fraction: float
-    flips_by_batch_size: dict[str, int]
+    flips: dict[str, int]
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
@@ -272,9 +276,11 @@ class _Records:
                 "the A/A control shows a difference between two runs of the same thing: close other programs, measure "
                 "again, and do not trust differences of this size"
             )
-        load, cores = self.session.machine.load_1min, self.session.machine.usable_cores
-        if load is not None and load > 0.5 * cores:
-            found.append(f"the machine was busy before measuring began (load {load:.1f} on {cores} cores)")
+        load = self.session.load
+        if load.busy_fraction > BUSY:
+            found.append(f"other programs used {load.busy_fraction:.0%} of the CPU just before measuring: close them")
+        if load.steal_fraction is not None and load.steal_fraction > BUSY:
+            found.append(f"other virtual machines took {load.steal_fraction:.0%} of the CPU just before measuring")
         restless = [entrant.name for entrant, items in self.by_entrant.items() if _restless(items)]
         if restless:
             found.append(f"most warm-ups did not become level within their time for {', '.join(sorted(restless))}")
@@ -348,10 +354,10 @@ def _pass_times(item: Measurement, shapes: Mapping[str, Sequence[tuple[int, int]
 
 
 def _judge_quality(scores: Sequence[Quality], floor: float) -> QualityResult | None:
-    """Apply the gate to the batch size with the lowest accuracy."""
+    """Apply the gate to the way of batching with the lowest accuracy."""
     if not scores:
         return None
-    worst = min(scores, key=lambda score: (score.accuracy_fraction, -score.batch_size))
+    worst = min(scores, key=lambda score: score.accuracy_fraction)
     difference: Interval = accuracy_difference(worst.wins, worst.losses, worst.examples)
     least = floor * worst.reference_accuracy_fraction
     low = difference.low if difference.low is not None else -1.0
@@ -365,7 +371,7 @@ def _judge_quality(scores: Sequence[Quality], floor: float) -> QualityResult | N
     return QualityResult(
         gate=gate,
         reference=worst.reference,
-        batch_size=worst.batch_size,
+        batching=_batching(worst),
         examples=worst.examples,
         accuracy_fraction=worst.accuracy_fraction,
         floor_fraction=least,
@@ -373,10 +379,12 @@ def _judge_quality(scores: Sequence[Quality], floor: float) -> QualityResult | N
         difference_low=low,
         difference_high=high,
         agreement_fraction=min(score.agreement_fraction for score in scores),
-        flips_by_batch_size={
-            str(score.batch_size): round((1 - score.agreement_fraction) * score.examples) for score in scores
-        },
+        flips={_batching(score): round((1 - score.agreement_fraction) * score.examples) for score in scores},
     )
+
+
+def _batching(score: Quality) -> str:
+    return "served" if score.batch_size is None else str(score.batch_size)
 
 
 def _objection(quality: QualityResult | None, processes: int, planned: int, role: Role) -> str | None:
@@ -387,7 +395,7 @@ def _objection(quality: QualityResult | None, processes: int, planned: int, role
         return "its answers were not scored"
     if quality.gate is Gate.FAILED:
         return (
-            f"accuracy {quality.accuracy_fraction:.3f} at batch {quality.batch_size} is below the floor "
+            f"accuracy {quality.accuracy_fraction:.3f} (batches: {quality.batching}) is below the floor "
             f"{quality.floor_fraction:.3f}"
         )
     if processes < planned:
