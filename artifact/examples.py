@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,6 +60,8 @@ def read_examples(
         if not text_name:
             text_name = _column(path, row, text_column, TEXT_COLUMNS, "--text-column")
             label_name = _column(path, row, label_column, LABEL_COLUMNS, "--label-column")
+            for column in where or ():
+                _column(path, row, column, (), "--where")
         if where and any(str(row.get(column)) != value for column, value in where.items()):
             continue
         text, label = row.get(text_name), row.get(label_name)
@@ -71,7 +74,10 @@ def read_examples(
         texts.append(text)
         labels.append(str(label).strip())
     if not texts:
-        raise UserError(f"{path} holds no examples", "it needs a header line and at least one row of text and label")
+        kept = "".join(f" with {column}={value}" for column, value in (where or {}).items())
+        raise UserError(
+            f"{path} holds no examples{kept}", "it needs a header line and at least one row of text and label"
+        )
     return Examples(tuple(texts), tuple(labels), path, text_name, label_name)
 
 
@@ -127,23 +133,32 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     try:
         yield from reader(path)
     except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text (byte {error.start})", "save it as UTF-8") from error
-    except csv.Error as error:
-        raise UserError(f"{path} is not a readable CSV: {error}", "save it again as CSV") from error
+        before = re.split("[\udc80-\udcff]", path.read_text("utf-8", "surrogateescape"), maxsplit=1)[0]
+        line = before.count("\n") + 1
+        raise UserError(f"{path}, line {line}: not UTF-8 text", "save it as UTF-8") from error
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
 
 
 def _csv_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
-        for row in reader:
-            if None in row or None in row.values():
-                raise UserError(
-                    f"{path}, line {reader.line_num}: not the header's {len(reader.fieldnames or ())} fields",
-                    "quote texts that hold commas or line breaks",
-                )
-            yield reader.line_num, row
+        reader = csv.DictReader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",", strict=True)
+        start = 1
+        try:
+            columns = reader.fieldnames or ()
+            start = reader.line_num + 1
+            for row in reader:
+                if None in row or None in row.values():
+                    raise UserError(
+                        f"{path}, line {reader.line_num}: not the header's {len(columns)} fields",
+                        "quote texts that hold commas or line breaks",
+                    )
+                yield reader.line_num, row
+                start = reader.line_num + 1
+        except csv.Error as error:
+            raise UserError(
+                f"{path}, line {start}: not a readable row ({error})", "close each quote; double those inside a text"
+            ) from error
 
 
 def _json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -153,9 +168,10 @@ def _json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 continue
             try:
                 row = json.loads(line)
+                json.dumps(row, ensure_ascii=False).encode()  # JSON can spell half a character, which is no text
             except ValueError as error:
                 raise UserError(
-                    f"{path}, line {number}: not JSON ({error})", "write one JSON object per line"
+                    f"{path}, line {number}: not JSON in UTF-8 ({error})", "write one JSON object per line"
                 ) from error
             if not isinstance(row, dict):
                 raise UserError(f"{path}, line {number}: not a JSON object", "write one JSON object per line")

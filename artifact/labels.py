@@ -23,6 +23,10 @@ def read_labels(directory: Path) -> tuple[str, ...]:
 
 
 def read_activation(directory: Path) -> Activation:
-    """What turns this model's logits into scores, from its `problem_type` as transformers reads it."""
-    kinds = {"multi_label_classification": Activation.SIGMOID, "regression": Activation.NONE}
-    return kinds.get(str(read_config(directory, "config.json").get("problem_type")), Activation.SOFTMAX)
+    """What turns this model's logits into scores, from its `problem_type` and labels as transformers reads them."""
+    problem = read_config(directory, "config.json").get("problem_type")
+    if problem == "regression":
+        return Activation.NONE
+    if problem == "multi_label_classification" or len(read_labels(directory)) == 1:
+        return Activation.SIGMOID
+    return Activation.SOFTMAX

@@ -180,6 +180,13 @@ def _swap(temporary: Path, out: Path) -> None:
         temporary.rename(out)
         return
     old = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".old", dir=out.parent))
-    out.rename(old / "artifact")
-    temporary.rename(out)
+    earlier = old / "artifact"
+    try:
+        out.rename(earlier)
+        temporary.rename(out)
+    except BaseException:
+        if earlier.exists():
+            earlier.rename(out)
+        old.rmdir()
+        raise
     shutil.rmtree(old, ignore_errors=True)

@@ -77,7 +77,7 @@ def cgroup_cores(root: Path = Path("/")) -> float | None:
                 period = (limits / "cpu.cfs_period_us").read_text()
             if quota.strip() not in ("max", "-1"):
                 quotas.append(float(quota) / float(period))
-        except (OSError, ValueError):
+        except (OSError, ValueError, ZeroDivisionError):
             continue
     return min(quotas) if quotas else None
 
@@ -90,11 +90,18 @@ class TextEncoder:
     """
 
     def __init__(
-        self, tokenizer_json: str, *, max_length_tokens: int, pad_id: int, pad_type_id: int, pad_left: bool
+        self,
+        tokenizer_json: str,
+        *,
+        max_length_tokens: int,
+        pad_id: int,
+        pad_type_id: int,
+        pad_left: bool,
+        truncate_left: bool = False,
     ) -> None:
         self._tokenizer = Tokenizer.from_str(tokenizer_json)
         self._tokenizer.no_padding()
-        self._tokenizer.enable_truncation(max_length_tokens)
+        self._tokenizer.enable_truncation(max_length_tokens, direction="left" if truncate_left else "right")
         self._pad_id = pad_id
         self._pad_type_id = pad_type_id
         self._pad_left = pad_left
@@ -147,7 +154,7 @@ def scores_from_logits(logits: NDArray[np.float32], activation: str) -> NDArray[
         powers = np.exp(values - values.max(axis=-1, keepdims=True))
         return np.asarray(powers / powers.sum(axis=-1, keepdims=True))
     if activation == "sigmoid":
-        return np.asarray(1.0 / (1.0 + np.exp(-values)))
+        return np.asarray(np.exp(-np.logaddexp(0.0, -values)))
     return values
 
 
@@ -201,8 +208,11 @@ def check_hashes(folder: Path, files: Mapping[str, str]) -> None:
     """Compare every file with the SHA-256 in the manifest; `ArtifactError` names the first that differs."""
     for name, expected in files.items():
         path = inside(folder, name)
-        with path.open("rb") as file:
-            actual = hashlib.file_digest(file, "sha256").hexdigest()
+        try:
+            with path.open("rb") as file:
+                actual = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise ArtifactError(f"{path} cannot be read: {error.strerror or error}") from None
         if actual != expected:
             raise ArtifactError(
                 f"{path} was changed or damaged (sha256 {actual[:12]}…, expected {expected[:12]}…); "
@@ -229,6 +239,7 @@ class Predictor:
             pad_id=limits["pad_id"],
             pad_type_id=limits["pad_type_id"],
             pad_left=limits["pad_left"],
+            truncate_left=limits.get("truncate_left", False),
         )
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
@@ -334,7 +345,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             problems = predictor.selftest()
             print("\n".join(problems) or f"selftest passed on {predictor.threads} threads")
             return 1 if problems else 0
-        texts = options.texts or [line.rstrip("\n") for line in sys.stdin]
+        try:
+            texts = options.texts or [line.rstrip("\n") for line in sys.stdin]
+            "".join(texts).encode()
+        except UnicodeError as error:
+            parser.error(f"a text is not UTF-8: {error}")
         for line in lines(predictor, texts, as_json=options.json):
             print(line)
     except ArtifactError as error:

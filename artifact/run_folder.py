@@ -78,14 +78,20 @@ class RunFolder:
             return self.own_checkpoint
         if self.checkpoint_link.is_file():
             link = read_json(self.checkpoint_link, CheckpointLink)
-            return Path(os.path.normpath(self.directory / link.checkpoint))
+            return Path(os.path.normpath(self.directory.resolve() / link.checkpoint))
         return None
 
     def link_checkpoint(self, checkpoint: Path) -> None:
-        """Remember a checkpoint that lies outside this run."""
-        if checkpoint.resolve() != self.own_checkpoint.resolve():
-            relative = os.path.relpath(checkpoint.resolve(), self.directory.resolve())
-            write_json(self.checkpoint_link, CheckpointLink(schema_version=SCHEMA_VERSION, checkpoint=relative))
+        """Remember a checkpoint that lies outside this run; `UserError` when the run already has one of its own."""
+        if checkpoint.resolve() == self.own_checkpoint.resolve():
+            return
+        if (self.own_checkpoint / "config.json").is_file():
+            raise UserError(
+                f"{self.directory} has a checkpoint of its own, so {checkpoint} cannot be exported into it",
+                "name another folder with --out",
+            )
+        relative = os.path.relpath(checkpoint.resolve(), self.directory.resolve())
+        write_json(self.checkpoint_link, CheckpointLink(schema_version=SCHEMA_VERSION, checkpoint=relative))
 
     def variant(self, precision: Precision) -> Path:
         """Folder of one precision's graph and its `variant.json`."""

@@ -20,6 +20,7 @@ class TextLimits(msgspec.Struct, frozen=True, kw_only=True):
     pad_id: int
     pad_type_id: int
     pad_left: bool
+    truncate_left: bool = False
 
 
 def read_config(directory: Path, name: str) -> dict[str, Any]:
@@ -66,6 +67,7 @@ def read_limits(directory: Path) -> TextLimits:
         pad_id=pad_id if isinstance(pad_id, int) else 0,
         pad_type_id=0,
         pad_left=tokenizer.get("padding_side") == "left",
+        truncate_left=tokenizer.get("truncation_side") == "left",
     )
 
 
@@ -92,4 +94,5 @@ def text_encoder(directory: Path, limits: TextLimits) -> TextEncoder:
         pad_id=limits.pad_id,
         pad_type_id=limits.pad_type_id,
         pad_left=limits.pad_left,
+        truncate_left=limits.truncate_left,
     )

@@ -1,0 +1,268 @@
+import errno
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import artifact.pack
+from artifact.pack import Packed
+from artifact.precision import Precision
+from artifact.run_folder import RunFolder
+from errors import GateFailed, UserError
+from tests.artifact.conftest import edit_json, run_predict, scale_logits
+from tests.conftest import ROOT
+
+
+def pack(run: RunFolder, out: Path, precision: Precision = Precision.FP32) -> Packed:
+    return artifact.pack.pack(run, precision, out, card=None, card_reason="not measured")
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def reseal_variant(run: RunFolder) -> Path:
+    graph = run.variant(Precision.FP32) / "model.onnx"
+    edit_json(graph.with_name("variant.json"), sha256=hashlib.sha256(graph.read_bytes()).hexdigest())
+    return graph
+
+
+@pytest.fixture
+def parent(tmp_path: Path) -> Path:
+    """A folder of its own for the artifact, so that anything left beside it is seen."""
+    (tmp_path / "out").mkdir()
+    return tmp_path / "out"
+
+
+def test_the_artifact_holds_what_the_design_says(packed: Path, tiny_run: Path) -> None:
+    files = content(packed)
+    assert set(files) == {
+        "steelyard.json",
+        "config.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "onnx/model.onnx",
+        "golden.json",
+        "predict.py",
+        "requirements.txt",
+    }
+    assert files["onnx/model.onnx"] == (tiny_run / "variants" / "fp32" / "model.onnx").read_bytes()
+    assert files["predict.py"] == (ROOT / "artifact" / "predict.py").read_bytes()
+    assert set(files["requirements.txt"].decode().splitlines()) == {
+        f"{name}=={version(name)}" for name in ("onnxruntime", "numpy", "tokenizers")
+    }
+
+
+def test_the_manifest_has_the_hash_of_every_other_file(packed: Path) -> None:
+    manifest = json.loads((packed / "steelyard.json").read_text())
+    others = {name: data for name, data in content(packed).items() if name != "steelyard.json"}
+    assert manifest["sha256"] == {name: hashlib.sha256(data).hexdigest() for name, data in others.items()}
+
+
+def test_the_manifest_says_what_the_graph_and_the_checkpoint_say(packed: Path) -> None:
+    import onnx
+
+    manifest = json.loads((packed / "steelyard.json").read_text())
+    graph = onnx.load(packed / "onnx" / "model.onnx")
+    opsets = {entry.domain or "ai.onnx": entry.version for entry in graph.opset_import}
+    assert (manifest["opset"], manifest["ir_version"]) == (opsets["ai.onnx"], graph.ir_version)
+    assert set(manifest["domains"]) == set(opsets)
+    assert (manifest["labels"], manifest["activation"]) == (["negative", "positive"], "softmax")
+    assert manifest["limits"]["max_length_tokens"] == 64
+    assert (manifest["card"], manifest["card_reason"]) == (None, "not measured")
+
+
+def test_golden_examples_are_the_answers_of_pytorch(packed: Path, tiny_checkpoint: Path) -> None:
+    import torch
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    golden = json.loads((packed / "golden.json").read_text())
+    tokenizer = AutoTokenizer.from_pretrained(tiny_checkpoint)
+    model = AutoModelForSequenceClassification.from_pretrained(tiny_checkpoint).eval()
+    for example in golden["examples"]:
+        inputs = tokenizer(example["text"], truncation=True, return_tensors="pt")
+        assert example["input_ids"] == inputs["input_ids"][0].tolist()
+        with torch.inference_mode():
+            np.testing.assert_allclose(example["logits"], model(**inputs).logits[0].numpy(), atol=1e-5)
+    assert 0 < golden["tolerance"] < 0.01
+
+
+@pytest.mark.parametrize(("precision", "file"), [("fp32", "model.onnx"), ("int8-dynamic", "model_quantized.onnx")])
+def test_what_pack_returns_is_what_lies_there(run: RunFolder, parent: Path, precision: str, file: str) -> None:
+    found = pack(run, parent / "artifact", Precision(precision))
+    files = content(parent / "artifact")
+    assert (found.files, found.size_bytes) == (len(files), sum(map(len, files.values())))
+    assert names(parent / "artifact" / "onnx") == {file}
+    assert names(parent) == {"artifact"}
+    assert (parent / "artifact").stat().st_mode & 0o777 == 0o755
+    assert run_predict(parent / "artifact", "--selftest").returncode == 0
+
+
+def test_padding_and_truncation_baked_into_the_tokenizer_are_left_out(
+    run: RunFolder, tiny_checkpoint: Path, parent: Path
+) -> None:
+    baked = Path(shutil.copytree(tiny_checkpoint, run.own_checkpoint)) / "tokenizer.json"
+    fixed = {"strategy": {"Fixed": 128}, "direction": "Right", "pad_id": 0, "pad_type_id": 0, "pad_token": "[PAD]"}
+    cut = {"max_length": 8, "strategy": "LongestFirst", "stride": 0, "direction": "Right"}
+    edit_json(baked, padding=fixed | {"pad_to_multiple_of": None}, truncation=cut)
+    pack(run, parent / "artifact")
+    tokenizer = json.loads((parent / "artifact" / "tokenizer.json").read_text())
+    assert tokenizer["padding"] is tokenizer["truncation"] is None
+
+
+def test_packing_twice_gives_the_same_bytes(run: RunFolder, packed: Path, parent: Path) -> None:
+    pack(run, parent / "artifact")
+    assert content(parent / "artifact") == content(packed)
+
+
+def test_an_earlier_artifact_is_replaced_whole(run: RunFolder, parent: Path) -> None:
+    pack(run, parent / "artifact")
+    pack(run, parent / "artifact", Precision.INT8_DYNAMIC)
+    assert names(parent / "artifact" / "onnx") == {"model_quantized.onnx"}
+    assert names(parent) == {"artifact"}
+
+
+def test_new_folders_are_made_and_an_empty_one_is_used(run: RunFolder, parent: Path) -> None:
+    pack(run, parent / "deep" / "artifact")
+    (parent / "empty").mkdir()
+    pack(run, parent / "empty")
+    assert content(parent / "empty") == content(parent / "deep" / "artifact")
+
+
+def test_what_is_no_artifact_is_not_touched(run: RunFolder, parent: Path) -> None:
+    (parent / "thesis").mkdir()
+    (parent / "thesis" / "thesis.tex").write_text("years of work")
+    with pytest.raises(UserError, match="holds something else than an artifact"):
+        pack(run, parent / "thesis")
+    with pytest.raises(UserError, match="is a file"):
+        pack(run, parent / "thesis" / "thesis.tex")
+    with pytest.raises(UserError, match="cannot write"):
+        pack(run, parent / "thesis" / "thesis.tex" / "artifact")
+    assert content(parent) == {"thesis/thesis.tex": b"years of work"}
+
+
+@pytest.mark.parametrize("earlier", [False, True])
+@pytest.mark.parametrize("step", ["_golden", "write_json", "_prove", "_swap"])
+def test_an_interrupted_pack_leaves_what_was_there(
+    run: RunFolder, packed: Path, parent: Path, monkeypatch: pytest.MonkeyPatch, step: str, earlier: bool
+) -> None:
+    if earlier:
+        shutil.copytree(packed, parent / "artifact")
+    before = content(parent)
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(artifact.pack, step, interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        pack(run, parent / "artifact")
+    assert content(parent) == before
+    assert names(parent) == ({"artifact"} if earlier else set())
+
+
+def test_an_earlier_artifact_returns_when_the_new_one_cannot_take_its_place(
+    run: RunFolder, packed: Path, parent: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(packed, parent / "artifact")
+    rename = Path.rename
+
+    def fail_for_the_new(path: Path, target: Path) -> Path:
+        if path.name.endswith(".part"):
+            raise OSError(errno.EIO, "Input/output error")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", fail_for_the_new)
+    with pytest.raises(UserError, match=r"cannot write .*artifact: Input/output error"):
+        pack(run, parent / "artifact", Precision.INT8_DYNAMIC)
+    assert content(parent / "artifact") == content(packed)
+    assert names(parent) == {"artifact"}
+
+
+def test_a_full_disk_is_told_and_leaves_nothing(run: RunFolder, parent: Path) -> None:
+    program = f"""
+import resource
+from pathlib import Path
+from artifact.pack import pack
+from artifact.precision import Precision
+from artifact.run_folder import RunFolder
+from errors import UserError
+resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
+run, out = RunFolder(Path({str(run.directory)!r})), Path({str(parent / "artifact")!r})
+try:
+    pack(run, Precision.FP32, out, card=None, card_reason="")
+except UserError as error:
+    print(error.message)
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.stdout == f"cannot write {parent / 'artifact'}: File too large\n", done.stderr
+    assert names(parent) == set()
+
+
+@pytest.mark.parametrize("factor", [1.01, -1.0, float("nan")])
+def test_a_graph_that_does_not_give_the_references_answers_is_not_packed(
+    run: RunFolder, parent: Path, factor: float
+) -> None:
+    scale_logits(run.variant(Precision.FP32) / "model.onnx", factor)
+    graph = reseal_variant(run)
+    with pytest.raises(GateFailed, match=f"{graph} is off by"):
+        pack(run, parent / "artifact")
+    assert names(parent) == set()
+
+
+def test_a_tokenizer_that_does_not_give_the_references_ids_is_not_packed(run: RunFolder, parent: Path) -> None:
+    golden = json.loads(run.golden.read_text())
+    golden["examples"][5]["text"] = "a film"
+    edit_json(run.golden, **golden)
+    with pytest.raises(GateFailed, match="example 5: the token ids differ"):
+        pack(run, parent / "artifact")
+    assert names(parent) == set()
+
+
+def test_a_graph_that_was_changed_after_its_export_is_refused(run: RunFolder, parent: Path) -> None:
+    scale_logits(run.variant(Precision.FP32) / "model.onnx", 1.0001)
+    with pytest.raises(UserError, match=r"model\.onnx is not the file that was exported"):
+        pack(run, parent / "artifact")
+
+
+@pytest.mark.parametrize(
+    ("name", "keep_bytes", "message"),
+    [
+        ("variants/fp32/variant.json", None, "has no fp32 variant"),
+        ("variants/fp32/variant.json", 300, r"variant\.json is damaged"),
+        ("variants/fp32/model.onnx", None, r"model\.onnx is missing"),
+        ("variants/fp32/model.onnx", 300, "is not the file that was exported"),
+        ("golden.json", None, r"golden\.json does not exist"),
+        ("golden.json", 300, r"golden\.json is damaged"),
+        ("checkpoint.json", None, "has no checkpoint"),
+        ("checkpoint.json", 10, r"checkpoint\.json is damaged"),
+    ],
+)
+def test_a_run_that_lacks_something_is_told_what(
+    run: RunFolder, parent: Path, name: str, keep_bytes: int | None, message: str
+) -> None:
+    path = run.directory / name
+    if keep_bytes is None:
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:keep_bytes])
+    with pytest.raises(UserError, match=message) as caught:
+        pack(run, parent / "artifact")
+    assert caught.value.hint
+    assert names(parent) == set()
+
+
+def test_a_checkpoint_that_is_gone_is_told(run: RunFolder, parent: Path) -> None:
+    run.link_checkpoint(parent / "gone")
+    with pytest.raises(UserError, match="gone"):
+        pack(run, parent / "artifact")
+    assert names(parent) == set()

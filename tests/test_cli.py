@@ -1,0 +1,229 @@
+"""The installed command as a user meets it: exit codes, one sentence and the way out, JSON for machines."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from artifact.run_folder import RunFolder
+from measure.records import append
+from tests.conftest import ROOT, Steelyard
+from tests.report.records import usual
+
+COMMANDS = ("finetune", "export", "compare", "pack", "verify", "predict", "report", "doctor", "demo")
+GOOD = "text,label\n" + "".join(f"good film {n},positive\nbad film {n},negative\n" for n in range(20))
+
+
+def fails(done: subprocess.CompletedProcess[str], code: int, *words: str) -> None:
+    """The command ended with `code`, one `error:` sentence that holds `words`, and no traceback."""
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stderr.count("error:") == 1
+    for word in words:
+        assert word in done.stderr
+    assert done.stdout == ""
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Callable[[str], Path]:
+    def write(text: str, name: str = "data.csv") -> Path:
+        path = tmp_path / name
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write
+
+
+def test_help_lists_every_command(steelyard: Steelyard) -> None:
+    done = steelyard("--help")
+    assert done.returncode == 0
+    for name in COMMANDS:
+        assert name in done.stdout
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_explains_its_options_and_speaks_json(name: str, steelyard: Steelyard) -> None:
+    done = steelyard(name, "--help")
+    assert done.returncode == 0
+    assert "--json" in done.stdout
+
+
+def test_the_checkout_runs_without_being_installed(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, ROOT / "cli.py", "--help"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0
+    assert "compare" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", ("holds no examples", "header line")),
+        ("text,label\n", ("holds no examples",)),
+        ("review_body,stars\nfine,1\n", ("has no column named text", "review_body, stars", "--text-column")),
+        ("text,label\nfine\n", ("line 2", "not the header's 2 fields")),
+        ("text,label\nfine,\n", ("row 2", "has no label")),
+    ],
+)
+def test_unusable_data_is_refused_before_torch_is_loaded(
+    text: str, words: tuple[str, ...], data: Callable[[str], Path], steelyard: Steelyard, tmp_path: Path
+) -> None:
+    path = data(text)
+    fails(steelyard("finetune", "base", "--data", path, "--out", tmp_path / "run"), 2, str(path), *words)
+
+
+def test_a_missing_file_is_named(steelyard: Steelyard, tmp_path: Path) -> None:
+    path = tmp_path / "nowhere.csv"
+    fails(steelyard("finetune", "base", "--data", path, "--out", tmp_path / "run"), 2, f"{path} does not exist")
+
+
+def test_a_named_column_that_is_not_there_lists_those_that_are(
+    data: Callable[[str], Path], steelyard: Steelyard, tmp_path: Path
+) -> None:
+    done = steelyard("finetune", "b", "--data", data(GOOD), "--text-column", "body", "--out", tmp_path / "run")
+    fails(done, 2, "has no column 'body'", "text, label")
+
+
+@pytest.mark.slow
+def test_one_class_only_is_refused(
+    data: Callable[[str], Path], tiny_checkpoint: Path, steelyard: Steelyard, tmp_path: Path
+) -> None:
+    path = data("text,label\na,same\nb,same\n")
+    fails(steelyard("finetune", tiny_checkpoint, "--data", path, "--out", tmp_path / "run"), 2, "one label only (same)")
+
+
+@pytest.mark.slow
+def test_a_hub_id_without_network_names_the_way_out(
+    data: Callable[[str], Path], steelyard: Steelyard, tmp_path: Path
+) -> None:
+    path = data(GOOD)
+    done = steelyard("finetune", "someone/some-model", "--data", path, "--held-out", "10", "--out", tmp_path / "run")
+    fails(done, 2, "someone/some-model cannot be loaded", "give a local folder")
+
+
+@pytest.mark.slow
+def test_an_unknown_label_in_the_evaluation_file_is_named(
+    data: Callable[..., Path], tiny_checkpoint: Path, steelyard: Steelyard, tmp_path: Path
+) -> None:
+    train, other = data(GOOD), data("text,label\nodd,neutral\n", "eval.csv")
+    done = steelyard("finetune", tiny_checkpoint, "--data", train, "--eval-data", other, "--out", tmp_path / "run")
+    fails(done, 2, "eval.csv, example 1: unknown label 'neutral'", "negative, positive")
+
+
+@pytest.mark.parametrize("name", ["finetune", "export"])
+def test_a_folder_that_holds_something_else_is_left_alone(
+    name: str, data: Callable[[str], Path], tiny_checkpoint: Path, steelyard: Steelyard, tmp_path: Path
+) -> None:
+    out = tmp_path / "photos"
+    out.mkdir()
+    (out / "holiday.jpg").write_bytes(b"sea")
+    options = ("--data", data(GOOD), "--held-out", "10") if name == "finetune" else ()
+    fails(steelyard(name, tiny_checkpoint, *options, "--out", out), 2, f"--out {out} holds something else")
+    assert [path.name for path in out.iterdir()] == ["holiday.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("missing", "words"),
+    [
+        ("model.safetensors", ("has no safetensors weights",)),
+        ("tokenizer.json", ("has no tokenizer.json",)),
+        ("config.json", ("has no config.json", "not a checkpoint")),
+    ],
+)
+def test_an_incomplete_checkpoint_says_what_it_lacks(
+    missing: str, words: tuple[str, ...], tiny_checkpoint: Path, steelyard: Steelyard, tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(tiny_checkpoint, broken)
+    (broken / missing).unlink()
+    fails(steelyard("export", broken, "--out", tmp_path / "run"), 2, str(broken), *words)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("compare", "nowhere", "--data", "x.csv"), ("x.csv does not exist",)),
+        (("export", "nowhere", "--out", "run"), ("nowhere does not exist",)),
+        (("export", "nowhere", "--out", "run", "--precisions", "fp7"), ("--precisions has 'fp7'", "fp32")),
+        (("pack", "nowhere", "--out", "a"), ("nowhere has no measurements", "steelyard compare")),
+        (("report", "nowhere"), ("nowhere has no measurements",)),
+        (("verify", "nowhere"), ("nowhere is not an artifact", "steelyard pack")),
+        (("predict", "nowhere", "hello"), ("nowhere is not an artifact",)),
+    ],
+)
+def test_what_is_not_there_is_one_sentence(
+    arguments: tuple[str, ...], words: tuple[str, ...], steelyard: Steelyard
+) -> None:
+    fails(steelyard(*arguments), 2, *words)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--batch-sizes", "0"), "--batch-sizes has '0'"),
+        (("--lengths", "long"), "--lengths has 'long'"),
+        (("--lengths", "4096"), "the model takes at most 64"),
+        (("--runtimes", "tensorflow"), "there is no runtime 'tensorflow'"),
+        (("--runtimes", "ort-cpu", "--precisions", "bf16"), "none of ort-cpu runs at bf16"),
+        (("--threads", "4096"), "--threads 4096"),
+        (("--where", "source"), "--where has 'source'"),
+    ],
+)
+def test_unusable_options_of_compare_name_the_flag(
+    options: tuple[str, ...], words: str, tiny_run: Path, reviews: Path, steelyard: Steelyard, tmp_path: Path
+) -> None:
+    done = steelyard("compare", tiny_run, "--data", reviews, "--out", tmp_path / "results", *options)
+    fails(done, 2, words)
+
+
+def test_usage_errors_exit_with_2(steelyard: Steelyard) -> None:
+    assert steelyard("compare").returncode == 2
+    assert steelyard("no-such-command").returncode == 2
+
+
+def test_doctor_tells_machine_and_runtimes(steelyard: Steelyard) -> None:
+    told = json.loads(steelyard("doctor", "--json").stdout)
+    by_name = {item["runtime"]: item for item in told["runtimes"]}
+    assert {"torch-cpu", "torch-cuda", "ort-cpu", "ort-cuda"} == set(by_name)
+    assert by_name["torch-cpu"]["available"]
+    assert by_name["ort-cpu"]["available"]
+    for item in told["runtimes"]:
+        assert item["available"] or (item["reason"] and item["remedy"])
+    assert 1 <= told["machine"]["usable_cores"] <= len(os.sched_getaffinity(0))
+
+
+def test_report_derives_everything_again_from_the_raw_samples(steelyard: Steelyard, tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "run")
+    for record in usual():
+        append(run.measurements, record)
+    done = steelyard("report", run.directory, "--markdown", tmp_path / "copy.md")
+    assert done.returncode == 0
+    assert "Ship ort-cpu/int8-dynamic" in done.stdout
+    assert (tmp_path / "copy.md").read_text() == run.report.read_text()
+    told = json.loads(steelyard("report", run.directory, "--json").stdout)
+    assert told == json.loads(run.verdict.read_text())
+
+
+def test_a_rejected_candidate_is_exit_code_1(steelyard: Steelyard, tmp_path: Path) -> None:
+    from tests.report.records import quality
+
+    run = RunFolder(tmp_path / "run")
+    for record in usual(int8_scores=(quality(0.8, losses=30),)):
+        append(run.measurements, record)
+    done = steelyard("pack", run.directory, "--out", tmp_path / "a", "--candidate", "ort-cpu/int8-dynamic")
+    fails(done, 1, "was rejected: accuracy 0.800")
+    assert not (tmp_path / "a").exists()
+
+
+def test_a_bug_of_ours_keeps_its_traceback(steelyard: Steelyard, tmp_path: Path) -> None:
+    """Nothing swallows an exception that is no `UserError`: here, a measurement file that is a folder."""
+    (tmp_path / "run" / "measurements.jsonl").mkdir(parents=True)
+    done = steelyard("report", tmp_path / "run")
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
