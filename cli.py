@@ -196,14 +196,17 @@ def predict(
 ) -> None:
     """Answer texts with an artifact: from the command line, a file, or the lines of standard input."""
     stages.need("cpu", "onnxruntime")
-    from artifact.examples import read_texts
+    from artifact.examples import decode_lines, read_texts
     from artifact.predict import MANIFEST, ArtifactError, Predictor, lines
 
     if not (artifact / MANIFEST).is_file():
         raise UserError(f"{artifact} is not an artifact: it has no {MANIFEST}", "make one with: steelyard pack")
     if texts and data:
         raise UserError("both TEXT and --data are given", "give one of them")
-    asked = read_texts(data, text_column=text_column) if data else texts or [line.rstrip("\n") for line in sys.stdin]
+    if data:
+        asked = read_texts(data, text_column=text_column)
+    else:
+        asked = tuple(texts or ()) or decode_lines(sys.stdin.buffer.read(), "standard input")
     try:
         for line in lines(Predictor.open(artifact, threads=threads), asked, as_json=as_json):
             typer.echo(line)

@@ -12,7 +12,7 @@ from artifact.labels import read_activation, read_labels
 from artifact.manifest import Card, Manifest
 from artifact.precision import Precision
 from artifact.predict import MANIFEST, SCHEMA_VERSION, ArtifactError, Predictor, usable_cores
-from artifact.records import cannot_write, read_json, sha256_file, write_bytes, write_json
+from artifact.records import cannot_write, read_if_present, read_json, sha256_file, write_bytes, write_json
 from artifact.run_folder import RunFolder
 from artifact.session import SessionConfig, open_session
 from artifact.task import Task
@@ -85,6 +85,14 @@ def _check_target(out: Path) -> None:
         raise UserError(f"--out {out} is a file", "name a folder")
     if out.is_dir() and any(out.iterdir()) and not (out / MANIFEST).is_file():
         raise UserError(f"--out {out} holds something else than an artifact", "name a new or empty folder")
+    earlier = read_if_present(out / MANIFEST, Manifest)
+    ours = {MANIFEST, *(earlier.sha256 if earlier else ())}
+    names = (path.relative_to(out) for path in sorted(out.rglob("*")) if path.is_file())
+    foreign = [name for name in names if name.as_posix() not in ours and "__pycache__" not in name.parts]
+    if foreign:
+        raise UserError(
+            f"{out / foreign[0]} is not a part of the artifact and would be lost", "move it elsewhere first"
+        )
 
 
 def _fill(

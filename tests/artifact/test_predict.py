@@ -410,3 +410,17 @@ def test_affinity_limits_the_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.delattr(os, "sched_getaffinity")
     monkeypatch.setattr(os, "cpu_count", lambda: 6)
     assert usable_cores(tmp_path) == 6
+
+
+def test_a_reader_that_has_seen_enough_ends_the_program_quietly(artifact: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-I", artifact / "predict.py", *(["word " * 50] * 2000)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 0

@@ -1,0 +1,187 @@
+"""The whole job and every command of the documents, run as they are written, by the installed command."""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from measure.records import Failure, Measurement, Role, Session, load
+from tests.conftest import ROOT
+
+DOCUMENTS = ("README.md", "docs/artifact.md")
+SETS_UP = ("make", "pip", "pipx")
+"""Commands that set a machine up; they are checked by what they name, not by running them."""
+
+pytestmark = pytest.mark.slow
+
+Shell = Callable[[str], subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def shell(tmp_path_factory: pytest.TempPathFactory, reviews: Path) -> Shell:
+    """Run a command line in a folder that has what the documents assume: a model, reviews, and the demo's run."""
+    from models.embedded import minilm
+
+    folder = tmp_path_factory.mktemp("user")
+    (folder / "minilm").symlink_to(minilm())
+    shutil.copy(reviews, folder / "reviews.csv")
+    (folder / "texts.txt").write_text("A film to remember.\nDull.\n")
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+
+    def run(line: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["bash", "-c", line], cwd=folder, env=environment, capture_output=True, text=True, timeout=600, check=False
+        )
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def demo(shell: Shell) -> Path:
+    """The folder of `steelyard demo` on 300 reviews."""
+    done = shell("steelyard demo --examples 300 --json > demo.json && pwd")
+    assert done.returncode == 0, done.stderr
+    return Path(done.stdout.strip())
+
+
+def told(demo: Path) -> dict[str, object]:
+    return dict(json.loads((demo / "demo.json").read_text()))
+
+
+def test_the_demo_measures_every_candidate_and_names_the_rest(demo: Path) -> None:
+    records = load(demo / "runs/demo/measurements.jsonl")
+    measured = {record.entrant.name for record in records if isinstance(record, Measurement)}
+    assert measured >= {
+        "torch-cpu/fp32",
+        "torch-cpu/fp32 (A/A)",
+        "torch-cpu/bf16",
+        "ort-cpu/fp32",
+        "ort-cpu/int8-dynamic",
+    }
+    runtimes = {record.runtime for record in records if isinstance(record, Measurement | Failure)}
+    assert runtimes == {"torch-cpu", "torch-cuda", "ort-cpu", "ort-cuda"}
+    assert all(record.reason for record in records if isinstance(record, Failure))
+    sessions = [record for record in records if isinstance(record, Session)]
+    assert [[spec.name for spec in session.workloads] for session in sessions] == [["1×128", "8×128", "8×natural"]]
+
+
+def test_every_engine_ran_with_the_same_threads(demo: Path) -> None:
+    records = load(demo / "runs/demo/measurements.jsonl")
+    assert len({record.info.threads for record in records if isinstance(record, Measurement)}) == 1
+
+
+def test_the_verdict_has_an_interval_for_every_ratio(demo: Path) -> None:
+    rows = json.loads((demo / "runs/demo/verdict.json").read_text())["rows"]
+    ratios = [row["overall"] for row in rows if row["measured"] and row["role"] != Role.ANCHOR]
+    assert len(ratios) >= 4
+    assert all(ratio["low"] < ratio["ratio"] < ratio["high"] for ratio in ratios)
+
+
+def test_fp32_onnx_gives_every_label_of_pytorch(demo: Path) -> None:
+    rows = {row["name"]: row for row in json.loads((demo / "runs/demo/verdict.json").read_text())["rows"]}
+    assert rows["ort-cpu/fp32"]["quality"]["agreement_fraction"] == 1.0
+
+
+def test_the_reference_is_what_transformers_answers(demo: Path) -> None:
+    """The kept logits against a plain loop over the held-out texts, one at a time."""
+    import csv
+
+    import torch
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    checkpoint = demo / "runs/demo/checkpoint"
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    model = AutoModelForSequenceClassification.from_pretrained(checkpoint).eval()
+    with (demo / "runs/demo/data/evaluation.csv").open(encoding="utf-8", newline="") as file:
+        texts = [row["text"] for row in csv.DictReader(file)]
+    with np.load(demo / "runs/demo/reference.npz") as arrays:
+        kept = arrays["logits"]
+    assert len(kept) == len(texts) == 60
+    with torch.inference_mode():
+        expected = [model(**tokenizer(text, return_tensors="pt", truncation=True)).logits[0].numpy() for text in texts]
+    np.testing.assert_allclose(kept, np.array(expected), atol=1e-4)
+
+
+def test_the_demo_predicts_without_torch(demo: Path) -> None:
+    answers = told(demo)["predictions"]
+    assert isinstance(answers, list)
+    assert len(answers) == 3
+    for line in answers:
+        label, score, _ = line.split("\t")
+        assert label in ("negative", "positive")
+        assert 0.5 <= float(score) <= 1.0
+
+
+def test_a_second_demo_reuses_every_stage(demo: Path, shell: Shell) -> None:
+    kept = {
+        path: path.stat().st_mtime_ns
+        for name in ("checkpoint", "variants", "measurements.jsonl", "training.json")
+        for path in [demo / "runs/demo" / name, *(demo / "runs/demo" / name).rglob("*")]
+        if path.is_file()
+    }
+    assert len(kept) > 6
+    done = shell("steelyard demo --examples 300")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("(done before, reused)") == 3
+    assert "Ship " in done.stdout
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+
+
+def commands(document: str) -> Iterator[str]:
+    """Command lines of a document's console blocks, without their comments."""
+    for block in re.findall(r"```console\n(.*?)```", (ROOT / document).read_text(encoding="utf-8"), re.DOTALL):
+        for line in block.splitlines():
+            if line.startswith("$ "):
+                yield line.removeprefix("$ ").partition("    #")[0].strip()
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_the_documents_commands_run_in_their_order(document: str, demo: Path, shell: Shell) -> None:
+    ran = 0
+    for line in commands(document):
+        if shlex.split(line, comments=True)[0] in SETS_UP:
+            continue
+        done = shell(line)
+        assert done.returncode == 0, f"{line}\n{done.stderr}"
+        assert done.stdout or line.startswith(("python -m venv", "serve/bin/pip"))
+        ran += 1
+    assert ran >= 4
+
+
+def test_the_readmes_python_runs(demo: Path, shell: Shell) -> None:
+    snippets = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert len(snippets) == 1
+    code = snippets[0].replace("runs/reviews/artifact", "runs/demo/artifact")
+    done = shell(f"python -c {shlex.quote(code)}")
+    assert done.stdout.strip() in ("negative", "positive"), done.stderr
+
+
+def test_what_sets_a_machine_up_names_things_that_exist() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    named = 0
+    for document in ("README.md", "CONTRIBUTING.md"):
+        for line in commands(document):
+            words = shlex.split(line, comments=True)
+            if words[0] == "make":
+                assert re.search(rf"^{words[1]}:", makefile, re.MULTILINE), line
+                named += 1
+            for listed in re.findall(r"\[([a-z,]+)\]", line):
+                assert set(listed.split(",")) <= set(extras), line
+                named += 1
+    assert named >= 6
+
+
+def test_links_of_the_documents_lead_somewhere() -> None:
+    for path in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]:
+        for target in re.findall(r"\]\(([^)#:]+)\)", path.read_text(encoding="utf-8")):
+            assert (path.parent / target).exists(), f"{path.name} links to {target}"
