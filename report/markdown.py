@@ -13,6 +13,7 @@ READING = (
     "Accuracy is that of answers batched by length, as an artifact serves them; where answers depend on what shares a "
     "batch, the worst over the batch sizes too. ✓ keeps the gate, ≈ keeps it but examples are too "
     "few to be certain, ✗ does not.",
+    "Agrees is the share of examples that get the same label from the candidate and from the reference.",
     "First answer is from starting a process to its first answer; memory is what the process holds alone (USS) above "
     "one that has loaded no engine.",
 )
@@ -46,5 +47,7 @@ def _table(table: Table) -> str:
         for number, row in enumerate(table.rows)
     ]
     lines = [table.headers, ["---"] * len(table.headers), *rows]
-    body = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+    body = "\n".join(
+        "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in line) + " |" for line in lines
+    )
     return f"## {table.title}\n\n{body}"

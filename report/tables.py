@@ -11,7 +11,8 @@ from report.verdict import Gate, Row, Verdict
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Headers and rows of text; `strong` are the numbers of the rows that matter most."""
+    """Headers and rows of text; a line break in a cell is where it may be broken. `strong` are the numbers of the rows
+    that matter most."""
 
     title: str
     headers: tuple[str, ...]
@@ -24,12 +25,11 @@ def summary(verdict: Verdict) -> Table:
     measured = [row for row in verdict.rows if row.measured]
     return Table(
         title=f"Speed is against {verdict.baseline}, with a 95 % interval" if verdict.baseline else "Measured",
-        headers=("candidate", "speed", "", "accuracy", "same labels", "first answer", "memory", "file"),
+        headers=("candidate", "speed", "accuracy", "agrees", "first answer", "memory", "file"),
         rows=tuple(
             (
                 row.name,
-                "1" if row.role is Role.ANCHOR else times(row.overall),
-                _decision(row),
+                _speed(row),
                 accuracy(row.quality),
                 fraction(row.quality.agreement_fraction if row.quality else None),
                 seconds(row.cold_start_s),
@@ -53,7 +53,7 @@ def workloads(verdict: Verdict) -> Table:
             (
                 row.name,
                 *(
-                    seconds(result.batch_s) + (f"  {times(result.speed)}" if result.speed else "")
+                    seconds(result.batch_s) + (f"\n{times(result.speed)}" if result.speed else "")
                     for result in row.workloads
                 ),
             )
@@ -153,7 +153,7 @@ def _recommendation(row: Row, verdict: Verdict) -> Sequence[str]:
     return lines
 
 
-def _decision(row: Row) -> str:
+def _speed(row: Row) -> str:
     if row.role is Role.ANCHOR:
         return "baseline"
-    return row.overall.decision.value if row.overall else DASH
+    return f"{times(row.overall)}\n{row.overall.decision}" if row.overall else DASH

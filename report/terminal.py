@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Self
 
 from rich.console import Console
+from rich.measure import Measurement
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table as RichTable
 from rich.text import Text
@@ -16,6 +17,7 @@ from report.verdict import Verdict
 from runtimes.base import Availability
 
 PLAIN_WIDTH = 118
+ANY_WIDTH = 1000
 LINE_EVERY_S = 10
 
 
@@ -42,15 +44,32 @@ def show_verdict(out: Console, verdict: Verdict) -> None:
 
 
 def show_table(out: Console, table: Table) -> None:
-    """One table; numbers align at the right, names and sentences at the left."""
-    drawn = RichTable(title=table.title or None, title_justify="left", title_style="bold", box=None, pad_edge=False)
-    for position, header in enumerate(table.headers):
-        numbers = position > 0 and all(row[position][:1].isdigit() or row[position] == "–" for row in table.rows)
-        drawn.add_column(header, justify="right" if numbers else "left", header_style="dim", no_wrap=position == 0)
-    for number, row in enumerate(table.rows):
-        drawn.add_row(*map(Text, row), style="bold green" if number in table.strong else "")
-    out.print(drawn)
+    """One table, its cells broken only where the console is too narrow for whole ones."""
+    wide = _draw(table, broken=False)
+    room = Measurement.get(out, out.options.update(max_width=ANY_WIDTH), wide).maximum
+    out.print(wide if room <= out.width else _draw(table, broken=True))
     out.print()
+
+
+def _draw(table: Table, *, broken: bool) -> RichTable:
+    """Numbers align at the right, names and sentences at the left; a ratio and its interval stay together."""
+    drawn = RichTable(
+        title=table.title or None,
+        title_justify="left",
+        title_style="bold",
+        box=None,
+        pad_edge=False,
+        padding=(0, 0 if broken else 1, 0, 1),
+    )
+    for position, header in enumerate(table.headers):
+        cells = [row[position] for row in table.rows]
+        numbers = position > 0 and all(cell[:1].isdigit() or cell == "–" for cell in cells)
+        whole = position == 0 or any("×" in cell for cell in cells)
+        drawn.add_column(header, justify="right" if numbers else "left", header_style="dim", no_wrap=whole)
+    for number, row in enumerate(table.rows):
+        texts = (Text(cell if broken else cell.replace("\n", "  ")) for cell in row)
+        drawn.add_row(*texts, style="bold green" if number in table.strong else "")
+    return drawn
 
 
 def doctor_table(found: Iterable[Availability]) -> Table:
