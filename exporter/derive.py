@@ -12,7 +12,7 @@ def int8_dynamic(source: Path, target: Path) -> None:
     """Weights to signed 8 bits per output channel, activations to 8 bits with a scale found for each batch.
 
     Signed weights matter: with unsigned ones ONNX Runtime's fast integer kernel is not used. `Gather` (the
-    embedding) is quantised too, for size.
+    embedding) is quantised too, for size: unsigned, with one scale for each table.
     """
     from onnxruntime.quantization import QuantType, quantize_dynamic
 

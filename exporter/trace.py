@@ -28,8 +28,8 @@ SAMPLE_SHAPE = (2, 8)
 def trace(checkpoint: Path) -> onnx_ir.Model:
     """Trace a checkpoint's model to an fp32 graph whose axes are named `batch` and `sequence`, without metadata.
 
-    Every input shares the two axes, so a mask of another shape than the ids is refused when the graph runs. Raises
-    `UserError` when the architecture cannot be traced.
+    Every input shares the two axes, so a mask with fewer rows or columns than the ids is refused when the graph runs
+    (of one with more, the graph reads only what it needs). Raises `UserError` when the architecture cannot be traced.
     """
     model = load_model(checkpoint)
     sample = _sample(model_input_names(checkpoint))
@@ -46,6 +46,8 @@ def trace(checkpoint: Path) -> onnx_ir.Model:
             ) from error
     _name_axes(graph)
     ClearMetadataAndDocStringPass()(graph)
+    for value in (*graph.graph.initializers.values(), *_values(graph)):  # which that pass leaves out
+        value.metadata_props.clear()
     RemoveUnusedOpsetsPass()(graph)
     return graph
 
@@ -88,8 +90,7 @@ def _name_axes(graph: onnx_ir.Model) -> None:
             if not isinstance(dimension, onnx_ir.SymbolicDim) or dimension.value is None:
                 raise UserError(f"the axis '{name}' of input '{value.name}' became static in the trace")
             symbols[dimension.value] = name
-    values = [*graph.graph.inputs, *(output for node in graph.graph.all_nodes() for output in node.outputs)]
-    for value in values:
+    for value in _values(graph):
         if value.shape is None:
             continue
         named: list[int | str] = []
@@ -101,6 +102,11 @@ def _name_axes(graph: onnx_ir.Model) -> None:
             else:
                 break
         value.shape = onnx_ir.Shape(named) if len(named) == len(value.shape) else None
+
+
+def _values(graph: onnx_ir.Model) -> list[onnx_ir.Value]:
+    """The graph's inputs and everything that its nodes compute."""
+    return [*graph.graph.inputs, *(output for node in graph.graph.all_nodes() for output in node.outputs)]
 
 
 @contextmanager

@@ -91,6 +91,7 @@ def load_model(directory: Path) -> Any:
     Raises `UserError` when weights are missing or do not fit.
     """
     import torch
+    from safetensors import SafetensorError
     from transformers import AutoModelForSequenceClassification
 
     with quiet():
@@ -98,7 +99,7 @@ def load_model(directory: Path) -> Any:
             model, report = AutoModelForSequenceClassification.from_pretrained(
                 directory, dtype=torch.float32, local_files_only=True, use_safetensors=True, output_loading_info=True
             )
-        except (OSError, ValueError, RuntimeError) as error:
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             raise UserError(f"{directory} cannot be loaded: {error}", "save the checkpoint again") from error
     missing = sorted(report["missing_keys"])
     if missing:

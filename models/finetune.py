@@ -1,7 +1,10 @@
 """Fine-tune a text classifier with transformers' Trainer, resumable and recorded."""
 
+import json
 import shutil
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -9,6 +12,7 @@ from typing import Any
 
 import msgspec
 import torch
+from safetensors import SafetensorError
 from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
@@ -26,7 +30,7 @@ from errors import UserError
 from models.checkpoint import checkpoint_sha256, quiet
 from models.split import Split, split
 from models.training import SCHEMA_VERSION, FinetuneConfig, TrainingPrecision, TrainingRecord
-from models.watcher import Watcher
+from models.watcher import EpochOrder, Watcher
 
 
 def finetune(
@@ -129,20 +133,17 @@ class _Job:
         found = tuple(sorted(set(self.parts.train.labels)))
         train, truncated = _encode(tokenizer, self.parts.train, found, self.config.max_length_tokens)
         with quiet():
-            watch = Watcher(self.progress, self.config.batch_size, self.state)
-            trainer = Trainer(
+            watch = Watcher(self.progress, self.config.batch_size)
+            trainer = _Trainer(
                 model=model,
                 args=self._arguments(device, precision, len(train)),
                 train_dataset=train,
                 data_collator=DataCollatorWithPadding(tokenizer),
                 processing_class=tokenizer,
-                callbacks=[watch],
+                callbacks=[watch, EpochOrder()],
             )
             trainer.remove_callback(PrinterCallback)
-            try:
-                outcome = trainer.train(resume_from_checkpoint=_last_complete(self.state))
-            except OSError as error:
-                raise cannot_write(self.state, error) from error
+            outcome = trainer.train(resume_from_checkpoint=_last_complete(self.state))
             accuracy = self._accuracy(trainer.model, tokenizer, found)
             self._save(trainer.model, tokenizer)
         record = TrainingRecord(
@@ -162,7 +163,7 @@ class _Job:
             steps=int(outcome.global_step),
             seconds_s=watch.seconds_s,
             samples_per_s=len(train) * self.config.epochs / watch.seconds_s,
-            final_loss=float(outcome.training_loss),
+            final_loss=next(float(log["loss"]) for log in reversed(trainer.state.log_history) if "loss" in log),
             accuracy_fraction=accuracy,
             checkpoint_sha256=checkpoint_sha256(self.run.own_checkpoint),
             versions={name: version(name) for name in ("torch", "transformers", "accelerate", "tokenizers")},
@@ -200,16 +201,19 @@ class _Job:
                     dtype=torch.float32,
                     use_safetensors=True,
                     num_labels=len(names),
+                    problem_type="single_label_classification",
                     id2label=names,
                     label2id={name: index for index, name in names.items()},
                     ignore_mismatched_sizes=True,
                 )
-            except (OSError, ValueError) as error:
+            except (OSError, ValueError, SafetensorError) as error:
                 first = str(error).strip().splitlines()[0]
                 raise UserError(
                     f"the base model {self.base_model} cannot be loaded: {first}",
                     "without network give a local folder; 'steelyard demo' uses a model that a package carries",
                 ) from error
+        if tokenizer.vocab_size <= len(tokenizer.all_special_ids):  # transformers invents one where there is none
+            raise UserError(f"{self.base_model} has no tokenizer", "save the tokenizer beside the weights")
         if not tokenizer.is_fast:
             raise UserError(
                 f"the tokenizer of {self.base_model} has no fast version and cannot be served without transformers",
@@ -260,13 +264,12 @@ class _Job:
         folder = self.run.own_checkpoint
         part = folder.with_name(".checkpoint.part")
         try:
-            shutil.rmtree(part, ignore_errors=True)
-            model.to("cpu").save_pretrained(part)
-            tokenizer.save_pretrained(part)
-            shutil.rmtree(folder, ignore_errors=True)
-            part.rename(folder)
-        except OSError as error:
-            raise cannot_write(folder, error) from error
+            with _writing(folder):
+                shutil.rmtree(part, ignore_errors=True)
+                model.to("cpu").save_pretrained(part)
+                tokenizer.save_pretrained(part)
+                shutil.rmtree(folder, ignore_errors=True)
+                part.rename(folder)
         finally:
             shutil.rmtree(part, ignore_errors=True)
 
@@ -285,10 +288,39 @@ def _encode(
     return rows, sum(length > limit for length in lengths) / len(lengths)
 
 
+class _Trainer(Trainer):  # type: ignore[misc]  # transformers' class is untyped
+    """A Trainer that tells a failed save in one sentence."""
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        with _writing(Path(self.args.output_dir)):
+            super()._save_checkpoint(model, trial)
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Raise `UserError` for a failed write, whichever library made it; torch's own error does not say why."""
+    try:
+        yield
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    except SafetensorError as error:
+        raise cannot_write(path, OSError(str(error))) from error
+    except RuntimeError as error:
+        raise cannot_write(path, OSError("torch could not finish the file, as on a full disk")) from error
+
+
 def _last_complete(state: Path) -> str | None:
     """The newest saved step that was written to its end (the Trainer writes its own state last)."""
     saved = sorted(state.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
-    complete = [path for path in saved if (path / "trainer_state.json").is_file()]
+    complete = [path for path in saved if _is_json(path / "trainer_state.json")]
     for path in set(saved) - set(complete):
         shutil.rmtree(path, ignore_errors=True)
     return str(complete[-1]) if complete else None
+
+
+def _is_json(path: Path) -> bool:
+    try:
+        json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return False
+    return True

@@ -1,0 +1,409 @@
+import hashlib
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import msgspec
+import pytest
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from artifact.examples import Examples, read_examples
+from artifact.progress import silent
+from errors import UserError
+from models.finetune import _Job, finetune
+from models.training import FinetuneConfig, TrainingPrecision
+from tests.models.conftest import CONFIG, STEPS, Make, Trained
+
+FLAGS = ["--batch-size=8", "--learning-rate=5e-3", "--held-out=40", "--precision=fp32", "--device=cpu"]
+LONGER = msgspec.structs.replace(CONFIG, epochs=12)
+ONE_THREAD = os.environ | {"OMP_NUM_THREADS": "1"}
+
+
+class Interruption:
+    """A progress that interrupts the training like Ctrl-C after one of its steps."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+        self.seen: list[int] = []
+
+    def __call__(self, stage: str, done: int, total: int, note: str = "") -> None:
+        if stage == "fine-tune":
+            self.seen.append(done)
+            if done == self.step:
+                raise KeyboardInterrupt
+
+
+def _states(out: Path) -> list[Path]:
+    return list(out.glob("training-state-*"))
+
+
+def _weights(out: Path) -> bytes:
+    return (out / "checkpoint" / "model.safetensors").read_bytes()
+
+
+def _sha256(examples: Examples) -> str:
+    return hashlib.sha256(json.dumps([list(examples.texts), list(examples.labels)]).encode()).hexdigest()
+
+
+@pytest.fixture(scope="module")
+def longer(tiny_checkpoint: Path, separable: Examples, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """A training of 300 steps, one saved every 60: long enough to learn everything, and to be killed in."""
+    out = tmp_path_factory.mktemp("longer") / "run"
+    return Trained(out, finetune(str(tiny_checkpoint), separable, out, config=LONGER)[0])
+
+
+def test_a_separable_set_is_learnt(longer: Trained) -> None:
+    assert longer.record.accuracy_fraction >= 0.95
+    assert longer.record.final_loss < 0.3
+
+
+def test_recorded_accuracy_is_that_of_the_saved_checkpoint(trained: Trained) -> None:
+    folder = trained.out / "checkpoint"
+    model, tokenizer = AutoModelForSequenceClassification.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    held_out = read_examples(trained.out / "data" / "evaluation.csv")
+    with torch.inference_mode():
+        best = [int(model(**tokenizer(text, return_tensors="pt")).logits.argmax()) for text in held_out.texts]
+    right = [model.config.id2label[index] == label for index, label in zip(best, held_out.labels, strict=True)]
+    assert trained.record.accuracy_fraction == sum(right) / len(right)
+
+
+def test_training_is_recorded(trained: Trained) -> None:
+    record = trained.record
+    train, held_out = (read_examples(trained.out / "data" / f"{name}.csv") for name in ("train", "evaluation"))
+    assert record.data_sha256 == {"train": _sha256(train), "evaluation": _sha256(held_out)}
+    assert record.examples == {"train": 200, "evaluation": 40}
+    assert record.labels == ("bad", "good")
+    assert record.class_counts == Counter(train.labels) == {"bad": 100, "good": 100}
+    assert record.steps == 4 * 200 / 8 == STEPS
+    assert record.samples_per_s == pytest.approx(800 / record.seconds_s)
+    assert (record.duplicates_removed, record.leaked_removed, record.truncated_fraction) == (0, 0, 0)
+    assert (record.precision, record.device) == (TrainingPrecision.FP32, "cpu")
+    assert record.config == CONFIG
+    assert record.versions["torch"] == torch.__version__
+    assert json.loads((trained.out / "training.json").read_text()) == json.loads(msgspec.json.encode(record))
+
+
+def test_state_is_removed_at_the_end(trained: Trained) -> None:
+    assert sorted(path.name for path in trained.out.iterdir()) == ["checkpoint", "data", "training.json"]
+
+
+def test_labels_are_named_in_the_order_of_the_data(tiny_checkpoint: Path, separable: Examples, tmp_path: Path) -> None:
+    config = msgspec.structs.replace(CONFIG, epochs=1, max_length_tokens=6)
+    record, _ = finetune(str(tiny_checkpoint), separable, tmp_path / "run", labels=("NO", "YES"), config=config)
+    saved = json.loads((tmp_path / "run" / "checkpoint" / "config.json").read_text())
+    assert record.labels == ("NO", "YES")
+    assert saved["id2label"] == {"0": "NO", "1": "YES"}
+    train = read_examples(tmp_path / "run" / "data" / "train.csv").texts
+    tokenizer = AutoTokenizer.from_pretrained(tiny_checkpoint)
+    longer = sum(len(tokenizer(text)["input_ids"]) > 6 for text in train)
+    assert 0 < record.truncated_fraction == longer / len(train) < 1
+
+
+def test_the_same_training_is_reused(tiny_checkpoint: Path, separable: Examples, trained: Trained) -> None:
+    before = (trained.out / "checkpoint" / "model.safetensors").stat().st_mtime_ns
+    record, made = finetune(str(tiny_checkpoint), separable, trained.out, config=CONFIG)
+    assert (record, made) == (trained.record, False)
+    assert (trained.out / "checkpoint" / "model.safetensors").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("damage", ["truncated", "missing"])
+def test_a_damaged_checkpoint_is_not_reused(
+    tiny_checkpoint: Path, separable: Examples, trained: Trained, tmp_path: Path, damage: str
+) -> None:
+    out = shutil.copytree(trained.out, tmp_path / "run")
+    if damage == "missing":
+        shutil.rmtree(out / "checkpoint")
+    else:
+        (out / "checkpoint" / "model.safetensors").write_bytes(_weights(out)[:1000])
+    with pytest.raises(UserError, match="records another training"):
+        finetune(str(tiny_checkpoint), separable, out, config=CONFIG)
+    _, made = finetune(str(tiny_checkpoint), separable, out, config=CONFIG, overwrite=True)
+    assert made
+    assert _weights(out) == _weights(trained.out)
+
+
+def test_another_training_needs_overwrite(
+    tiny_checkpoint: Path, separable: Examples, trained: Trained, tmp_path: Path
+) -> None:
+    out = shutil.copytree(trained.out, tmp_path / "run")
+    fewer = separable.select(range(10, len(separable)))
+    shorter = msgspec.structs.replace(CONFIG, epochs=1)
+    for data, config in ((fewer, CONFIG), (separable, shorter)):
+        with pytest.raises(UserError, match="records another training") as raised:
+            finetune(str(tiny_checkpoint), data, out, config=config)
+        assert "--overwrite" in raised.value.hint
+    assert _weights(out) == _weights(trained.out)
+    record, made = finetune(str(tiny_checkpoint), separable, out, config=shorter, overwrite=True)
+    assert made
+    assert record.steps == 25
+    assert _weights(out) != _weights(trained.out)
+
+
+@pytest.mark.parametrize(("step", "resumed"), [(19, 0), (45, 40), (77, 60), (100, 80)])
+def test_an_interrupted_training_ends_as_an_uninterrupted_one(
+    tiny_checkpoint: Path, separable: Examples, trained: Trained, tmp_path: Path, step: int, resumed: int
+) -> None:
+    out = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        finetune(str(tiny_checkpoint), separable, out, config=CONFIG, progress=Interruption(step))
+    assert not (out / "training.json").exists()
+    rest = Interruption(-1)
+    record, made = finetune(str(tiny_checkpoint), separable, out, config=CONFIG, progress=rest)
+    assert made
+    assert rest.seen == list(range(resumed, STEPS + 1))
+    assert _weights(out) == _weights(trained.out)
+    same = ("steps", "final_loss", "accuracy_fraction", "checkpoint_sha256")
+    assert [getattr(record, name) for name in same] == [getattr(trained.record, name) for name in same]
+    assert not _states(out)
+
+
+def test_a_training_that_resumes_at_the_end_of_an_epoch_ends_the_same(
+    tiny_checkpoint: Path, separable: Examples, tmp_path: Path
+) -> None:
+    config = msgspec.structs.replace(CONFIG, epochs=5)  # 125 steps, one saved every 25: at each epoch's end
+    whole, _ = finetune(str(tiny_checkpoint), separable, tmp_path / "whole", config=config)
+    with pytest.raises(KeyboardInterrupt):
+        finetune(str(tiny_checkpoint), separable, tmp_path / "run", config=config, progress=Interruption(55))
+    record, _ = finetune(str(tiny_checkpoint), separable, tmp_path / "run", config=config)
+    assert record.checkpoint_sha256 == whole.checkpoint_sha256
+
+
+def test_a_training_killed_after_its_last_step_is_only_saved_again(
+    tiny_checkpoint: Path, separable: Examples, trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    out = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(_Job, "_save", killed)
+        with pytest.raises(KeyboardInterrupt):
+            finetune(str(tiny_checkpoint), separable, out, config=CONFIG)
+    rest = Interruption(-1)
+    record, _ = finetune(str(tiny_checkpoint), separable, out, config=CONFIG, progress=rest)
+    assert rest.seen == [STEPS]
+    assert record.checkpoint_sha256 == trained.record.checkpoint_sha256
+    assert record.final_loss == trained.record.final_loss
+    assert record.seconds_s > 0
+
+
+@pytest.mark.parametrize("left", [None, b"", b'{"epoch": 1.6, "log_his'])
+def test_a_step_that_was_not_written_to_its_end_is_not_resumed_from(
+    tiny_checkpoint: Path, separable: Examples, tmp_path: Path, left: bytes | None
+) -> None:
+    out = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        finetune(str(tiny_checkpoint), separable, out, config=CONFIG, progress=Interruption(45))
+    newest = _states(out)[0] / "checkpoint-40" / "trainer_state.json"
+    newest.unlink()
+    if left is not None:
+        newest.write_bytes(left)
+    rest = Interruption(30)
+    with pytest.raises(KeyboardInterrupt):
+        finetune(str(tiny_checkpoint), separable, out, config=CONFIG, progress=rest)
+    assert rest.seen[0] == 20
+
+
+@pytest.mark.slow
+def test_seconds_of_interrupted_attempts_count(tiny_checkpoint: Path, separable: Examples, tmp_path: Path) -> None:
+    def slow(stage: str, done: int, total: int, note: str = "") -> None:
+        if done == 15:
+            time.sleep(2)
+        if done == 45:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        finetune(str(tiny_checkpoint), separable, tmp_path / "run", config=CONFIG, progress=slow)
+    record, _ = finetune(str(tiny_checkpoint), separable, tmp_path / "run", config=CONFIG)
+    assert record.seconds_s > 2
+
+
+def test_a_base_model_for_another_kind_of_problem_learns_single_labels(
+    tiny_checkpoint: Path, separable: Examples, tmp_path: Path
+) -> None:
+    base = shutil.copytree(tiny_checkpoint, tmp_path / "base")
+    config = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps(config | {"problem_type": "multi_label_classification"}))
+    finetune(str(base), separable, tmp_path / "run", config=msgspec.structs.replace(CONFIG, epochs=1))
+    saved = json.loads((tmp_path / "run" / "checkpoint" / "config.json").read_text())
+    assert saved["problem_type"] == "single_label_classification"
+
+
+def _change(folder: Path, name: str) -> None:
+    if name == "pickle":
+        (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    elif name == "truncated":
+        (folder / "model.safetensors").write_bytes(b"\x00" * 20)
+    else:
+        for path in folder.glob(name):
+            path.unlink()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("config.json", "has no config.json, so it is not a model"),
+        ("pickle", "has no safetensors weights"),
+        ("truncated", "cannot be loaded"),
+        ("tokenizer*", "has no tokenizer"),
+    ],
+)
+def test_a_base_model_that_lacks_something_is_refused(
+    tiny_checkpoint: Path, separable: Examples, tmp_path: Path, change: str, message: str
+) -> None:
+    base = shutil.copytree(tiny_checkpoint, tmp_path / "base")
+    _change(base, change)
+    with pytest.raises(UserError) as raised:
+        finetune(str(base), separable, tmp_path / "run", config=CONFIG)
+    assert message in raised.value.message
+    assert str(base) in raised.value.message
+    assert raised.value.hint
+
+
+@pytest.mark.parametrize("base", ["./nowhere", "/nowhere/model", "~/model", "a/b/c"])
+def test_a_base_folder_that_does_not_exist_is_named(separable: Examples, tmp_path: Path, base: str) -> None:
+    with pytest.raises(UserError, match="does not exist") as raised:
+        finetune(base, separable, tmp_path / "run", config=CONFIG)
+    assert base in raised.value.message
+
+
+def test_a_hub_id_without_network_names_the_ways_without(separable: Examples, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="prajjwal1/bert-tiny cannot be loaded") as raised:
+        finetune("prajjwal1/bert-tiny", separable, tmp_path / "run", config=CONFIG)
+    assert "local folder" in raised.value.hint
+    assert "steelyard demo" in raised.value.hint
+    assert not (tmp_path / "run" / "training.json").exists()
+
+
+def test_cuda_without_a_gpu_is_refused(
+    tiny_checkpoint: Path, separable: Examples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    config = msgspec.structs.replace(CONFIG, device="cuda")
+    with pytest.raises(UserError, match="--device cuda was asked for, but torch finds no GPU"):
+        finetune(str(tiny_checkpoint), separable, tmp_path / "run", config=config)
+
+
+def test_an_unknown_label_in_the_evaluation_file_is_named(
+    tiny_checkpoint: Path, separable: Examples, examples: Make, tmp_path: Path
+) -> None:
+    held = examples(("fine", "good"), ("odd", "meh"), source="eval.csv")
+    with pytest.raises(UserError, match=r"eval\.csv, example 2: unknown label 'meh'") as raised:
+        finetune(str(tiny_checkpoint), separable, tmp_path / "run", evaluation=held, config=CONFIG)
+    assert "bad, good" in raised.value.hint
+
+
+def test_too_many_label_names_are_refused(tiny_checkpoint: Path, separable: Examples, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--labels names 3 labels, the data has 2: bad, good"):
+        finetune(str(tiny_checkpoint), separable, tmp_path / "run", labels=("a", "b", "c"), config=CONFIG)
+
+
+def test_an_output_folder_that_holds_something_else_is_left_alone(
+    tiny_checkpoint: Path, separable: Examples, tmp_path: Path
+) -> None:
+    (tmp_path / "thesis.tex").write_text("mine")
+    with pytest.raises(UserError, match="holds something else"):
+        finetune(str(tiny_checkpoint), separable, tmp_path, config=CONFIG)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "expected"),
+    [
+        ({"avx512_bf16": True}, TrainingPrecision.BF16),
+        ({"amx_bf16": True, "avx512_bf16": False}, TrainingPrecision.BF16),
+        ({"bf16": True, "architecture": "aarch64"}, TrainingPrecision.BF16),
+        ({"avx2": True, "avx512_f": True, "avx512_bf16": False, "amx_bf16": False}, TrainingPrecision.FP32),
+        ({}, TrainingPrecision.FP32),
+    ],
+)
+def test_bf16_is_chosen_only_where_the_cpu_has_it(
+    monkeypatch: pytest.MonkeyPatch, capabilities: dict[str, object], expected: TrainingPrecision
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    job = _Job("", "", None, (), FinetuneConfig(), None, "", silent)  # type: ignore[arg-type]
+    assert job._precision("cpu") is expected
+
+
+def _command(tiny_checkpoint: Path, data: Path, out: Path, epochs: int) -> list[str]:
+    steelyard = str(Path(sys.executable).parent / "steelyard")
+    places = ["finetune", str(tiny_checkpoint), "--data", str(data), "--out", str(out), "--epochs", str(epochs)]
+    return [steelyard, *places, *FLAGS]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGKILL, -9), (signal.SIGINT, 130)])
+def test_a_killed_command_goes_on_and_ends_as_an_uninterrupted_one(
+    tiny_checkpoint: Path,
+    separable_csv: Path,
+    separable: Examples,
+    longer: Trained,
+    tmp_path: Path,
+    sent: signal.Signals,
+    code: int,
+) -> None:
+    out = tmp_path / "run"
+    command = _command(tiny_checkpoint, separable_csv, out, LONGER.epochs)
+    with subprocess.Popen(command, env=ONE_THREAD, stderr=subprocess.PIPE, text=True) as run:
+        while not list(out.glob("training-state-*/checkpoint-*/trainer_state.json")):
+            assert run.poll() is None
+            time.sleep(0.01)
+        run.send_signal(sent)
+        _, errors = run.communicate(timeout=60)
+    assert run.returncode == code
+    assert "Traceback" not in errors
+    assert ("the same command goes on from there" in errors) == (sent is signal.SIGINT)
+    assert not (out / "training.json").exists()
+    rest = Interruption(-1)
+    finetune(str(tiny_checkpoint), separable, out, config=LONGER, progress=rest)
+    assert rest.seen[0] >= 60
+    assert rest.seen[-1] == 300
+    assert _weights(out) == _weights(longer.out)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("limit_bytes", [50_000, 150_000], ids=["weights", "optimizer"])
+def test_a_full_disk_is_one_sentence(
+    tiny_checkpoint: Path, separable_csv: Path, tmp_path: Path, limit_bytes: int
+) -> None:
+    done = subprocess.run(
+        _command(tiny_checkpoint, separable_csv, tmp_path / "run", epochs=1),
+        env=ONE_THREAD,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, limit_bytes)),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 2, done.stderr
+    assert f"error: cannot write {tmp_path / 'run'}" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_full_disk_at_the_end_keeps_the_training(
+    tiny_checkpoint: Path, separable: Examples, trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "run"
+
+    def full(stage: str, done: int, total: int, note: str = "") -> None:
+        if stage == "evaluate" and done == total:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
+
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        with pytest.raises(UserError, match=r"cannot write .*/run/checkpoint: .*File too large"):
+            finetune(str(tiny_checkpoint), separable, out, config=CONFIG, progress=full)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not (out / "checkpoint").exists()
+    assert not (out / ".checkpoint.part").exists()
+    finetune(str(tiny_checkpoint), separable, out, config=CONFIG)
+    assert _weights(out) == _weights(trained.out)
