@@ -286,7 +286,7 @@ def _precisions(text: str | None) -> tuple[Precision, ...] | None:
 
 def _batch_sizes(text: str) -> tuple[int, ...]:
     parts = [part.strip() for part in text.split(",")]
-    if not all(part.isdigit() and int(part) > 0 for part in parts):
+    if not all(part.isdecimal() and int(part) > 0 for part in parts):
         raise UserError(f"--batch-sizes has '{text}'", "write whole numbers from 1, such as 1,8")
     return tuple(sorted({int(part) for part in parts}))
 

@@ -43,13 +43,15 @@ class Parity(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Variant(msgspec.Struct, frozen=True, kw_only=True):
-    """A graph at one precision, where it came from and how well it agrees. Paths are relative to its folder.
+    """A graph at one precision, the checkpoint it came from and how well it agrees. Paths are relative to its folder.
 
-    `quantized_weights_fraction` is the share of weight elements held in 8 bits or fewer.
+    `quantized_weights_fraction` is the share of weight elements held in 8 bits or fewer; `golden_max_error` the largest
+    absolute error of a logit on the run's golden examples, each answered alone.
     """
 
     schema_version: int
     fingerprint: str
+    checkpoint_sha256: str
     precision: Precision
     file: str
     size_bytes: int
@@ -64,24 +66,9 @@ class Variant(msgspec.Struct, frozen=True, kw_only=True):
     weight_elements: dict[str, int]
     quantized_weights_fraction: float
     parity: Parity
+    golden_max_error: float
     seconds: float
     versions: dict[str, str]
-
-
-class GoldenExample(msgspec.Struct, frozen=True, kw_only=True):
-    """A text, its token ids, and the logits of the PyTorch fp32 reference for it alone."""
-
-    text: str
-    input_ids: tuple[int, ...]
-    logits: tuple[float, ...]
-
-
-class Golden(msgspec.Struct, frozen=True, kw_only=True):
-    """`golden.json`. `tolerance` bounds the absolute error of a logit; a run's own file has none yet (0)."""
-
-    schema_version: int
-    tolerance: float
-    examples: tuple[GoldenExample, ...]
 
 
 def read_variant(run: RunFolder, precision: Precision) -> tuple[Variant, Path]:

@@ -7,10 +7,10 @@ from time import perf_counter
 import msgspec
 import numpy as np
 
+from artifact.golden import Golden
 from artifact.manifest import Manifest
 from artifact.predict import MANIFEST, ArtifactError, Predictor
 from artifact.records import read_json
-from artifact.variant import Golden
 from errors import GateFailed, UserError
 
 SPEED_RUNS = 15

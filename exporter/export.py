@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from artifact.golden import Golden, GoldenExample, largest_error
+from artifact.identity import checkpoint_sha256
 from artifact.precision import Precision
 from artifact.predict import TextEncoder, usable_cores
 from artifact.progress import Progress, silent
@@ -17,11 +19,11 @@ from artifact.records import fingerprint, read_if_present, sha256_file, write_js
 from artifact.run_folder import RunFolder, claim_output
 from artifact.session import SessionConfig, open_session
 from artifact.tokenizer import text_encoder
-from artifact.variant import SCHEMA_VERSION, Golden, GoldenExample, Variant
+from artifact.variant import SCHEMA_VERSION, Variant
 from errors import GateFailed, UserError
 from exporter.derive import DERIVATIONS, EXPORTED
 from exporter.samples import SAMPLES
-from models.checkpoint import Checkpoint, checkpoint_sha256, open_checkpoint
+from models.checkpoint import Checkpoint, load_tokenizer, open_checkpoint
 
 RECIPE = 2
 """Raised whenever the same checkpoint would give another graph, so that older variants are made again."""
@@ -123,16 +125,17 @@ class _Job:
         total = len(todo) + 2
         self.progress("export", 0, total, "reference answers from PyTorch")
         encoder = text_encoder(self.checkpoint.directory, self.checkpoint.limits)
+        _check_tokenizer(self.checkpoint, encoder, (*self.texts, *SAMPLES))
         torch_model = TorchReference(self.checkpoint)
         reference = torch_model.answers(_batches(encoder, self.texts, torch_model.input_names))
-        self._write_golden(encoder, torch_model)
+        golden = self._write_golden(encoder, torch_model)
         made = {}
         for done, precision in enumerate(todo, start=1):
             self.progress("export", done, total, f"{precision}")
             started = time.perf_counter()
             path = self.run.variant(precision) / "model.onnx"
             self._write_graph(precision, path)
-            made[precision] = self._record(precision, path, marks[precision], reference, started)
+            made[precision] = self._record(precision, path, marks[precision], reference, golden, started)
         self.progress("export", total, total)
         return made
 
@@ -144,7 +147,9 @@ class _Job:
 
             save_graph(trace(self.checkpoint.directory), path)
 
-    def _record(self, precision: Precision, path: Path, mark: str, reference: Any, started: float) -> Variant:
+    def _record(
+        self, precision: Precision, path: Path, mark: str, reference: Any, golden: Golden, started: float
+    ) -> Variant:
         from exporter.inspect import inspect_graph
         from exporter.parity import check_parity
 
@@ -157,9 +162,11 @@ class _Job:
         def answer(batch: Any) -> NDArray[np.float32]:
             return np.asarray(session.run(["logits"], {name: batch[name] for name in names})[0])
 
+        parity = check_parity(answer, reference, precision)
         variant = Variant(
             schema_version=SCHEMA_VERSION,
             fingerprint=mark,
+            checkpoint_sha256=self.checkpoint.sha256,
             precision=precision,
             file=path.name,
             size_bytes=sum(file.stat().st_size for file in path.parent.glob(f"{path.name}*")),
@@ -173,14 +180,15 @@ class _Job:
             operators=facts.operators,
             weight_elements=facts.weight_elements,
             quantized_weights_fraction=facts.quantized_weights_fraction,
-            parity=check_parity(answer, reference, precision),
+            parity=parity,
+            golden_max_error=largest_error(answer, golden, names) if parity.passed else parity.max_error,
             seconds=time.perf_counter() - started,
             versions=self.versions,
         )
         write_json(path.parent / "variant.json", variant)
         return variant
 
-    def _write_golden(self, encoder: TextEncoder, torch_model: Any) -> None:
+    def _write_golden(self, encoder: TextEncoder, torch_model: Any) -> Golden:
         """Examples over the whole range of lengths, each answered by the reference alone."""
         encoded = encoder.encode(self.texts)
         by_length = sorted(range(len(encoded)), key=lambda row: len(encoded[row]["input_ids"]))
@@ -195,7 +203,23 @@ class _Job:
                     logits=tuple(float(value) for value in logits),
                 )
             )
-        write_json(self.run.golden, Golden(schema_version=SCHEMA_VERSION, tolerance=0.0, examples=tuple(examples)))
+        golden = Golden(schema_version=SCHEMA_VERSION, tolerance=0.0, examples=tuple(examples))
+        write_json(self.run.golden, golden)
+        return golden
+
+
+def _check_tokenizer(checkpoint: Checkpoint, encoder: TextEncoder, texts: Sequence[str]) -> None:
+    """Refuse a tokenizer that gives other ids here than in transformers, as one whose two files disagree does."""
+    theirs = load_tokenizer(checkpoint.directory)(
+        list(texts), truncation=True, max_length=checkpoint.limits.max_length_tokens
+    )["input_ids"]
+    for text, ours, expected in zip(texts, encoder.encode(texts), theirs, strict=True):
+        if ours["input_ids"] != expected:
+            raise UserError(
+                f"{checkpoint.directory / 'tokenizer.json'} gives the ids {ours['input_ids'][:8]} for '{text[:40]}', "
+                f"transformers gives {expected[:8]}",
+                "save the tokenizer again with AutoTokenizer.from_pretrained(…).save_pretrained(folder)",
+            )
 
 
 def _batches(encoder: TextEncoder, texts: Sequence[str], names: Sequence[str]) -> list[dict[str, NDArray[np.int64]]]:

@@ -80,9 +80,19 @@ def _threads(asked: int | None) -> int:
 
 
 def probe_runtimes(names: Iterable[str], threads: int, timeout_s: float = 300) -> tuple[Availability, ...]:
-    """Ask a process of its own which runtimes can work, so that no engine is loaded into this one."""
-    with WorkerProcess(threads) as worker:
-        return worker.ask(Probe(runtimes=tuple(names)), Probed, timeout_s).available
+    """Ask a process of its own which runtimes can work, so that no engine is loaded into this one.
+
+    If that process dies, each runtime is asked for alone, to find the one that kills it.
+    """
+    asked = tuple(names)
+    try:
+        with WorkerProcess(threads) as worker:
+            return worker.ask(Probe(runtimes=asked), Probed, timeout_s).available
+    except WorkerFailed as failed:
+        if len(asked) > 1:
+            return tuple(found for name in asked for found in probe_runtimes((name,), threads, timeout_s))
+        reason = f"its engine cannot be loaded: {failed.reason}"
+        return (Availability(runtime=asked[0], available=False, reason=reason, remedy="install it again"),)
 
 
 def _runnable(task: Comparison, threads: int) -> tuple[tuple[Candidate, ...], list[Failure]]:

@@ -79,12 +79,12 @@ def watch_load(seconds_s: float = 1.0) -> Load:
     spent = {name: after - getattr(before, name) for name, after in psutil.cpu_times()._asdict().items()}
     for name in ("guest", "guest_nice"):  # Linux counts these in user and nice already
         spent.pop(name, None)
-    total = max(sum(spent.values()), 1e-9)
+    total = sum(spent.values())
     resting = spent.get("idle", 0.0) + spent.get("iowait", 0.0) + spent.get("steal", 0.0)
     return Load(
         watched_s=seconds_s,
-        busy_fraction=max(0.0, total - resting) / total,
-        steal_fraction=spent["steal"] / total if "steal" in spent else None,
+        busy_fraction=max(0.0, total - resting) / (total or 1.0),
+        steal_fraction=spent["steal"] / (total or 1.0) if "steal" in spent else None,
     )
 
 

@@ -115,7 +115,11 @@ class WorkerProcess:
         return line
 
     def _obituary(self) -> str:
-        code = self._process.wait()
+        try:
+            code = self._process.wait(timeout=5)
+        except subprocess.TimeoutExpired:  # it closed its output, but lives
+            self._process.kill()
+            code = self._process.wait()
         how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
         self._log.seek(0)
         words = self._log.read().decode(errors="replace").strip()[-LAST_WORDS:]

@@ -19,7 +19,8 @@ def assess(
 ) -> Quality:
     """Compare logits of shape (examples, labels) with the reference's and with the true labels.
 
-    A row with a value that is not finite counts as wrong. Raises `ValueError` when the numbers of examples differ.
+    A row with a value that is not finite counts as wrong, by the largest error there is. Raises `ValueError` when the
+    numbers of examples differ.
     """
     known = reference.logits
     if not len(logits) == len(known) == len(labels):
@@ -32,7 +33,7 @@ def assess(
     ranked = np.sort(known, axis=-1)
     flips = answers != expected
     margins = np.sort((ranked[:, -1] - ranked[:, -2])[flips])[::-1]
-    errors = np.abs(np.nan_to_num(logits).astype(np.float64) - known)
+    errors = np.abs(np.nan_to_num(logits, nan=float(np.finfo(np.float32).max)).astype(np.float64) - known)
     return Quality(
         reference=reference.candidate,
         batch_size=batch_size,

@@ -167,5 +167,5 @@ def append(path: Path, record: Record) -> None:
 
 
 def load(path: Path) -> list[Record]:
-    """Every whole record of a file, in order; a line that a kill cut short is left out."""
-    return read_lines(path, _DECODER.decode)
+    """Every whole record of a file, in order; lines that a kill cut short or another version wrote are left out."""
+    return [record for record in read_lines(path, _DECODER.decode) if record.schema_version == SCHEMA_VERSION]

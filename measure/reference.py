@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import msgspec
 import numpy as np
@@ -34,9 +35,9 @@ def save_reference(path: Path, reference: Reference, fingerprint: str) -> None:
 def load_reference(path: Path, fingerprint: str) -> Reference | None:
     """The kept answers, or `None` when there are none for these texts."""
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             header = msgspec.json.decode(arrays["header"].tobytes(), type=_Header)
             logits = np.asarray(arrays["logits"], dtype=np.float32)
-    except (OSError, ValueError, KeyError, msgspec.DecodeError):
+    except (OSError, EOFError, ValueError, KeyError, BadZipFile, msgspec.DecodeError):
         return None
     return Reference(header.candidate, logits) if header.fingerprint == fingerprint else None

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from artifact.identity import checkpoint_sha256
 from artifact.labels import read_labels
 from artifact.manifest import Manifest
 from artifact.precision import Precision
@@ -39,7 +40,7 @@ class ModelSource:
             return self.checkpoint
         if candidate.precision in self.rejected:
             raise UserError(
-                f"the {candidate.precision} variant did not pass its export: {self.rejected[candidate.precision]}",
+                f"the {candidate.precision} variant is not used: {self.rejected[candidate.precision]}",
                 "leave it out, or export it again",
             )
         if candidate.precision not in self.graphs:
@@ -55,8 +56,9 @@ class ModelSource:
         return sorted(model.glob("*.safetensors")) if model.is_dir() else sorted(model.parent.glob(f"{model.name}*"))
 
     def model_sha256(self, candidate: Candidate) -> str:
-        """Hash of a candidate's weight files."""
-        return sha256_files(self.model_files(candidate))
+        """Hash of a candidate's weight files, and of the configuration that says how a checkpoint uses them."""
+        configuration = self.model(candidate) / "config.json"
+        return sha256_files([*self.model_files(candidate), *([configuration] if configuration.is_file() else [])])
 
     def model_bytes(self, candidate: Candidate) -> int:
         """Size of a candidate's weight files."""
@@ -83,7 +85,7 @@ def find_models(directory: Path) -> ModelSource:
         checkpoint = run.checkpoint
         if checkpoint is None or not checkpoint.is_dir():
             raise UserError(f"{directory} is a run without a checkpoint", "export again from the checkpoint")
-        graphs, rejected = _variants(run)
+        graphs, rejected = _variants(run, checkpoint_sha256(checkpoint))
     elif (directory / "config.json").is_file():
         checkpoint, graphs, rejected = directory, {}, {}
     else:
@@ -96,14 +98,16 @@ def find_models(directory: Path) -> ModelSource:
     )
 
 
-def _variants(run: RunFolder) -> tuple[dict[Precision, Path], dict[Precision, str]]:
+def _variants(run: RunFolder, source_sha256: str) -> tuple[dict[Precision, Path], dict[Precision, str]]:
     graphs, rejected = {}, {}
     for precision in Precision:
         folder = run.variant(precision)
         if (folder / "variant.json").is_file():
             variant = read_json(folder / "variant.json", Variant)
-            if variant.parity.passed:
+            if variant.checkpoint_sha256 != source_sha256:
+                rejected[precision] = "it was exported from another state of the checkpoint"
+            elif variant.parity.passed:
                 graphs[precision] = folder / variant.file
             else:
-                rejected[precision] = "; ".join(variant.parity.reasons)
+                rejected[precision] = f"it did not pass its export: {'; '.join(variant.parity.reasons)}"
     return graphs, rejected

@@ -66,7 +66,7 @@ class Inputs:
 
     @property
     def sha256(self) -> str:
-        """Hash of every id that will be run."""
+        """Hash of every number that will be run, and of how rows are padded."""
         digest = hashlib.sha256()
         for workload in self.workloads:
             digest.update(workload.spec.name.encode())
@@ -74,7 +74,9 @@ class Inputs:
                 for name in INPUTS:
                     digest.update(np.ascontiguousarray(batch[name]).tobytes())
         for item in self.evaluation:
-            digest.update(np.asarray(item["input_ids"], dtype=np.int64).tobytes() + b"|")
+            for name in INPUTS:
+                digest.update(np.asarray(item[name], dtype=np.int64).tobytes() + b"|")
+        digest.update(msgspec.json.encode(self.limits))
         return digest.hexdigest()
 
 
@@ -83,7 +85,7 @@ def parse_lengths(text: str) -> tuple[int | None, ...]:
     lengths: list[int | None] = []
     for part in text.split(","):
         part = part.strip()
-        if part != NATURAL and not (part.isdigit() and int(part) > 0):
+        if part != NATURAL and not (part.isdecimal() and int(part) > 0):
             raise UserError(f"--lengths has '{part}'", "write numbers of tokens and 'natural', such as 128,natural")
         lengths.append(None if part == NATURAL else int(part))
     return tuple(dict.fromkeys(lengths))

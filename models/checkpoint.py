@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from artifact.identity import checkpoint_sha256
 from artifact.labels import read_activation, read_labels
-from artifact.records import sha256_files
 from artifact.task import Activation, Task
-from artifact.tokenizer import TOKENIZER_FILES, TextLimits, read_config, read_limits
+from artifact.tokenizer import TextLimits, read_config, read_limits
 from errors import UserError
 
 
@@ -49,14 +49,6 @@ def open_checkpoint(directory: Path) -> Checkpoint:
         labels=read_labels(directory),
         activation=read_activation(directory),
         sha256=checkpoint_sha256(directory),
-    )
-
-
-def checkpoint_sha256(directory: Path) -> str:
-    """Hash of everything that decides a checkpoint's answers: weights, configuration, tokenizer."""
-    names = ("config.json", *TOKENIZER_FILES)
-    return sha256_files(
-        [*directory.glob("*.safetensors"), *(directory / name for name in names if (directory / name).is_file())]
     )
 
 

@@ -23,11 +23,12 @@ from transformers import (
 from transformers.trainer_callback import PrinterCallback
 
 from artifact.examples import Examples, label_indices, write_csv
+from artifact.identity import checkpoint_sha256
 from artifact.progress import Progress, silent
 from artifact.records import cannot_write, fingerprint, read_if_present, sha256_files, write_json
 from artifact.run_folder import RunFolder, claim_output
 from errors import UserError
-from models.checkpoint import checkpoint_sha256, quiet
+from models.checkpoint import quiet
 from models.split import Split, split
 from models.training import SCHEMA_VERSION, FinetuneConfig, TrainingPrecision, TrainingRecord
 from models.watcher import EpochOrder, Watcher
@@ -72,6 +73,9 @@ def finetune(
             f"{run.training} records another training (other data, model or settings)",
             "choose another --out, or add --overwrite to replace it",
         )
+    if earlier is not None:  # so that a kill never leaves an old model beside new data
+        run.training.unlink()
+        shutil.rmtree(run.own_checkpoint, ignore_errors=True)
     write_csv(run.training_data, parts.train)
     write_csv(run.evaluation_data, parts.evaluation)
     return _Job(base_model, base_sha256, parts, names, config, run, mark, progress).train(), True
@@ -196,8 +200,9 @@ class _Job:
         with quiet():
             try:
                 tokenizer = AutoTokenizer.from_pretrained(self.base_model)
-                model = AutoModelForSequenceClassification.from_pretrained(
+                model, loaded = AutoModelForSequenceClassification.from_pretrained(
                     self.base_model,
+                    output_loading_info=True,
                     dtype=torch.float32,
                     use_safetensors=True,
                     num_labels=len(names),
@@ -212,6 +217,11 @@ class _Job:
                     f"the base model {self.base_model} cannot be loaded: {first}",
                     "without network give a local folder; 'steelyard demo' uses a model that a package carries",
                 ) from error
+        if len(loaded["missing_keys"]) > len(model.state_dict()) / 2:  # a new head lacks two or three
+            raise UserError(
+                f"the weights of {self.base_model} are not those of the {model.config.model_type} in its config.json",
+                "give the folder as save_pretrained wrote it",
+            )
         if tokenizer.vocab_size <= len(tokenizer.all_special_ids):  # transformers invents one where there is none
             raise UserError(f"{self.base_model} has no tokenizer", "save the tokenizer beside the weights")
         if not tokenizer.is_fast:

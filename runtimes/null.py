@@ -1,4 +1,4 @@
-"""Computes nothing: what is measured with it is the harness itself."""
+"""Computes nothing, keeps the contract: what is measured with it is the harness itself and the check of a batch."""
 
 from pathlib import Path
 from types import TracebackType
@@ -7,9 +7,9 @@ from typing import Self
 import numpy as np
 
 from artifact.precision import Precision
-from runtimes.base import Availability, Batch, Outputs, RuntimeInfo
+from runtimes.base import Availability, Batch, Outputs, RuntimeInfo, check_batch
 
-NAME = "null"
+NAME, INPUT_NAMES = "null", ("input_ids",)
 
 
 def probe() -> Availability:
@@ -21,7 +21,7 @@ class EngineRuntime:
     """Answers every row with two zeros."""
 
     def __init__(self, model: Path, precision: Precision, threads: int) -> None:
-        self._precision, self._threads = precision, threads
+        self._precision, self._threads, self._open = precision, threads, False
 
     @property
     def info(self) -> RuntimeInfo:
@@ -32,14 +32,18 @@ class EngineRuntime:
             device="cpu",
             dtype=self._precision.value,
             threads=self._threads,
-            input_names=("input_ids",),
+            input_names=INPUT_NAMES,
             options={},
         )
 
     def __enter__(self) -> Self:
+        self._open = True
         return self
 
     def run(self, batch: Batch) -> Outputs:
+        if not self._open:
+            raise RuntimeError("the runtime is not open; use it in a with block")
+        check_batch(batch, INPUT_NAMES)
         return {"logits": np.zeros((len(next(iter(batch.values()))), 2), dtype=np.float32)}
 
     def peak_device_bytes(self) -> int | None:
@@ -48,4 +52,4 @@ class EngineRuntime:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        return None
+        self._open = False

@@ -40,5 +40,6 @@ class EngineRuntime(OrtModel):
         super().__enter__()
         placed = self.nodes_by_provider()
         if not placed.get(PROVIDER):
+            self.__exit__(None, None, None)
             raise UserError(f"onnxruntime placed no node on {PROVIDER} (placement: {placed})", "see: steelyard doctor")
         return self

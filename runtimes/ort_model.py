@@ -93,7 +93,7 @@ class OrtModel:
         )
 
     def nodes_by_provider(self) -> dict[str, int]:
-        """Nodes of the optimised graph, counted by the provider that the session assigned them to."""
+        """Nodes by the provider that the session assigned them to, which it does before the later fusions."""
         placed: Counter[str] = Counter()
         for subgraph in self.session.get_provider_graph_assignment_info():
             placed[subgraph.ep_name] += len(subgraph.get_nodes())

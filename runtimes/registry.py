@@ -101,7 +101,16 @@ def probe(runtime: str) -> Availability:
             reason=f"{where.package} is not installed",
             remedy=f"pip install 'steelyard[{where.extra}]'",
         )
-    return cast(Availability, import_module(where.module).probe())
+    try:
+        module = import_module(where.module)
+    except (ImportError, OSError) as error:  # torch raises OSError for a shared library that is not there
+        return Availability(
+            runtime=runtime,
+            available=False,
+            reason=f"{where.package} is installed but cannot be loaded: {error}",
+            remedy=f"pip install --force-reinstall 'steelyard[{where.extra}]'",
+        )
+    return cast(Availability, module.probe())
 
 
 def open_runtime(candidate: Candidate, model: Path, threads: int) -> Runtime:

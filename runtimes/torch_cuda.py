@@ -27,7 +27,7 @@ def probe() -> Availability:
 
 
 class EngineRuntime(TorchModel):
-    """A checkpoint in eager PyTorch on the first GPU. fp32 multiplies in fp32; only `tf32` lets it use TF32."""
+    """A checkpoint in eager PyTorch on the first GPU. fp32 computes in fp32; only `tf32` lets it use TF32."""
 
     def __init__(self, model: Path, precision: Precision, threads: int) -> None:
         super().__init__(NAME, "cuda:0", model, precision, threads)
@@ -36,6 +36,8 @@ class EngineRuntime(TorchModel):
         available = probe()
         if not available.available:
             raise UserError(available.reason or f"{NAME} cannot run here", available.remedy or "")
-        torch.set_float32_matmul_precision("high" if self._precision is Precision.TF32 else "highest")
+        tf32 = self._precision is Precision.TF32
+        torch.set_float32_matmul_precision("high" if tf32 else "highest")
+        torch.backends.cudnn.allow_tf32 = tf32
         torch.cuda.reset_peak_memory_stats()
         return super().__enter__()

@@ -68,7 +68,9 @@ class TorchModel:
         """Host to host: copying the result to the host waits for the device to finish."""
         model = self.model
         check_batch(batch, self._input_names)
-        tensors = {name: torch.from_numpy(array).to(self._device) for name, array in batch.items()}
+        tensors = {
+            name: torch.from_numpy(np.ascontiguousarray(array)).to(self._device) for name, array in batch.items()
+        }
         try:
             with torch.inference_mode():
                 logits = model(**tensors).logits

@@ -12,11 +12,13 @@ import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
+from transformers import AutoTokenizer
 
 from artifact.examples import read_examples, read_texts
 from artifact.precision import Precision
 from errors import GateFailed, UserError
 from exporter.export import Exported, export
+from models.checkpoint import open_checkpoint
 from tests.exporter.conftest import close, onnx_logits, tokenize, torch_logits
 
 FP32, INT8 = Precision.FP32, Precision.INT8_DYNAMIC
@@ -302,3 +304,22 @@ def test_the_real_model_agrees_with_pytorch_in_every_label(minilm_run: Path) -> 
     assert len(texts) == 80
     assert close(actual, expected)
     assert (actual.argmax(-1) == expected.argmax(-1)).all()
+
+
+def test_a_tokenizer_whose_files_disagree_is_refused(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    """tokenizer_config.json asks transformers for another lower-casing than tokenizer.json does by itself."""
+    copy = Path(shutil.copytree(tiny_checkpoint, tmp_path / "checkpoint"))
+    tokenizer = json.loads((copy / "tokenizer.json").read_text())
+    tokenizer["normalizer"]["lowercase"] = False
+    (copy / "tokenizer.json").write_text(json.dumps(tokenizer))
+    config = json.loads((copy / "tokenizer_config.json").read_text())
+    config.update(tokenizer_class="BertTokenizer", do_lower_case=True)
+    (copy / "tokenizer_config.json").write_text(json.dumps(config))
+    assert AutoTokenizer.from_pretrained(copy).tokenize("Film") == ["film"]
+    with pytest.raises(UserError, match=r"tokenizer\.json gives the ids"):
+        export(copy, tmp_path / "run", (Precision.FP32,), texts=("A Film",))
+
+
+def test_a_variant_knows_its_checkpoint(tiny_run: Path, tiny_checkpoint: Path) -> None:
+    variant = json.loads((tiny_run / "variants/fp32/variant.json").read_text())
+    assert variant["checkpoint_sha256"] == open_checkpoint(tiny_checkpoint).sha256

@@ -112,8 +112,9 @@ def test_a_text_longer_than_the_models_positions_is_refused(tiny_run: Path) -> N
 def test_no_byte_tells_where_or_by_whom_it_was_made(tiny_checkpoint: Path, tiny_run: Path) -> None:
     data = _graph(tiny_run).read_bytes()
     secrets = [str(Path.cwd()), str(tiny_checkpoint), str(tiny_run), str(Path.home()), "site-packages", "/tmp/"]
-    secrets += ["stack_trace", "pkg.torch", ".py", socket.gethostname(), f"/{getpass.getuser()}/"]
-    assert [secret for secret in secrets if secret.encode() in data] == []
+    secrets += ["stack_trace", "pkg.torch", "exporter/", socket.gethostname(), f"/{getpass.getuser()}/"]
+    # in random weights two letters meet by chance
+    assert [secret for secret in secrets if len(secret) > 4 and secret.encode() in data] == []
     model = onnx.load_from_string(data)
     assert not model.metadata_props
     parts = (*model.graph.node, *model.graph.input, *model.graph.output, *model.graph.value_info)

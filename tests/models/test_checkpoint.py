@@ -8,9 +8,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from artifact.identity import checkpoint_sha256
 from artifact.task import Activation, Task
 from errors import UserError
-from models.checkpoint import checkpoint_sha256, load_model, load_tokenizer, model_input_names, open_checkpoint, quiet
+from models.checkpoint import load_model, load_tokenizer, model_input_names, open_checkpoint, quiet
 
 Change = Callable[[Path], object]
 

@@ -147,6 +147,28 @@ def test_another_training_needs_overwrite(
     assert _weights(out) != _weights(trained.out)
 
 
+def test_an_overwrite_that_is_interrupted_leaves_no_old_model_beside_new_data(
+    tiny_checkpoint: Path, separable: Examples, trained: Trained, tmp_path: Path
+) -> None:
+    out = shutil.copytree(trained.out, tmp_path / "run")
+    other = msgspec.structs.replace(CONFIG, seed=5)
+    with pytest.raises(KeyboardInterrupt):
+        finetune(str(tiny_checkpoint), separable, out, config=other, overwrite=True, progress=Interruption(2))
+    assert not (out / "training.json").exists()
+    assert not (out / "checkpoint").exists()
+
+
+def test_weights_of_another_architecture_are_refused(
+    tiny_checkpoint: Path, separable: Examples, tmp_path: Path
+) -> None:
+    mixed = shutil.copytree(tiny_checkpoint, tmp_path / "mixed")
+    config = json.loads((mixed / "config.json").read_text())
+    config.update(model_type="electra", architectures=["ElectraForSequenceClassification"])
+    (mixed / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match="not those of the electra"):
+        finetune(str(mixed), separable, tmp_path / "run", config=CONFIG)
+
+
 @pytest.mark.parametrize(("step", "resumed"), [(19, 0), (45, 40), (77, 60), (100, 80)])
 def test_an_interrupted_training_ends_as_an_uninterrupted_one(
     tiny_checkpoint: Path, separable: Examples, trained: Trained, tmp_path: Path, step: int, resumed: int

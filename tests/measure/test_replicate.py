@@ -1,0 +1,257 @@
+"""One replicate with processes that only pretend, so that who was asked what, and when, can be read off."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Self
+
+import msgspec
+import numpy as np
+import pytest
+
+from artifact.precision import Precision
+from measure import replicate
+from measure.memory import MemoryReading
+from measure.messages import AnyRequest, Block, Open, Opened, Score, Scored, Timed, WarmUp, Weigh, Weighed
+from measure.process import WorkerFailed
+from measure.records import Entrant, Role
+from measure.reference import load_reference
+from measure.replicate import Finished, GaveUp, Setting, run_replicate
+from measure.scoring import Scorer
+from measure.workload import Inputs
+from runtimes.base import Candidate, RuntimeInfo
+from runtimes.registry import REGISTRY
+from tests.fakes import FAKE, INPUT_NAMES
+from tests.measure.conftest import PLAN, MakeSource
+
+MEMORY = MemoryReading(rss_bytes=3, uss_bytes=1, pss_bytes=2)
+WORDS = {Precision.FP32: "good", Precision.BF16: "good", Precision.INT8_DYNAMIC: "good"}
+FP32, BF16, INT8 = (Candidate("fake", precision) for precision in WORDS)
+ANCHOR, CONTROL = Entrant(FP32, Role.ANCHOR), Entrant(FP32, Role.CONTROL)
+OTHERS = [Entrant(BF16, Role.CANDIDATE), Entrant(INT8, Role.CANDIDATE)]
+ENTRANTS = [ANCHOR, CONTROL, *OTHERS]
+LOGITS = np.array([[0, 1]] * 6, dtype=np.float32)
+
+
+class Theatre:
+    """All processes of a replicate; `log` holds who was asked what, `fails` when someone gives up."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.log: list[tuple[int, AnyRequest | str]] = []
+        self.names: dict[int, Precision] = {}
+        self.fails: Callable[[Precision, AnyRequest], bool] = lambda precision, request: False
+        self.sleeps: list[float] = []
+        theatre = self
+
+        class Process:
+            started = 0.0
+
+            def __init__(self, threads: int) -> None:
+                self.number = len(theatre.names)
+                theatre.names[self.number] = Precision.FP32
+                self.threads = threads
+
+            def __enter__(self) -> Self:
+                return self
+
+            def __exit__(self, *rest: object) -> None:
+                self.close()
+
+            def close(self) -> None:
+                theatre.log.append((self.number, "closed"))
+
+            def ask(self, request: AnyRequest, kind: type, timeout_s: float) -> Any:
+                if isinstance(request, Open):
+                    theatre.names[self.number] = request.precision
+                theatre.log.append((self.number, request))
+                if theatre.fails(theatre.names[self.number], request):
+                    raise WorkerFailed("gave up", "hint")
+                return answer(request, self.threads)
+
+        monkeypatch.setattr(replicate, "WorkerProcess", Process)
+        monkeypatch.setattr(replicate, "sleep", self.sleeps.append)
+
+    def asked(self, kind: type) -> list[tuple[int, Any]]:
+        return [(number, request) for number, request in self.log if isinstance(request, kind)]
+
+
+def answer(request: AnyRequest, threads: int) -> object:
+    match request:
+        case Open(precision=precision):
+            info = RuntimeInfo(
+                runtime="fake",
+                engine="fake",
+                engine_version="1",
+                device="cpu",
+                dtype=precision,
+                threads=threads,
+                input_names=INPUT_NAMES,
+                options={},
+            )
+            return Opened(
+                info=info,
+                import_s=1,
+                load_s=2,
+                first_run_s=3,
+                baseline_memory=MEMORY,
+                loaded_memory=MEMORY,
+            )
+        case WarmUp(workload=workload):
+            return Timed(samples_s=(0.0078125,) * (18 if workload else 3))
+        case Block(passes=passes):
+            return Timed(samples_s=(0.5,) * passes, primer_s=9)
+        case Score(path=path):
+            np.savez(path, logits=LOGITS)
+            return Scored(seconds_s=4)
+        case Weigh():
+            return Weighed(memory=MEMORY, peak_device_bytes=None)
+    raise AssertionError(request)
+
+
+@pytest.fixture
+def theatre(monkeypatch: pytest.MonkeyPatch) -> Theatre:
+    monkeypatch.setitem(REGISTRY, "fake", FAKE)
+    return Theatre(monkeypatch)
+
+
+@pytest.fixture
+def setting(theatre: Theatre, inputs: Inputs, make_source: MakeSource, tmp_path: Path) -> Setting:
+    return Setting(
+        source=make_source(WORDS),
+        plan=msgspec.structs.replace(PLAN, rounds=6, settle_s=0.25),
+        threads=2,
+        inputs=inputs,
+        inputs_file=tmp_path / "inputs.npz",
+        random=np.random.default_rng(1),
+        step=lambda note: None,
+    )
+
+
+@pytest.fixture
+def scorer(tmp_path: Path) -> Scorer:
+    return Scorer(tmp_path / "reference.npz", "mark", [1, 1, 1, 0, 0, 0], (8, 1, 8), tmp_path)
+
+
+def run(setting: Setting, scorer: Scorer | None = None, entrants: Sequence[Entrant] = ENTRANTS) -> list[Any]:
+    return list(run_replicate(setting, entrants, "process 1", scorer))
+
+
+def test_every_entrant_is_measured_in_its_own_process_in_every_round(theatre: Theatre, setting: Setting) -> None:
+    outcomes = run(setting)
+    assert all(isinstance(outcome, Finished) for outcome in outcomes)
+    assert {outcome.entrant for outcome in outcomes} == set(ENTRANTS)
+    assert outcomes[0].entrant == ANCHOR
+    assert len(theatre.names) == 4
+    for outcome in outcomes:
+        told = Counter((block.workload, block.round) for block in outcome.blocks)
+        assert told == {(name, number): 1 for name in ("2×4", "2×natural") for number in range(6)}
+        assert [warm_up.workload for warm_up in outcome.warm_ups] == ["2×4", "2×natural"]
+        assert {block.primer_s for block in outcome.blocks} == {9}
+
+
+def test_rounds_are_interleaved_in_an_order_that_changes(theatre: Theatre, setting: Setting) -> None:
+    run(setting)
+    blocks = theatre.asked(Block)
+    turns = [blocks[start : start + 4] for start in range(0, len(blocks), 4)]
+    assert len(turns) == 6 * 2
+    for turn in turns:
+        assert sorted(number for number, _ in turn) == [0, 1, 2, 3]
+        assert len({request.workload for _, request in turn}) == 1
+    assert len({tuple(number for number, _ in turn) for turn in turns}) > 3
+    assert len({tuple(turn[0][1].workload for turn in turns[start : start + 2]) for start in range(0, 12, 2)}) == 2
+
+
+def test_the_seed_decides_the_order(theatre: Theatre, setting: Setting) -> None:
+    def order(seed: int) -> list[tuple[int, Any]]:
+        theatre.log.clear()
+        theatre.names.clear()
+        run(replace(setting, random=np.random.default_rng(seed)))
+        return theatre.asked(Block)
+
+    assert order(5) == order(5)
+    assert order(5) != order(6)
+
+
+def test_there_is_a_pause_before_every_block(theatre: Theatre, setting: Setting) -> None:
+    run(setting)
+    assert theatre.sleeps == [0.25] * (6 * 2 * 4)
+
+
+def test_blocks_are_as_long_as_the_warm_up_says(theatre: Theatre, setting: Setting) -> None:
+    """A pass takes 1/128 s at 2×4 and six times as much in the natural mix of six batches; a block 0.05 s."""
+    run(replace(setting, plan=msgspec.structs.replace(setting.plan, block_s=0.05, most_passes=100)))
+    assert {(request.workload, request.passes) for _, request in theatre.asked(Block)} == {(0, 6), (1, 1)}
+
+
+def test_one_that_cannot_start_does_not_stop_the_others(theatre: Theatre, setting: Setting) -> None:
+    theatre.fails = lambda precision, request: precision is Precision.BF16 and isinstance(request, WarmUp)
+    outcomes = run(setting)
+    (gave_up,) = (outcome for outcome in outcomes if isinstance(outcome, GaveUp))
+    assert (gave_up.entrant, gave_up.stage, gave_up.failed.hint) == (OTHERS[0], "start", "hint")
+    assert {outcome.entrant for outcome in outcomes if isinstance(outcome, Finished)} == {ANCHOR, CONTROL, OTHERS[1]}
+
+
+def test_one_that_dies_in_a_round_is_not_asked_again(theatre: Theatre, setting: Setting) -> None:
+    theatre.fails = lambda precision, request: (
+        precision is Precision.INT8_DYNAMIC and isinstance(request, Block) and len(theatre.asked(Block)) > 20
+    )
+    outcomes = run(setting)
+    (gave_up,) = (outcome for outcome in outcomes if isinstance(outcome, GaveUp))
+    assert (gave_up.entrant, gave_up.stage) == (OTHERS[1], "timing")
+    (number,) = (number for number, name in theatre.names.items() if name is Precision.INT8_DYNAMIC)
+    *_, last, end = (what for who, what in theatre.log if who == number)
+    assert (type(last), end) == (Block, "closed")
+    others = [outcome for outcome in outcomes if isinstance(outcome, Finished)]
+    assert [len(outcome.blocks) for outcome in others] == [12, 12, 12]
+
+
+def test_one_that_cannot_answer_gives_up_at_scoring(theatre: Theatre, setting: Setting, scorer: Scorer) -> None:
+    theatre.fails = lambda precision, request: precision is Precision.BF16 and isinstance(request, Score)
+    assert [(outcome.entrant, outcome.stage) for outcome in run(setting, scorer) if isinstance(outcome, GaveUp)] == [
+        (OTHERS[0], "scoring")
+    ]
+
+
+def test_every_process_is_closed_even_if_the_caller_stops_early(theatre: Theatre, setting: Setting) -> None:
+    outcomes = run_replicate(setting, ENTRANTS, "process 1", None)
+    next(outcomes)
+    outcomes.close()  # type: ignore[attr-defined]  # it is a generator
+    assert {number for number, what in theatre.log if what == "closed"} == {0, 1, 2, 3}
+
+
+def test_every_process_is_asked_for_the_same_threads_and_inputs(theatre: Theatre, setting: Setting) -> None:
+    outcomes = run(setting)
+    assert {(request.threads, request.inputs) for _, request in theatre.asked(Open)} == {(2, str(setting.inputs_file))}
+    assert {outcome.opened.info.threads for outcome in outcomes} == {2}
+
+
+def test_answers_are_scored_as_served_and_int8_at_each_batch_size_too(
+    theatre: Theatre, setting: Setting, scorer: Scorer, tmp_path: Path
+) -> None:
+    found = {outcome.entrant: outcome.quality for outcome in run(setting, scorer)}
+    assert [quality.batch_size for quality in found[ANCHOR]] == [None]
+    assert found[CONTROL] == ()
+    assert [quality.batch_size for quality in found[OTHERS[0]]] == [None]
+    assert [quality.batch_size for quality in found[OTHERS[1]]] == [None, 1, 8]
+    assert {quality.reference for qualities in found.values() for quality in qualities} == {"fake/fp32"}
+    kept = load_reference(tmp_path / "reference.npz", "mark")
+    assert kept
+    np.testing.assert_array_equal(kept.logits, LOGITS)
+
+
+def test_without_a_reference_nothing_can_be_scored(
+    theatre: Theatre, setting: Setting, scorer: Scorer, tmp_path: Path
+) -> None:
+    assert [outcome.quality for outcome in run(setting, scorer, OTHERS)] == [(), ()]
+    assert not (tmp_path / "reference.npz").exists()
+
+
+def test_a_kept_reference_is_used_and_left_as_it_is(
+    theatre: Theatre, setting: Setting, scorer: Scorer, tmp_path: Path
+) -> None:
+    run(setting, scorer)
+    before = (tmp_path / "reference.npz").stat().st_mtime_ns
+    again = Scorer(tmp_path / "reference.npz", "mark", [1] * 6, (1,), tmp_path)
+    assert all(outcome.quality for outcome in run(setting, again, OTHERS))
+    assert (tmp_path / "reference.npz").stat().st_mtime_ns == before

@@ -1,0 +1,140 @@
+import gc
+import json
+from collections.abc import Callable, Iterator
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from artifact.precision import Precision
+from measure.messages import ENCODER, AnyRequest, Block, Open, Probe, Score, WarmUp, Weigh
+from measure.worker import serve
+from measure.workload import Inputs
+from runtimes import registry
+from tests.conftest import TEXTS
+from tests.fakes import FAKE, EngineRuntime, FakeRuntime
+
+Opens = Callable[[str], Open]
+
+
+@pytest.fixture(autouse=True)
+def engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setitem(registry.REGISTRY, "fake", FAKE)
+    yield
+    gc.unfreeze()  # the worker froze what this process held
+
+
+@pytest.fixture
+def opens(inputs_file: Path, tmp_path: Path) -> Opens:
+    def make(word: str) -> Open:
+        (tmp_path / "model").write_text(word)
+        return Open(
+            runtime="fake",
+            precision=Precision.FP32,
+            model=str(tmp_path / "model"),
+            threads=1,
+            inputs=str(inputs_file),
+        )
+
+    return make
+
+
+def ask(*requests: AnyRequest | bytes) -> list[dict[str, Any]]:
+    """The replies to these requests, as a reader of plain JSON lines sees them."""
+    lines = [request if isinstance(request, bytes) else ENCODER.encode(request) for request in requests]
+    replies = BytesIO()
+    serve(BytesIO(b"".join(line + b"\n" for line in lines)), replies)
+    return [json.loads(line) for line in replies.getvalue().splitlines()]
+
+
+def test_every_request_has_one_reply_in_order(opens: Opens, tmp_path: Path) -> None:
+    replies = ask(
+        Probe(runtimes=("fake", "null")),
+        opens("good"),
+        WarmUp(workload=0, limit_s=0),
+        Block(workload=1, passes=2),
+        Score(batch_size=4, path=str(tmp_path / "logits.npz")),
+        Weigh(),
+    )
+    assert [reply["type"] for reply in replies] == ["Probed", "Opened", "Timed", "Timed", "Scored", "Weighed"]
+    assert [found["runtime"] for found in replies[0]["available"]] == ["fake", "null"]
+    assert len(replies[2]["samples_s"]) >= 3
+    assert len(replies[3]["samples_s"]) == 2 * 6
+    assert replies[3]["primer_s"] > 0
+    assert replies[5]["peak_device_bytes"] is None
+
+
+def test_opening_tells_what_ran_and_how_long_each_part_took(opens: Opens) -> None:
+    (opened,) = ask(opens("good"))
+    assert (opened["info"]["runtime"], opened["info"]["threads"]) == ("fake", 1)
+    assert min(opened[name] for name in ("import_s", "load_s", "first_run_s")) >= 0
+    assert opened["baseline_memory"]["uss_bytes"] > 0
+
+
+@pytest.mark.parametrize(
+    ("word", "reason", "hint", "ours"),
+    [
+        ("refuses", "the fake refuses", "ask another", False),
+        ("breaks", "ZeroDivisionError: the fake broke", "", True),
+    ],
+)
+def test_a_failure_is_a_reply_and_not_the_end(opens: Opens, word: str, reason: str, hint: str, ours: bool) -> None:
+    failed, probed = ask(opens(word), Probe(runtimes=()))
+    assert failed == {"type": "Failed", "reason": reason, "hint": hint, "ours": ours}
+    assert probed["type"] == "Probed"
+
+
+@pytest.mark.parametrize("request_", [Block(workload=0, passes=1), Weigh(), Score(batch_size=1, path="nowhere")])
+def test_nothing_is_measured_before_a_candidate_is_open(request_: AnyRequest) -> None:
+    (failed,) = ask(request_)
+    assert failed["ours"]
+    assert "no candidate is open" in failed["reason"]
+
+
+@pytest.mark.parametrize("line", [b"", b"garbage", b"{}", b'{"type": "Stop"}', b'{"type": "Block", "workload": "x"}'])
+def test_a_line_that_is_no_request_is_answered_too(line: bytes) -> None:
+    failed, probed = ask(line, Probe(runtimes=()))
+    assert (failed["type"], failed["ours"], probed["type"]) == ("Failed", True, "Probed")
+
+
+def test_an_unknown_runtime_is_named(opens: Opens) -> None:
+    (failed,) = ask(Probe(runtimes=("abacus",)))
+    assert "abacus" in failed["reason"]
+    assert not failed["ours"]
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 6, None])
+def test_answers_are_written_in_the_order_of_the_texts(
+    opens: Opens, inputs: Inputs, tmp_path: Path, batch_size: int | None
+) -> None:
+    path = tmp_path / "logits.npz"
+    ask(opens("good"), Score(batch_size=batch_size, path=str(path)))
+    expected = [(sum(item["input_ids"]), len(item["input_ids"])) for item in inputs.evaluation]
+    assert len(set(expected)) == len(TEXTS)
+    np.testing.assert_array_equal(np.load(path)["logits"], expected)
+
+
+def test_only_the_inputs_that_the_model_takes_are_given_and_the_first_call_is_one_row(
+    monkeypatch: pytest.MonkeyPatch, opens: Opens
+) -> None:
+    opened: list[EngineRuntime] = []
+
+    def enter(self: EngineRuntime) -> EngineRuntime:
+        opened.append(self)
+        FakeRuntime.__enter__(self)
+        return self
+
+    monkeypatch.setattr(EngineRuntime, "__enter__", enter)
+    ask(opens("good"), Block(workload=0, passes=2))
+    (runtime,) = opened
+    assert all(list(batch) == list(runtime.info.input_names) for batch in runtime.batches)
+    assert [batch["input_ids"].shape[0] for batch in runtime.batches] == [1, 2, 2, 2]  # first, primer, two passes
+
+
+def test_the_runtime_is_released_when_the_input_ends(monkeypatch: pytest.MonkeyPatch, opens: Opens) -> None:
+    released: list[object] = []
+    monkeypatch.setattr(FakeRuntime, "__exit__", lambda self, *rest: released.append(self))
+    ask(opens("good"))
+    assert len(released) == 1

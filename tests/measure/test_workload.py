@@ -1,0 +1,167 @@
+from dataclasses import replace
+from itertools import chain, cycle, islice, pairwise
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from artifact.examples import read_examples
+from artifact.tokenizer import TextLimits, text_encoder
+from errors import UserError
+from measure.workload import INPUTS, Inputs, build_inputs, load_inputs, parse_lengths, save_inputs
+from tests.conftest import TEXTS
+from tests.measure.conftest import LIMITS
+
+
+@pytest.fixture
+def tokenizer(tiny_checkpoint: Path) -> Any:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(tiny_checkpoint)
+
+
+def build(
+    checkpoint: Path, sizes: tuple[int, ...], lengths: tuple[int | None, ...], limits: TextLimits = LIMITS
+) -> Inputs:
+    return build_inputs(TEXTS, text_encoder(checkpoint, limits), limits, sizes, lengths)
+
+
+def test_there_is_a_workload_for_every_size_and_length_and_one_natural_mix(tiny_checkpoint: Path) -> None:
+    found = build(tiny_checkpoint, (1, 3), (8, None, 16))
+    assert [workload.spec.name for workload in found.workloads] == ["1×8", "3×8", "3×natural", "1×16", "3×16"]
+    for workload in found.workloads:
+        assert workload.spec.shapes == tuple(batch["input_ids"].shape for batch in workload.batches)
+        assert all(array.dtype == np.int64 for batch in workload.batches for array in batch.values())
+
+
+def test_a_fixed_length_is_filled_with_real_ids_and_nothing_is_padded(tiny_checkpoint: Path, tokenizer: Any) -> None:
+    (workload,) = build(tiny_checkpoint, (3,), (50,)).workloads
+    (batch,) = workload.batches
+    flat = [number for text in TEXTS for number in tokenizer(text)["input_ids"]]
+    assert batch["input_ids"].ravel().tolist() == list(islice(cycle(flat), 150))
+    assert len(flat) < 150  # so the texts had to be begun again
+    assert (batch["attention_mask"] == 1).all()
+    assert (batch["token_type_ids"] == 0).all()
+
+
+@pytest.mark.parametrize("left", [False, True])
+def test_the_natural_mix_keeps_the_order_and_pads_to_the_longest(
+    tiny_checkpoint: Path, tokenizer: Any, left: bool
+) -> None:
+    (workload,) = build(tiny_checkpoint, (4,), (None,), msgspec.structs.replace(LIMITS, pad_left=left)).workloads
+    texts = list(islice(cycle(TEXTS), 24))
+    tokenizer.padding_side = "left" if left else "right"
+    assert len(workload.batches) == 6
+    for number, batch in enumerate(workload.batches):
+        expected = tokenizer(texts[4 * number : 4 * number + 4], padding=True, return_tensors="np")
+        for name in INPUTS:
+            np.testing.assert_array_equal(batch[name], expected[name])
+
+
+def test_long_texts_are_cut_as_transformers_cuts_them(tiny_checkpoint: Path, tokenizer: Any) -> None:
+    found = build(tiny_checkpoint, (1,), (5,), msgspec.structs.replace(LIMITS, max_length_tokens=5))
+    expected = [tokenizer(text, truncation=True, max_length=5)["input_ids"] for text in TEXTS]
+    assert [item["input_ids"] for item in found.evaluation] == expected
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 5, 6, 7, 100])
+def test_fixed_batches_take_every_row_once_in_order(inputs: Inputs, batch_size: int) -> None:
+    rows = inputs.evaluation_rows(batch_size)
+    assert list(chain.from_iterable(rows)) == list(range(6))
+    assert [len(part) for part in rows[:-1]] == [batch_size] * (len(rows) - 1)
+    assert 1 <= len(rows[-1]) <= batch_size
+
+
+def test_served_batches_take_every_row_once_and_shorter_ones_first(tiny_checkpoint: Path, reviews: Path) -> None:
+    texts = read_examples(reviews).texts
+    found = build_inputs(texts, text_encoder(tiny_checkpoint, LIMITS), LIMITS, (1,), (8,))
+    rows = found.evaluation_rows(None)
+    assert sorted(chain.from_iterable(rows)) == list(range(400))
+    lengths = [[len(found.evaluation[row]["input_ids"]) for row in part] for part in rows]
+    assert all(max(one) <= min(next_one) for one, next_one in pairwise(lengths))
+    assert all(len(part) <= 32 and max(part) * len(part) <= 2048 for part in lengths)
+    assert len(rows) > 1
+
+
+def test_a_batch_holds_the_rows_it_was_asked_for(inputs: Inputs, tokenizer: Any) -> None:
+    found = inputs.batch([4, 0], ("attention_mask", "input_ids"))
+    expected = tokenizer([TEXTS[4], TEXTS[0]], padding=True, return_tensors="np")
+    assert list(found) == ["attention_mask", "input_ids"]
+    for name in found:
+        np.testing.assert_array_equal(found[name], expected[name])
+
+
+def test_what_is_saved_comes_back(inputs: Inputs, tmp_path: Path) -> None:
+    save_inputs(tmp_path / "inputs.npz", inputs)
+    found = load_inputs(tmp_path / "inputs.npz")
+    assert found.limits == inputs.limits
+    assert [dict(item) for item in found.evaluation] == [dict(item) for item in inputs.evaluation]
+    assert [workload.spec for workload in found.workloads] == [workload.spec for workload in inputs.workloads]
+    for one, other in zip(found.workloads, inputs.workloads, strict=True):
+        for got, expected in zip(one.batches, other.batches, strict=True):
+            assert {name: array.dtype for name, array in got.items()} == dict.fromkeys(INPUTS, np.dtype(np.int64))
+            for name in INPUTS:
+                np.testing.assert_array_equal(got[name], expected[name])
+    assert found.sha256 == inputs.sha256
+
+
+def test_the_hash_changes_with_any_number_of_any_batch(inputs: Inputs) -> None:
+    hashes = {inputs.sha256}
+    arrays = [array for workload in inputs.workloads for batch in workload.batches for array in batch.values()]
+    for array in arrays:
+        for place in np.ndindex(array.shape):
+            array[place] += 1
+            hashes.add(inputs.sha256)
+            array[place] -= 1
+    assert len(hashes) == 1 + sum(array.size for array in arrays)
+
+
+@pytest.mark.parametrize("name", INPUTS)
+def test_the_hash_changes_with_any_number_of_any_evaluation_text(inputs: Inputs, name: str) -> None:
+    hashes = {inputs.sha256}
+    for row, item in enumerate(inputs.evaluation):
+        for place in range(len(item[name])):
+            values = list(item[name])
+            values[place] += 1
+            changed = [dict(other) for other in inputs.evaluation]
+            changed[row][name] = values
+            hashes.add(replace(inputs, evaluation=tuple(changed)).sha256)
+    assert len(hashes) == 1 + sum(len(item[name]) for item in inputs.evaluation)
+
+
+@pytest.mark.parametrize("change", [{"pad_id": 1}, {"pad_type_id": 1}, {"pad_left": True}])
+def test_the_hash_changes_with_the_padding(inputs: Inputs, change: dict[str, int | bool]) -> None:
+    limits = msgspec.structs.replace(inputs.limits, **change)
+    assert replace(inputs, limits=limits).sha256 != inputs.sha256
+
+
+def test_the_hash_is_the_same_for_the_same_texts(tiny_checkpoint: Path) -> None:
+    one, other = (build(tiny_checkpoint, (2,), (4, None)) for _ in range(2))
+    assert one.sha256 == other.sha256
+
+
+@pytest.mark.parametrize(
+    ("text", "lengths"),
+    [
+        ("natural", (None,)),
+        ("128", (128,)),
+        ("16, 128 ,natural", (16, 128, None)),
+        ("16,natural,16,natural", (16, None)),
+    ],
+)
+def test_lengths_are_read(text: str, lengths: tuple[int | None, ...]) -> None:
+    assert parse_lengths(text) == lengths
+
+
+@pytest.mark.parametrize("text", ["", "0", "-1", "1.5", "16,,32", "16,", "short", "Natural", "1e3", "²", "16,²"])
+def test_lengths_that_are_none_are_refused(text: str) -> None:
+    with pytest.raises(UserError, match="--lengths has"):
+        parse_lengths(text)
+
+
+def test_a_length_beyond_the_models_is_refused(tiny_checkpoint: Path) -> None:
+    assert build(tiny_checkpoint, (1,), (64,)).workloads[0].spec.shapes == ((1, 64),)
+    with pytest.raises(UserError, match=r"--lengths has 65, the model takes at most 64"):
+        build(tiny_checkpoint, (1,), (8, 65))

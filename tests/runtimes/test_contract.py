@@ -1,0 +1,308 @@
+"""What every registered runtime keeps, whatever its engine; the reference is transformers itself."""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+from numpy.typing import NDArray
+
+from artifact.precision import Precision
+from errors import UserError
+from runtimes.base import Batch, Candidate, Outputs, Runtime
+from runtimes.registry import REGISTRY, Source, entry, open_runtime, probe
+from tests.fakes import FakeClock, FakeRuntime
+
+SHAPES = ((1, 1), (1, 2), (3, 7), (8, 16), (2, 64))
+TOLERANCE = {
+    Precision.FP32: 1e-4,
+    Precision.TF32: 0.02,
+    Precision.FP16: 0.02,
+    Precision.BF16: 0.1,
+    Precision.INT8_DYNAMIC: 0.6,
+}
+"""Largest error as a share of the largest logit. Random weights forgive little: int8's errors add up."""
+
+LEAK_BYTES = 4_000_000
+
+
+def parameters() -> Iterator[Any]:
+    for name, found in REGISTRY.items():
+        marks = [pytest.mark.gpu] if "cuda" in name else []
+        for precision in found.precisions or (Precision.FP32,):
+            candidate = Candidate(name, precision)
+            yield pytest.param(candidate, id=candidate.id, marks=marks)
+
+
+@pytest.fixture(params=parameters())
+def candidate(request: pytest.FixtureRequest) -> Candidate:
+    found: Candidate = request.param
+    available = probe(found.runtime)
+    if not available.available:
+        pytest.skip(f"{available.reason}")
+    return found
+
+
+@pytest.fixture
+def model(candidate: Candidate, tiny_checkpoint: Path, tiny_run: Path) -> Path:
+    if entry(candidate.runtime).source is Source.CHECKPOINT:
+        return tiny_checkpoint
+    return tiny_run / "variants" / candidate.precision.value / "model.onnx"
+
+
+@pytest.fixture
+def computes(candidate: Candidate) -> None:
+    if candidate.runtime == "null":
+        pytest.skip("null computes nothing")
+
+
+@pytest.fixture
+def runtime(candidate: Candidate, model: Path) -> Iterator[Runtime]:
+    with open_runtime(candidate, model, 2) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="session")
+def plain(tiny_checkpoint: Path) -> Callable[[Batch], NDArray[np.float32]]:
+    """The tiny checkpoint as anyone would run it."""
+    import torch
+    from transformers import BertForSequenceClassification
+
+    model = BertForSequenceClassification.from_pretrained(tiny_checkpoint).eval()
+
+    def answer(batch: Batch) -> NDArray[np.float32]:
+        with torch.no_grad():
+            logits = model(**{name: torch.tensor(array) for name, array in batch.items()}).logits
+        return np.asarray(logits.numpy())
+
+    return answer
+
+
+def make_batch(rows: int, length: int, names: tuple[str, ...], seed: int = 0) -> dict[str, NDArray[np.int64]]:
+    """Random ids; every row but the first is padded a little."""
+    random = np.random.default_rng([seed, rows, length])
+    lengths = np.array([length, *random.integers(1, length + 1, rows - 1)])
+    mask = (np.arange(length) < lengths[:, None]).astype(np.int64)
+    ids = random.integers(5, 60, (rows, length)) * mask
+    every = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
+    return {name: every[name] for name in names}
+
+
+def copied(batch: Batch) -> dict[str, NDArray[np.int64]]:
+    return {name: array.copy() for name, array in batch.items()}
+
+
+@pytest.mark.usefixtures("computes")
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_answers_are_those_of_plain_transformers(
+    candidate: Candidate, runtime: Runtime, plain: Callable[[Batch], NDArray[np.float32]], shape: tuple[int, int]
+) -> None:
+    batch = make_batch(*shape, ("input_ids", "attention_mask", "token_type_ids"))
+    expected = plain(batch)
+    found = runtime.run({name: batch[name] for name in runtime.info.input_names})["logits"]
+    scale = float(np.abs(plain(make_batch(32, 16, ("input_ids", "attention_mask", "token_type_ids")))).max())
+    np.testing.assert_allclose(found, expected, rtol=0, atol=TOLERANCE[candidate.precision] * scale)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_outputs_are_float32_with_a_row_for_each_row(runtime: Runtime, shape: tuple[int, int]) -> None:
+    outputs = runtime.run(make_batch(*shape, runtime.info.input_names))
+    assert {name: (array.dtype, array.shape) for name, array in outputs.items()} == {
+        "logits": (np.dtype(np.float32), (shape[0], 2))
+    }
+
+
+def test_info_says_what_was_asked_for(candidate: Candidate, runtime: Runtime) -> None:
+    info = runtime.info
+    assert info.runtime == candidate.runtime
+    assert info.engine_version == probe(candidate.runtime).engine_version
+    assert ("cuda" in info.device) is ("cuda" in candidate.runtime)
+    assert info.dtype in {candidate.precision.value, "float32", "bfloat16", "float16"}
+
+
+@pytest.mark.usefixtures("computes")
+def test_input_names_are_those_of_the_tokenizer(runtime: Runtime) -> None:
+    assert sorted(runtime.info.input_names) == ["attention_mask", "input_ids", "token_type_ids"]
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_threads_are_those_that_were_asked_for(candidate: Candidate, model: Path, threads: int) -> None:
+    with open_runtime(candidate, model, threads) as runtime:
+        runtime.run(make_batch(2, 8, runtime.info.input_names))
+        assert runtime.info.threads == threads
+
+
+def test_the_arrays_belong_to_the_caller(runtime: Runtime) -> None:
+    names = runtime.info.input_names
+    first = runtime.run(make_batch(4, 8, names))["logits"]
+    kept = first.copy()
+    second = runtime.run(make_batch(4, 8, names, seed=1))["logits"]
+    np.testing.assert_array_equal(first, kept)
+    second[:] = 7
+    first[:] = 9
+    np.testing.assert_array_equal(runtime.run(make_batch(4, 8, names))["logits"], kept)
+
+
+def test_the_batch_is_left_as_it_was(runtime: Runtime) -> None:
+    batch = make_batch(4, 8, runtime.info.input_names)
+    before = copied(batch)
+    outputs = runtime.run(batch)
+    outputs["logits"][:] = 3
+    assert list(batch) == list(before)
+    for name, array in batch.items():
+        np.testing.assert_array_equal(array, before[name])
+
+
+@pytest.mark.parametrize("order", ["reversed", "every other", "transposed"])
+def test_a_view_is_as_good_as_an_array(runtime: Runtime, order: str) -> None:
+    views = {
+        "reversed": lambda array: array[::-1],
+        "every other": lambda array: array[::2, ::2],
+        "transposed": lambda array: array.T,
+    }
+    batch = {name: views[order](array) for name, array in make_batch(4, 8, runtime.info.input_names).items()}
+    np.testing.assert_array_equal(runtime.run(batch)["logits"], runtime.run(copied(batch))["logits"])
+
+
+def test_nothing_runs_outside_of_the_block(candidate: Candidate, model: Path) -> None:
+    runtime = open_runtime(candidate, model, 1)
+    batch = make_batch(1, 4, ("input_ids",))
+    with pytest.raises(RuntimeError, match="not open"):
+        runtime.run(batch)
+    with runtime:
+        names = runtime.info.input_names
+        runtime.run(make_batch(1, 4, names))
+    with pytest.raises(RuntimeError, match="not open"):
+        runtime.run(make_batch(1, 4, names))
+
+
+def test_it_can_be_entered_again(candidate: Candidate, model: Path) -> None:
+    runtime = open_runtime(candidate, model, 2)
+    answers = []
+    for _ in range(2):
+        with runtime:
+            answers.append(runtime.run(make_batch(3, 8, runtime.info.input_names))["logits"])
+    np.testing.assert_array_equal(answers[0], answers[1])
+
+
+def test_an_error_inside_the_block_is_not_swallowed(candidate: Candidate, model: Path) -> None:
+    with pytest.raises(ZeroDivisionError), open_runtime(candidate, model, 1):
+        raise ZeroDivisionError
+
+
+def test_two_at_once_from_many_threads_give_the_answers_of_one(candidate: Candidate, model: Path) -> None:
+    with ExitStack() as stack:
+        pair = [stack.enter_context(open_runtime(candidate, model, 2)) for _ in range(2)]
+        names = pair[0].info.input_names
+        batches = [make_batch(rows, length, names) for rows in (1, 2, 5) for length in (3, 16, 40)]
+        serial = [pair[0].run(batch)["logits"] for batch in batches]
+        jobs = [(pair[number % 2], number % len(batches)) for number in range(10 * len(batches))]
+        with ThreadPoolExecutor(4) as pool:
+            found = list(pool.map(lambda job: job[0].run(batches[job[1]])["logits"], jobs))
+    for (_, index), logits in zip(jobs, found, strict=True):
+        np.testing.assert_allclose(logits, serial[index], rtol=1e-5, atol=1e-5)
+
+
+def damaged(kind: str, names: tuple[str, ...]) -> dict[str, Any]:
+    batch: dict[str, Any] = make_batch(2, 6, names)
+    last = names[-1]
+    match kind:
+        case "missing":
+            del batch[last]
+        case "nothing at all":
+            batch.clear()
+        case "extra":
+            batch["pixel_values"] = batch[last]
+        case "int32":
+            batch[last] = batch[last].astype(np.int32)
+        case "float":
+            batch[last] = batch[last].astype(np.float32)
+        case "no rows":
+            batch = {name: array[:0] for name, array in batch.items()}
+        case "no columns":
+            batch = {name: array[:, :0] for name, array in batch.items()}
+        case "one axis":
+            batch = {name: array[0] for name, array in batch.items()}
+        case "three axes":
+            batch = {name: array[None] for name, array in batch.items()}
+    return batch
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["missing", "nothing at all", "extra", "int32", "float", "no rows", "no columns", "one axis", "three axes"],
+)
+def test_inputs_that_do_not_fit_are_refused_and_the_next_run_works(runtime: Runtime, kind: str) -> None:
+    names = runtime.info.input_names
+    with pytest.raises(UserError):
+        runtime.run(damaged(kind, names))
+    runtime.run(make_batch(2, 6, names))
+
+
+@pytest.mark.usefixtures("computes")
+@pytest.mark.parametrize("shape", [(2, 5), (2, 1), (1, 6), (6, 2)], ids=str)
+def test_a_mask_of_another_shape_is_not_broadcast(runtime: Runtime, shape: tuple[int, int]) -> None:
+    batch = make_batch(2, 6, runtime.info.input_names)
+    batch["attention_mask"] = np.ones(shape, dtype=np.int64)
+    with pytest.raises(UserError, match="differ in shape"):
+        runtime.run(batch)
+
+
+@pytest.mark.usefixtures("computes")
+@pytest.mark.parametrize(("length", "number"), [(65, 5), (6, 10_000)], ids=["too long", "unknown id"])
+def test_what_the_model_has_no_place_for_is_refused(runtime: Runtime, length: int, number: int) -> None:
+    batch = make_batch(1, length, runtime.info.input_names)
+    batch["input_ids"][:] = number
+    with pytest.raises(UserError, match="cannot run a batch of shape"):
+        runtime.run(batch)
+    runtime.run(make_batch(1, 6, runtime.info.input_names))
+
+
+def grown_bytes(runtime: Runtime, batch: Batch, runs: int = 2000) -> int:
+    process = psutil.Process()
+    for _ in range(300):
+        runtime.run(batch)
+    before = process.memory_full_info().uss
+    for _ in range(runs):
+        runtime.run(batch)
+    return int(process.memory_full_info().uss - before)
+
+
+class Leaking(FakeRuntime):
+    """Keeps 16 kB of each call."""
+
+    def __init__(self) -> None:
+        super().__init__(FakeClock())
+        self.kept: list[NDArray[np.float64]] = []
+
+    def run(self, batch: Batch) -> Outputs:
+        self.kept.append(np.ones(2048))
+        return super().run(batch)
+
+
+@pytest.mark.slow
+def test_two_thousand_runs_take_no_memory(candidate: Candidate, model: Path) -> None:
+    with open_runtime(candidate, model, 1) as runtime:
+        assert grown_bytes(runtime, make_batch(2, 8, runtime.info.input_names)) < LEAK_BYTES
+
+
+def test_a_leak_would_be_seen() -> None:
+    with Leaking() as runtime:
+        assert grown_bytes(runtime, make_batch(2, 8, runtime.info.input_names)) > LEAK_BYTES
+
+
+@pytest.mark.parametrize("name", REGISTRY)
+def test_a_runtime_that_cannot_work_here_says_why_and_what_would_help(name: str) -> None:
+    found = probe(name)
+    assert found.runtime == name
+    if found.available:
+        assert found.device
+        assert found.engine_version
+        assert (found.reason, found.remedy) == (None, None)
+    else:
+        assert found.reason
+        assert found.remedy
