@@ -7,8 +7,10 @@ import msgspec
 
 
 class Budget(StrEnum):
-    """How much time a comparison may take: minutes, a quarter of an hour, hours."""
+    """How much time a comparison may take: a minute that only shows that everything runs, minutes, a quarter of an
+    hour, hours."""
 
+    SMOKE = "smoke"
     QUICK = "quick"
     STANDARD = "standard"
     RIGOROUS = "rigorous"
@@ -31,6 +33,18 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 BUDGETS: Mapping[Budget, Plan] = {
+    Budget.SMOKE: Plan(
+        name="smoke",
+        replicates=2,
+        rounds=2,
+        block_s=0.05,
+        warm_up_s=0.1,
+        settle_s=0.05,
+        least_passes=1,
+        most_passes=10,
+        timeout_s=900,
+        seed=0,
+    ),
     Budget.QUICK: Plan(
         name="quick",
         replicates=4,

@@ -48,7 +48,7 @@ def shell(tmp_path_factory: pytest.TempPathFactory, reviews: Path) -> Shell:
 @pytest.fixture(scope="module")
 def demo(shell: Shell) -> Path:
     """The folder of `steelyard demo` on 300 reviews."""
-    done = shell("steelyard demo --examples 300 --json > demo.json && pwd")
+    done = shell("steelyard demo --examples 300 --budget smoke --json > demo.json && pwd")
     assert done.returncode == 0, done.stderr
     return Path(done.stdout.strip())
 
@@ -129,7 +129,7 @@ def test_a_second_demo_reuses_every_stage(demo: Path, shell: Shell) -> None:
         if path.is_file()
     }
     assert len(kept) > 6
-    done = shell("steelyard demo --examples 300")
+    done = shell("steelyard demo --examples 300 --budget smoke")
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("(done before, reused)") == 3
     assert "Ship " in done.stdout

@@ -26,7 +26,6 @@ from artifact.run_folder import RunFolder
 from errors import UserError
 from measure.compare import Comparison, choose_anchor, compare, probe_runtimes
 from measure.machine import read_machine, watch_load
-from measure.process import WorkerFailed
 from measure.records import Failure, Measurement, Record, Role, Session
 from measure.reference import load_reference
 from measure.source import ModelSource, find_models
@@ -265,8 +264,19 @@ def test_ratios_divide_by_the_reference_or_the_next_best_thing(names: list[str],
 def test_runtimes_are_probed_in_another_process() -> None:
     fake, null = probe_runtimes(("fake", "null"), 1)
     assert (fake.runtime, fake.available, null.runtime) == ("fake", True, "null")
-    with pytest.raises(WorkerFailed, match="abacus"):
-        probe_runtimes(("abacus",), 1)
+
+
+@pytest.mark.usefixtures("fake_engine")
+def test_an_engine_that_kills_its_process_is_a_row_and_the_others_are_still_asked(tmp_path: Path) -> None:
+    (tmp_path / "site" / "crasher.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n")
+    with (tmp_path / "site" / "sitecustomize.py").open("a") as file:
+        file.write('from dataclasses import replace\nREGISTRY["crasher"] = replace(FAKE, module="crasher")\n')
+    fake, crasher, null = probe_runtimes(("fake", "crasher", "null"), 1)
+    assert fake.available
+    assert null.available
+    assert not crasher.available
+    assert "killed by signal 9" in (crasher.reason or "")
+    assert crasher.remedy
 
 
 # The real engines, against transformers and onnxruntime used by hand.
