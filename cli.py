@@ -125,7 +125,9 @@ def compare(
     runtimes: Annotated[str | None, typer.Option(metavar="R,R", help="Runtimes (default: all).")] = None,
     precisions: Annotated[str | None, typer.Option(metavar="P,P", help="Precisions (default: all).")] = None,
     batch_sizes: Annotated[str, typer.Option(metavar="N,N")] = "1,8",
-    lengths: Annotated[str, typer.Option(metavar="L,L", help="Tokens, and 'natural' for the data's.")] = "128,natural",
+    lengths: Annotated[
+        str | None, typer.Option(metavar="L,L", help="Tokens, and 'natural' for the data's (default: 128,natural).")
+    ] = None,
     threads: Annotated[int | None, typer.Option(help="Threads of every engine (default: the usable cores).")] = None,
     budget: BudgetOption = Budget.QUICK,
     out: Annotated[Path | None, typer.Option(help="Folder of the results (default: the run).")] = None,

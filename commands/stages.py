@@ -59,7 +59,7 @@ def compare(
     runtimes: tuple[str, ...] | None = None,
     precisions: tuple[Precision, ...] | None = None,
     batch_sizes: tuple[int, ...] = (1, 8),
-    lengths: str = "128,natural",
+    lengths: str | None = None,
     threads: int | None = None,
     budget: Budget,
 ) -> "tuple[Verdict, RunFolder]":
@@ -84,7 +84,7 @@ def compare(
         examples=examples,
         candidates=asked,
         batch_sizes=batch_sizes,
-        lengths=parse_lengths(lengths),
+        lengths=parse_lengths(lengths or f"{min(128, source.limits.max_length_tokens)},natural"),
         plan=BUDGETS[budget],
         measurements=run.measurements,
         reference=run.reference,

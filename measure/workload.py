@@ -135,7 +135,7 @@ def _natural(encoded: Sequence[Mapping[str, Sequence[int]]], limits: TextLimits,
 
 
 def save_inputs(path: Path, inputs: Inputs) -> None:
-    """Write inputs for the workers as plain arrays (no pickle)."""
+    """Write inputs for the workers as plain arrays (no pickle). Raises `UserError` when the disk is full."""
     arrays: dict[str, NDArray[np.int64]] = {}
     for number, workload in enumerate(inputs.workloads):
         for position, batch in enumerate(workload.batches):
@@ -146,7 +146,12 @@ def save_inputs(path: Path, inputs: Inputs) -> None:
         arrays[f"evaluation.{name}"] = np.fromiter(flat, dtype=np.int64)
     arrays["evaluation.lengths"] = np.array([len(item["input_ids"]) for item in inputs.evaluation], dtype=np.int64)
     header = msgspec.json.encode({"specs": [workload.spec for workload in inputs.workloads], "limits": inputs.limits})
-    np.savez(path, header=np.frombuffer(header, dtype=np.uint8), **arrays)  # type: ignore[arg-type]  # numpy's stub
+    try:
+        np.savez(path, header=np.frombuffer(header, dtype=np.uint8), **arrays)  # type: ignore[arg-type]  # numpy's stub
+    except OSError as error:
+        raise UserError(
+            f"cannot write {path}: {error.strerror or error}", "free some space there, or set TMPDIR to another folder"
+        ) from error
 
 
 class _Header(msgspec.Struct):

@@ -1,5 +1,6 @@
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -8,7 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -488,3 +489,25 @@ def test_a_killed_comparison_is_taken_up_where_it_was(artifact: Path, reviews: P
     lines = len(whole_lines(path))
     subprocess.run(command, capture_output=True, timeout=240, check=True)
     assert len(whole_lines(path)) == lines
+
+
+@pytest.mark.parametrize("limit_bytes", [3_000, 2_000_000])
+def test_a_full_disk_is_told_and_what_was_measured_stays(
+    limit_bytes: int, tiny_run: Path, reviews: Path, tmp_path: Path
+) -> None:
+    """The limit on file sizes meets the workers' inputs first, then the measurements."""
+    run = Path(shutil.copytree(tiny_run, tmp_path / "run"))
+    RunFolder(run).link_checkpoint(find_models(tiny_run).tokenizer)
+    (run / "measurements.jsonl").write_text("x" * (limit_bytes - 100) + "\n")
+    done = subprocess.run(
+        [Path(sys.executable).parent / "steelyard", "compare", run, "--data", reviews, "--runtimes", "ort-cpu"],
+        preexec_fn=partial(resource.setrlimit, resource.RLIMIT_FSIZE, (limit_bytes, limit_bytes)),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 2, done.stderr
+    assert "error: cannot write" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert (run / "measurements.jsonl").read_text().startswith("xxx")
