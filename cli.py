@@ -12,7 +12,7 @@ from artifact.precision import Precision
 from commands import stages, tell
 from errors import GateFailed, UserError
 from measure.plan import Budget
-from models.training import FinetuneConfig, TrainingPrecision
+from models.training import Device, FinetuneConfig, TrainingPrecision
 
 P = ParamSpec("P")
 DEFAULT = FinetuneConfig()
@@ -70,7 +70,7 @@ def finetune(
     learning_rate: Annotated[float, typer.Option(min=0)] = DEFAULT.learning_rate,
     max_length: Annotated[int, typer.Option(min=2, help="Tokens; longer texts are cut.")] = DEFAULT.max_length_tokens,
     precision: Annotated[TrainingPrecision, typer.Option(help="Arithmetic of training.")] = DEFAULT.precision,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = DEFAULT.device,
+    device: Annotated[Device, typer.Option(help="Where to train.")] = DEFAULT.device,
     seed: int = DEFAULT.seed,
     overwrite: Overwrite = False,
     as_json: Json = False,
@@ -193,8 +193,8 @@ def predict(
     texts: Annotated[list[str] | None, typer.Argument(metavar="TEXT …")] = None,
     data: Annotated[Path | None, typer.Option(help="A .csv, .tsv or .jsonl file with texts.")] = None,
     text_column: TextColumn = None,
-    threads: Annotated[int | None, typer.Option(min=1)] = None,
-    as_json: Json = False,
+    threads: Annotated[int | None, typer.Option(min=1, help="Default: the usable cores.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object for each text.")] = False,
 ) -> None:
     """Answer texts with an artifact: from the command line, a file, or the lines of standard input."""
     stages.need("cpu", "onnxruntime")

@@ -3,8 +3,8 @@
 import csv
 import json
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,10 @@ class Examples:
             text_column=self.text_column,
             label_column=self.label_column,
         )
+
+    def relabel(self, names: Mapping[str, str]) -> "Examples":
+        """The same examples with each label replaced by its name; all labels must have one."""
+        return replace(self, labels=tuple(names[label] for label in self.labels))
 
     @property
     def sha256(self) -> str:
@@ -182,22 +186,21 @@ def _json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 row = json.loads(line)
                 json.dumps(row, ensure_ascii=False).encode()  # JSON can spell half a character, which is no text
             except ValueError as error:
-                raise UserError(
-                    f"{path}, line {number}: not JSON in UTF-8 ({error})", "write one JSON object per line"
-                ) from error
+                why = f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
+                raise UserError(f"{path}, line {number}: not JSON ({why})", "write one JSON object per line") from error
             if not isinstance(row, dict):
                 raise UserError(f"{path}, line {number}: not a JSON object", "write one JSON object per line")
             yield number, row
 
 
 def label_indices(examples: Examples, names: Sequence[str]) -> list[int]:
-    """Position of each example's label in `names`; a number that is no name counts as the position itself.
+    """Position of each example's label in `names`; if not one of them is a name, numbers are the positions themselves.
 
     Raises `UserError` naming the first unknown label and its position in the data.
     """
     positions = {name: index for index, name in enumerate(names)}
-    for index in range(len(names)):
-        positions.setdefault(str(index), index)
+    if not positions.keys() & set(examples.labels):
+        positions = {str(index): index for index in range(len(names))}
     indices = []
     for row, label in enumerate(examples.labels, start=1):
         if label not in positions:

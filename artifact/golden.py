@@ -19,6 +19,7 @@ class Golden(msgspec.Struct, frozen=True, kw_only=True):
     """`golden.json`. `tolerance` bounds the absolute error of a logit; a run's own file has none yet (0)."""
 
     schema_version: int
+    checkpoint_sha256: str
     tolerance: float
     examples: tuple[GoldenExample, ...]
 

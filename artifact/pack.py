@@ -13,7 +13,7 @@ from artifact.labels import read_activation, read_labels
 from artifact.manifest import Card, Manifest
 from artifact.precision import Precision
 from artifact.predict import MANIFEST, SCHEMA_VERSION, ArtifactError, Predictor, usable_cores
-from artifact.records import cannot_write, read_if_present, read_json, sha256_file, write_bytes, write_json
+from artifact.records import cannot_write, read_if_present, read_json, sha256_file, umask, write_bytes, write_json
 from artifact.run_folder import RunFolder
 from artifact.session import SessionConfig, open_session
 from artifact.task import Task
@@ -53,6 +53,8 @@ def pack(
     variant, graph = read_variant(run, precision)
     if sha256_file(graph) != variant.sha256:
         raise UserError(f"{graph} is not the file that was exported", "export it again")
+    if graph.with_name(f"{graph.name}_data").exists():
+        raise UserError(f"{graph} keeps its weights in a second file, and such graphs cannot be packed yet")
     checkpoint = run.checkpoint
     if checkpoint is None:
         raise UserError(
@@ -66,7 +68,7 @@ def pack(
     try:
         _fill(temporary, run, variant, graph, checkpoint, card, card_reason, session or SessionConfig())
         _prove(temporary)
-        temporary.chmod(0o755)
+        temporary.chmod(0o777 & ~umask())
         _swap(temporary, out)
     except OSError as error:
         raise cannot_write(out, error) from error
@@ -150,6 +152,8 @@ def _golden(run: RunFolder, variant: Variant, graph: Path, session: SessionConfi
     of the logits' scale. Raises `GateFailed` when that error is beyond what the export saw.
     """
     golden = read_json(run.golden, Golden)
+    if golden.checkpoint_sha256 != variant.checkpoint_sha256:
+        raise UserError(f"{run.golden} is of another state of the checkpoint than {graph}", "export again")
     least = 1e-4 * variant.parity.scale
     opened = open_session(graph, provider="CPUExecutionProvider", threads=usable_cores(), config=session)
     names = {spec.name for spec in variant.inputs}

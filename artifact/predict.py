@@ -174,9 +174,9 @@ def inside(folder: Path, name: str) -> Path:
     """The file `name` of `folder`; `ArtifactError` if it would lie outside or is missing."""
     path = folder / name
     if Path(name).is_absolute() or ".." in Path(name).parts or not path.resolve().is_relative_to(folder.resolve()):
-        raise ArtifactError(f"{MANIFEST} names a file outside the artifact: {name}")
+        raise ArtifactError(f"a file outside of {folder} is named: {name}")
     if not path.is_file():
-        raise ArtifactError(f"{path} is missing; copy the artifact again")
+        raise ArtifactError(f"{path} is missing; copy the folder again")
     return path
 
 
@@ -267,7 +267,14 @@ class Predictor:
         folder = Path(folder)
         manifest = read_manifest(folder)
         try:
-            check_hashes(folder, manifest["sha256"])
+            files = manifest["sha256"]
+            unproved = {manifest["model_file"], "config.json", "tokenizer.json", "golden.json"} - files.keys()
+            check_hashes(folder, files)
+            if unproved:
+                raise ArtifactError(f"{folder / MANIFEST} has no sha256 of {min(unproved)}")
+            named = read_json(folder / "config.json").get("id2label")
+            if named and [named[str(number)] for number in range(len(named))] != manifest["labels"]:
+                raise ArtifactError(f"{folder / MANIFEST} has other labels than config.json; copy the artifact again")
             return cls(folder, manifest, threads or usable_cores())
         except (KeyError, TypeError, AttributeError) as error:
             raise ArtifactError(f"{folder / MANIFEST} lacks or mistypes {error}") from error
@@ -286,7 +293,9 @@ class Predictor:
         return np.asarray(self._session.run(["logits"], dict(batch))[0])
 
     def predict(self, texts: Sequence[str]) -> list[Prediction]:
-        """One prediction for each text, in order."""
+        """One prediction for each text, in order. Raises `TypeError` for anything but a list of strings."""
+        if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
+            raise TypeError("predict takes a list of texts, such as ['A film to remember.']")
         scores = scores_from_logits(self.logits(texts), self.activation)
         return [
             Prediction(self.labels[best], float(row[best]), dict(zip(self.labels, map(float, row), strict=True)))

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import msgspec
 
@@ -52,12 +52,19 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        temporary.chmod(0o644)
+        temporary.chmod(0o666 & ~umask())
         temporary.replace(path)
     except OSError as error:
         raise cannot_write(path, error) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def umask() -> int:
+    """Permissions that new files of this process do not get."""
+    mask = os.umask(0o077)  # it can only be read by setting it
+    os.umask(mask)
+    return mask
 
 
 def cannot_write(path: Path, error: OSError) -> UserError:
@@ -135,8 +142,3 @@ def read_lines(path: Path, decode: Callable[[bytes], T]) -> list[T]:
         except msgspec.DecodeError:
             continue
     return records
-
-
-def to_builtins(record: object) -> Any:
-    """A record as plain dictionaries and lists, for `--json` output."""
-    return msgspec.to_builtins(record)

@@ -20,6 +20,12 @@ class CheckpointLink(msgspec.Struct, frozen=True, kw_only=True):
     checkpoint: str
 
 
+class RunMark(msgspec.Struct, frozen=True, kw_only=True):
+    """`run.json`: nobody else's files lie in this folder."""
+
+    schema_version: int
+
+
 @dataclass(frozen=True, slots=True)
 class RunFolder:
     """The paths inside `runs/NAME/`."""
@@ -98,26 +104,29 @@ class RunFolder:
         return self.directory / "variants" / precision.value
 
     @property
+    def mark(self) -> Path:
+        """`run.json`, which says that this folder is a run and may be written into."""
+        return self.directory / "run.json"
+
+    @property
     def is_run(self) -> bool:
-        marks = (
-            self.own_checkpoint,
-            self.training,
-            self.checkpoint_link,
-            self.measurements,
-            self.directory / "variants",
-        )
-        return any(path.exists() for path in marks)
+        return self.mark.is_file()
+
+    def begin(self) -> None:
+        """Mark the folder as a run; the first thing that is written into it."""
+        if not self.is_run:
+            write_json(self.mark, RunMark(schema_version=SCHEMA_VERSION))
 
 
 def claim_output(directory: Path) -> RunFolder:
-    """The run folder to write into.
+    """The run folder to write into: new, empty, or marked as a run.
 
     Raises `UserError` when `directory` is a file, or holds something that no run put there.
     """
     run = RunFolder(directory)
     if directory.exists() and not directory.is_dir():
         raise UserError(f"--out {directory} is a file", "name a folder")
-    if directory.is_dir() and any(directory.iterdir()) and not (run.is_run or run.data.is_dir()):
+    if directory.is_dir() and any(directory.iterdir()) and not run.is_run:
         raise UserError(
             f"--out {directory} holds something else and would be mixed with this run",
             "name a new or empty folder",

@@ -5,6 +5,7 @@ from pathlib import Path
 import msgspec
 
 from artifact.precision import Precision
+from artifact.predict import ArtifactError, inside
 from artifact.records import read_json
 from artifact.run_folder import RunFolder
 from errors import UserError
@@ -83,7 +84,7 @@ def read_variant(run: RunFolder, precision: Precision) -> tuple[Variant, Path]:
             f"make it with: steelyard export {run.directory} --precisions {precision} --out {run.directory}",
         )
     variant = read_json(folder / "variant.json", Variant)
-    path = folder / variant.file
-    if not path.is_file():
-        raise UserError(f"{path} is missing", "export it again")
-    return variant, path
+    try:
+        return variant, inside(folder, variant.file)
+    except ArtifactError as error:
+        raise UserError(str(error), "export it again") from error

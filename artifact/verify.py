@@ -9,8 +9,8 @@ import numpy as np
 
 from artifact.golden import Golden
 from artifact.manifest import Manifest
-from artifact.predict import MANIFEST, ArtifactError, Predictor
-from artifact.records import read_json
+from artifact.predict import MANIFEST, ArtifactError, Predictor, usable_cores
+from artifact.records import read_if_present, read_json
 from errors import GateFailed, UserError
 
 SPEED_RUNS = 15
@@ -26,12 +26,14 @@ class SpeedHere(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Verified(msgspec.Struct, frozen=True, kw_only=True):
-    """What was confirmed. `same_cpu` says whether the card was measured on this CPU model; `None` without a card."""
+    """What was confirmed. `threads` are the card's, as far as this process may use so many. `same_cpu` says whether the
+    card was measured on this CPU model; `None` without a card."""
 
     directory: str
     files: int
     examples: int
     threads: int
+    card_threads: int | None
     same_cpu: bool | None
     speed: tuple[SpeedHere, ...]
 
@@ -46,7 +48,9 @@ def verify(folder: Path, cpu_model: str) -> Verified:
             f"{folder} is not an artifact: it has no {MANIFEST}", "make one with: steelyard pack RUN --out FOLDER"
         )
     try:
-        predictor = Predictor.open(folder)
+        described = read_if_present(folder / MANIFEST, Manifest)
+        threads = min(described.card.threads, usable_cores()) if described and described.card else None
+        predictor = Predictor.open(folder, threads=threads)
         manifest = read_json(folder / MANIFEST, Manifest)
         problems = predictor.selftest()
     except ArtifactError as error:
@@ -60,6 +64,7 @@ def verify(folder: Path, cpu_model: str) -> Verified:
         files=len(manifest.sha256),
         examples=len(golden.examples),
         threads=predictor.threads,
+        card_threads=card.threads if card else None,
         same_cpu=None if card is None else card.cpu_model == cpu_model,
         speed=tuple(
             SpeedHere(workload=figure.workload, here_s=_seconds(predictor, golden, shape), card_s=figure.median_s)

@@ -90,6 +90,7 @@ def compare(
         reference=run.reference,
         threads=threads,
     )
+    run.begin()
     with _progress() as bar:
         measure(comparison, bar)
     return write_verdict(run), run

@@ -16,8 +16,12 @@ if TYPE_CHECKING:
 
 def tell_training(record: "TrainingRecord", out: Path, *, made: bool, err: bool = False) -> None:
     """What fine-tuning reached."""
+    from measure.statistics import accuracy_interval
+
+    held_out = record.examples["evaluation"]
+    found = accuracy_interval(round(record.accuracy_fraction * held_out), held_out)
     typer.echo(
-        f"  accuracy {record.accuracy_fraction:.3f} on {record.examples['evaluation']} held-out examples; "
+        f"  accuracy {found.estimate:.3f} [{found.low:.3f}–{found.high:.3f}] on {held_out} held-out examples; "
         f"{record.steps} steps in {record.precision} on {record.device}, {record.seconds_s:.0f} s"
         f"{'' if made else ' (done before, reused)'}\n  {out / 'checkpoint'}",
         err=err,
@@ -65,7 +69,11 @@ def tell_verified(found: "Verified") -> None:
     typer.echo(f"{found.directory}: {found.files} files unchanged, {found.examples} golden examples agree")
     cpu = {True: "same CPU model", False: "another CPU model", None: ""}[found.same_cpu]
     for speed in found.speed:
-        typer.echo(f"  {speed.workload}: {seconds(speed.here_s)} here, {seconds(speed.card_s)} on its card ({cpu})")
+        here, card = seconds(speed.here_s), seconds(speed.card_s)
+        typer.echo(
+            f"  {speed.workload} (batch × tokens): {here} here on {found.threads} threads; "
+            f"its card: {card} on {found.card_threads} ({cpu})"
+        )
 
 
 def print_json(value: Any) -> None:

@@ -70,8 +70,10 @@ def export(
         for precision in (Precision.FP32, *precisions)
     }
     kept = {precision: variant for precision, mark in marks.items() if (variant := _kept(run, precision, mark))}
-    if len(kept) < len(marks) or not run.golden.is_file():
+    golden = read_if_present(run.golden, Golden)
+    if len(kept) < len(marks) or golden is None or golden.checkpoint_sha256 != source:
         job = _Job(open_checkpoint(checkpoint), run, real, versions, progress)
+        run.begin()
         run.link_checkpoint(checkpoint)
         made = job.make(marks, kept)
     else:
@@ -203,7 +205,12 @@ class _Job:
                     logits=tuple(float(value) for value in logits),
                 )
             )
-        golden = Golden(schema_version=SCHEMA_VERSION, tolerance=0.0, examples=tuple(examples))
+        golden = Golden(
+            schema_version=SCHEMA_VERSION,
+            checkpoint_sha256=self.checkpoint.sha256,
+            tolerance=0.0,
+            examples=tuple(examples),
+        )
         write_json(self.run.golden, golden)
         return golden
 

@@ -42,7 +42,8 @@ def trace(checkpoint: Path) -> onnx_ir.Model:
         except Exception as error:  # torch.export fails in many types, all of them about this model
             first = str(error).strip().splitlines()[0]
             raise UserError(
-                f"{type(model).__name__} cannot be traced: {first}", "see the list of models that export in docs"
+                f"{type(model).__name__} cannot be traced: {first}",
+                "try another architecture, such as BERT, DistilBERT or RoBERTa",
             ) from error
     _name_axes(graph)
     ClearMetadataAndDocStringPass()(graph)

@@ -18,9 +18,10 @@ from artifact.precision import Precision
 from artifact.predict import usable_cores
 from artifact.progress import Progress, silent
 from artifact.records import fingerprint
+from artifact.session import SessionConfig
 from artifact.tokenizer import text_encoder
 from errors import UserError
-from measure.machine import read_machine, watch_load
+from measure.machine import Load, read_machine, watch_load
 from measure.messages import Block, Open, Opened, Probe, Probed, Timed
 from measure.plan import Plan
 from measure.process import WorkerFailed, WorkerProcess
@@ -30,7 +31,7 @@ from measure.scoring import Scorer
 from measure.source import ModelSource
 from measure.workload import Inputs, build_inputs, save_inputs
 from runtimes.base import Availability, Candidate
-from runtimes.registry import REFERENCE, engine_version, entry
+from runtimes.registry import REFERENCE, entry
 
 VERSIONED = ("torch", "transformers", "onnxruntime", "onnxruntime-gpu", "tokenizers", "numpy")
 KEPT_ENVIRONMENT = ("OMP_", "KMP_", "MKL_", "ORT_", "TORCH", "CUDA_", "MALLOC_", "LD_PRELOAD")
@@ -54,9 +55,9 @@ class Comparison:
 def compare(task: Comparison, progress: Progress = silent) -> list[Record]:
     """Measure what is not measured yet and return every record of the file.
 
-    A measurement counts as done when model, data, work, plan, threads, engine and machine are the same. If something is
-    missing, the anchor runs along, because only what ran interleaved can be compared. Raises `UserError` when nothing
-    can run, or more threads are asked for than this process may use.
+    A measurement counts as done when model, data, work, plan, threads, versions, environment, machine and anchor are
+    the same. If something is missing, the anchor runs along, because only what ran interleaved can be compared. Raises
+    `UserError` when nothing can run, or more threads are asked for than this process may use.
     """
     threads = _threads(task.threads)
     encoder = text_encoder(task.source.tokenizer, task.source.limits)
@@ -163,13 +164,19 @@ class _Campaign:
         self.anchor = Entrant(anchor, Role.ANCHOR)
         others = [Entrant(candidate, Role.CANDIDATE) for candidate in runnable if candidate != anchor]
         self.entrants = [self.anchor, Entrant(anchor, Role.CONTROL), *others]
+        self.versions = installed_versions()
+        self.environment = {
+            name: value for name, value in sorted(os.environ.items()) if name.startswith(KEPT_ENVIRONMENT)
+        }
         self.marks = {entrant: self._mark(entrant) for entrant in self.entrants}
         self.steps_done = self.steps = 0
 
     def run(self) -> None:
         """Measure every replicate that lacks an entrant; return at once when nothing is missing."""
-        todo = {replicate: entrants for replicate, entrants in self._missing().items() if entrants}
+        known = load(self.task.measurements)
+        todo = {replicate: entrants for replicate, entrants in self._missing(known).items() if entrants}
         if not todo:
+            self._ask_again(known)
             return
         self.steps = sum(len(entrants) + self.plan.rounds for entrants in todo.values())
         self.steps += len(todo.get(0, ()))  # answers are scored in the first replicate
@@ -184,7 +191,7 @@ class _Campaign:
                 step=self._step,
             )
             save_inputs(setting.inputs_file, self.inputs)
-            self._begin_session(setting)
+            self._begin_session(watch_load(), _harness_floor(setting))
             scorer = Scorer(
                 self.task.reference, self._reference_mark(), self.labels, self.task.batch_sizes, Path(scratch)
             )
@@ -195,11 +202,19 @@ class _Campaign:
                     self._record(replicate, outcome)
         self.progress("compare", self.steps, self.steps)
 
-    def _missing(self) -> dict[int, list[Entrant]]:
+    def _missing(self, known: Sequence[Record]) -> dict[int, list[Entrant]]:
+        """What each replicate lacks. Done is what ran beside the anchor and was scored where it should be."""
+        ours = [
+            record
+            for record in known
+            if isinstance(record, Measurement) and record.fingerprint == self.marks.get(record.entrant)
+        ]
+        paired = {(record.session, record.replicate) for record in ours if record.role is Role.ANCHOR}
         done = {
             (record.entrant, record.replicate)
-            for record in load(self.task.measurements)
-            if isinstance(record, Measurement) and record.fingerprint == self.marks.get(record.entrant)
+            for record in ours
+            if (record.session, record.replicate) in paired
+            and (record.replicate > 0 or record.role is Role.CONTROL or record.quality)
         }
         missing: dict[int, list[Entrant]] = {}
         for replicate in range(self.plan.replicates):
@@ -218,35 +233,51 @@ class _Campaign:
                 "candidate": candidate.id,
                 "role": entrant.role,
                 "model": self.task.source.model_sha256(candidate),
+                "anchor": [self.anchor.candidate.id, self.task.source.model_sha256(self.anchor.candidate)],
                 "inputs": self.inputs.sha256,
                 "labels": self.labels,
                 "score": self.task.batch_sizes,
                 "threads": self.threads,
                 "plan": msgspec.to_builtins(self.plan),
-                "engine": engine_version(candidate.runtime),
+                "session": msgspec.to_builtins(SessionConfig()),
+                "versions": self.versions,
+                "environment": self.environment,
                 "machine": self.machine.identity,
             }
         )
 
-    def _reference_mark(self) -> str:
+    def _reference_mark(self) -> str | None:
+        """What the reference's answers depend on, or `None` where there is no checkpoint that it could answer from."""
+        if self.task.source.checkpoint is None:
+            return None
         return fingerprint(
             {
-                "candidate": self.anchor.candidate.id,
-                "model": self.task.source.model_sha256(self.anchor.candidate),
+                "candidate": REFERENCE.id,
+                "model": self.task.source.model_sha256(REFERENCE),
                 "inputs": self.inputs.sha256,
                 "examples": self.task.examples.sha256,
-                "engine": engine_version(self.anchor.candidate.runtime),
             }
         )
 
-    def _begin_session(self, setting: Setting) -> None:
+    def _ask_again(self, known: Sequence[Record]) -> None:
+        """Note a question that measurements answer already, unless it is the newest one."""
+        last = next((record for record in reversed(known) if isinstance(record, Session)), None)
+        if last is None or last.asked != self._asked():
+            self._begin_session(None, None)
+
+    def _asked(self) -> dict[str, str]:
+        failed = {f"{failure.runtime}/{failure.precision}": failure.reason for failure in self.failures}
+        return {entrant.name: mark for entrant, mark in self.marks.items()} | failed
+
+    def _begin_session(self, load: Load | None, harness_floor_s: float | None) -> None:
         self._append(
             Session(
                 schema_version=SCHEMA_VERSION,
                 session=self.session,
+                asked=self._asked(),
                 started_utc=_now(),
                 machine=self.machine,
-                load=watch_load(),
+                load=load,
                 plan=self.plan,
                 threads=self.threads,
                 workloads=tuple(workload.spec for workload in self.inputs.workloads),
@@ -257,11 +288,9 @@ class _Campaign:
                 inputs_sha256=self.inputs.sha256,
                 examples=len(self.task.examples),
                 score_batch_sizes=self.task.batch_sizes,
-                harness_floor_s=_harness_floor(setting),
-                versions=installed_versions(),
-                environment={
-                    name: value for name, value in sorted(os.environ.items()) if name.startswith(KEPT_ENVIRONMENT)
-                },
+                harness_floor_s=harness_floor_s,
+                versions=self.versions,
+                environment=self.environment,
             )
         )
         for failure in self.failures:

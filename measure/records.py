@@ -37,14 +37,20 @@ class Entrant(msgspec.Struct, frozen=True, order=True):
 
 
 class Session(msgspec.Struct, frozen=True, kw_only=True, tag="session"):
-    """One uninterrupted stretch of measuring: machine, plan and work. Only measurements of one session and replicate
-    ran interleaved, so only they are compared."""
+    """One question, and one uninterrupted stretch of measuring what was missing to answer it.
+
+    `asked` gives each entrant's fingerprint, or the reason why it cannot run: measurements that have these fingerprints
+    answer the question, whichever session made them. Only measurements of one session and replicate ran interleaved, so
+    only they are divided by one another.
+    `load` and `harness_floor_s` are `None` where nothing was missing.
+    """
 
     schema_version: int
     session: str
+    asked: dict[str, str]
     started_utc: str
     machine: Machine
-    load: Load
+    load: Load | None
     plan: Plan
     threads: int
     workloads: tuple[WorkloadSpec, ...]

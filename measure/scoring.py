@@ -10,15 +10,22 @@ from measure.process import WorkerProcess
 from measure.quality import assess
 from measure.records import Entrant, Quality, Role
 from measure.reference import Reference, load_reference, save_reference
+from runtimes.registry import REFERENCE
 
 
 class Scorer:
-    """Scores candidates against the anchor's answers, which it keeps in a file for the next session."""
+    """Scores candidates against the reference's answers, which it keeps in a file for the next session.
 
-    def __init__(self, path: Path, mark: str, labels: Sequence[int], batch_sizes: Sequence[int], scratch: Path) -> None:
+    `mark` says what these depend on. Where the reference is neither in the file nor runs here, the anchor's answers
+    stand in, and are not kept.
+    """
+
+    def __init__(
+        self, path: Path, mark: str | None, labels: Sequence[int], batch_sizes: Sequence[int], scratch: Path
+    ) -> None:
         self._path, self._mark, self._labels, self._scratch = path, mark, labels, scratch
         self._batch_sizes = sorted(set(batch_sizes))
-        self._reference = load_reference(path, mark)
+        self._reference = load_reference(path, mark) if mark else None
 
     def score(self, entrant: Entrant, process: WorkerProcess, timeout_s: float) -> tuple[Quality, ...]:
         """Quality batched as an artifact serves; for precisions whose answers depend on their company, at every batch
@@ -33,12 +40,14 @@ class Scorer:
         found = []
         for batch_size in (None, *sizes):
             path = self._scratch / "logits.npz"
-            scored = process.ask(Score(batch_size=batch_size, path=str(path)), Scored, timeout_s)
+            patience_s = timeout_s + len(self._labels)  # a second for each example
+            scored = process.ask(Score(batch_size=batch_size, path=str(path)), Scored, patience_s)
             with np.load(path, allow_pickle=False) as arrays:
                 logits = np.asarray(arrays["logits"], dtype=np.float32)
             if self._reference is None and entrant.role is Role.ANCHOR:
                 self._reference = Reference(entrant.candidate.id, logits)
-                save_reference(self._path, self._reference, self._mark)
+                if self._mark and entrant.candidate == REFERENCE:
+                    save_reference(self._path, self._reference, self._mark)
             if self._reference is None:
                 return ()
             found.append(

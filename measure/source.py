@@ -8,7 +8,7 @@ from artifact.identity import checkpoint_sha256
 from artifact.labels import read_labels
 from artifact.manifest import Manifest
 from artifact.precision import Precision
-from artifact.predict import MANIFEST
+from artifact.predict import MANIFEST, ArtifactError, inside
 from artifact.records import read_json, sha256_file, sha256_files
 from artifact.run_folder import RunFolder
 from artifact.tokenizer import TextLimits, read_limits
@@ -74,9 +74,12 @@ def find_models(directory: Path) -> ModelSource:
         raise UserError(f"{directory} does not exist or is not a folder", "give a run, a checkpoint or an artifact")
     if (directory / MANIFEST).is_file():
         manifest = read_json(directory / MANIFEST, Manifest)
-        graph = directory / manifest.model_file
-        if not graph.is_file() or sha256_file(graph) != manifest.sha256.get(manifest.model_file):
-            raise UserError(f"{graph} is missing or was changed", f"steelyard verify {directory}")
+        try:
+            graph = inside(directory, manifest.model_file)
+        except ArtifactError as error:
+            raise UserError(str(error), f"steelyard verify {directory}") from error
+        if sha256_file(graph) != manifest.sha256.get(manifest.model_file):
+            raise UserError(f"{graph} was changed", f"steelyard verify {directory}")
         return ModelSource(
             directory, directory, manifest.labels, manifest.limits, None, {manifest.precision: graph}, {}
         )

@@ -5,7 +5,7 @@ import shutil
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -28,10 +28,13 @@ from artifact.progress import Progress, silent
 from artifact.records import cannot_write, fingerprint, read_if_present, sha256_files, write_json
 from artifact.run_folder import RunFolder, claim_output
 from errors import UserError
-from models.checkpoint import quiet
+from models.checkpoint import load_model, quiet
 from models.split import Split, split
-from models.training import SCHEMA_VERSION, FinetuneConfig, TrainingPrecision, TrainingRecord
+from models.training import SCHEMA_VERSION, Device, FinetuneConfig, TrainingPrecision, TrainingRecord
 from models.watcher import EpochOrder, Watcher
+
+BASE_SUFFIXES = (".json", ".safetensors", ".txt", ".model")
+"""Files of a base model that decide what it answers."""
 
 
 def finetune(
@@ -53,8 +56,7 @@ def finetune(
     """
     config = config or FinetuneConfig()
     run = claim_output(out)
-    parts = split(data, evaluation, held_out=config.held_out, seed=config.seed)
-    names = _label_names(parts, labels)
+    parts, names = _name_labels(split(data, evaluation, held_out=config.held_out, seed=config.seed), labels)
     base_sha256 = _base_sha256(base_model)
     mark = fingerprint(
         {
@@ -68,28 +70,41 @@ def finetune(
     earlier = read_if_present(run.training, TrainingRecord)
     if earlier is not None and earlier.fingerprint == mark and _intact(run, earlier):
         return earlier, False
-    if earlier is not None and not overwrite:
-        raise UserError(
-            f"{run.training} records another training (other data, model or settings)",
-            "choose another --out, or add --overwrite to replace it",
-        )
-    if earlier is not None:  # so that a kill never leaves an old model beside new data
-        run.training.unlink()
+    job = _Job(base_model, base_sha256, parts, names, config, run, mark, progress)
+    if run.training.is_file() or (run.own_checkpoint.exists() and not job.state.is_dir()):
+        if not overwrite:
+            raise UserError(
+                f"{run.directory} holds another training (other data, model or settings), or a damaged one",
+                "choose another --out, or add --overwrite to replace it",
+            )
+        run.training.unlink(missing_ok=True)  # so that a kill never leaves an old model beside new data
         shutil.rmtree(run.own_checkpoint, ignore_errors=True)
+    run.begin()
     write_csv(run.training_data, parts.train)
     write_csv(run.evaluation_data, parts.evaluation)
-    return _Job(base_model, base_sha256, parts, names, config, run, mark, progress).train(), True
+    return job.train(), True
 
 
-def _label_names(parts: Split, names: tuple[str, ...] | None) -> tuple[str, ...]:
-    found = tuple(sorted(set(parts.train.labels)))
+def _name_labels(parts: Split, names: tuple[str, ...] | None) -> tuple[Split, tuple[str, ...]]:
+    """The examples with their final labels, and these in order: as sorted in the data, numbers by their size."""
+    found = tuple(sorted(set(parts.train.labels), key=lambda label: (int(label) if label.isdecimal() else -1, label)))
     if names is not None and len(names) != len(found):
         raise UserError(
             f"--labels names {len(names)} labels, the data has {len(found)}: {', '.join(found)}",
             "name them in this order",
         )
-    label_indices(parts.evaluation, found)
-    return names or found
+    if names is not None and len(set(names)) < len(names):
+        raise UserError(f"--labels names '{Counter(names).most_common(1)[0][0]}' twice", "give each label its own name")
+    unknown = sorted(set(parts.evaluation.labels) - set(found))
+    if unknown:
+        row = parts.evaluation.labels.index(unknown[0]) + 1
+        raise UserError(
+            f"{parts.evaluation.source}, example {row}: unknown label '{unknown[0]}'",
+            f"the training data has: {', '.join(found)}",
+        )
+    final = dict(zip(found, names or found, strict=True))
+    named = replace(parts, train=parts.train.relabel(final), evaluation=parts.evaluation.relabel(final))
+    return named, tuple(final.values())
 
 
 def _base_sha256(base_model: str) -> str:
@@ -102,10 +117,14 @@ def _base_sha256(base_model: str) -> str:
             )
         if not list(folder.glob("*.safetensors")):
             raise UserError(f"{folder} has no safetensors weights", "save it with model.save_pretrained(folder)")
-        return sha256_files(path for path in folder.iterdir() if path.suffix in (".json", ".safetensors"))
+        return sha256_files(path for path in folder.iterdir() if path.suffix in BASE_SUFFIXES)
     if base_model.startswith((".", "/", "~")) or base_model.count("/") > 1:
         raise UserError(f"{base_model} does not exist", "give a folder written by save_pretrained, or a Hub id")
     return base_model
+
+
+def _versions() -> dict[str, str]:
+    return {name: version(name) for name in ("torch", "transformers", "accelerate", "tokenizers")}
 
 
 def _intact(run: RunFolder, record: TrainingRecord) -> bool:
@@ -127,15 +146,17 @@ class _Job:
 
     @property
     def state(self) -> Path:
-        """Where the Trainer saves its steps; another training never resumes from it."""
-        return self.run.directory / f"training-state-{self.mark[:12]}"
+        """Where the Trainer saves its steps; another training, device, precision or version never resumes from it."""
+        device = self._device()
+        how = {"training": self.mark, "device": device, "precision": self._precision(device), "versions": _versions()}
+        return self.run.directory / f"training-state-{fingerprint(how)[:12]}"
 
     def train(self) -> TrainingRecord:
         device = self._device()
         precision = self._precision(device)
         tokenizer, model = self._load()
-        found = tuple(sorted(set(self.parts.train.labels)))
-        train, truncated = _encode(tokenizer, self.parts.train, found, self.config.max_length_tokens)
+        tokenizer.model_max_length = min(self.config.max_length_tokens, tokenizer.model_max_length)
+        train, truncated = _encode(tokenizer, self.parts.train, self.labels)
         with quiet():
             watch = Watcher(self.progress, self.config.batch_size)
             trainer = _Trainer(
@@ -148,15 +169,15 @@ class _Job:
             )
             trainer.remove_callback(PrinterCallback)
             outcome = trainer.train(resume_from_checkpoint=_last_complete(self.state))
-            accuracy = self._accuracy(trainer.model, tokenizer, found)
             self._save(trainer.model, tokenizer)
+            accuracy = self._accuracy(load_model(self.run.own_checkpoint).to(device), tokenizer)
         record = TrainingRecord(
             schema_version=SCHEMA_VERSION,
             fingerprint=self.mark,
             base_model=f"{Path(self.base_model).name} ({self.base_sha256[:12]})",
             config=self.config,
             precision=precision,
-            device=torch.cuda.get_device_name(0) if device == "cuda" else "cpu",
+            device=torch.cuda.get_device_name(0) if device is Device.CUDA else "cpu",
             labels=self.labels,
             data_sha256={"train": self.parts.train.sha256, "evaluation": self.parts.evaluation.sha256},
             examples={"train": len(self.parts.train), "evaluation": len(self.parts.evaluation)},
@@ -170,21 +191,21 @@ class _Job:
             final_loss=next(float(log["loss"]) for log in reversed(trainer.state.log_history) if "loss" in log),
             accuracy_fraction=accuracy,
             checkpoint_sha256=checkpoint_sha256(self.run.own_checkpoint),
-            versions={name: version(name) for name in ("torch", "transformers", "accelerate", "tokenizers")},
+            versions=_versions(),
         )
         write_json(self.run.training, record)
         for state in self.run.directory.glob("training-state-*"):
             shutil.rmtree(state, ignore_errors=True)
         return record
 
-    def _device(self) -> str:
-        if self.config.device == "cuda" and not torch.cuda.is_available():
+    def _device(self) -> Device:
+        if self.config.device is Device.CUDA and not torch.cuda.is_available():
             raise UserError("--device cuda was asked for, but torch finds no GPU", "see: steelyard doctor")
-        if self.config.device == "auto":
-            return "cuda" if torch.cuda.is_available() else "cpu"
+        if self.config.device is Device.AUTO:
+            return Device.CUDA if torch.cuda.is_available() else Device.CPU
         return self.config.device
 
-    def _precision(self, device: str) -> TrainingPrecision:
+    def _precision(self, device: Device) -> TrainingPrecision:
         if self.config.precision is not TrainingPrecision.AUTO:
             return self.config.precision
         if device == "cuda":
@@ -231,7 +252,7 @@ class _Job:
             )
         return tokenizer, model
 
-    def _arguments(self, device: str, precision: TrainingPrecision, examples: int) -> Any:
+    def _arguments(self, device: Device, precision: TrainingPrecision, examples: int) -> Any:
         steps = -(-examples // self.config.batch_size) * self.config.epochs
         return TrainingArguments(
             output_dir=str(self.state),
@@ -255,10 +276,12 @@ class _Job:
             dataloader_pin_memory=device == "cuda",
         )
 
-    def _accuracy(self, model: Any, tokenizer: Any, found: tuple[str, ...]) -> float:
-        """Accuracy in fp32 on the held-out examples, in batches of similar length."""
-        model.eval()
-        examples, _ = _encode(tokenizer, self.parts.evaluation, found, self.config.max_length_tokens)
+    def _accuracy(self, model: Any, tokenizer: Any) -> float:
+        """Accuracy of the saved model in fp32 on the held-out examples, in batches of similar length.
+
+        The Trainer's own copy would answer under autocast.
+        """
+        examples, _ = _encode(tokenizer, self.parts.evaluation, self.labels)
         examples = sorted(examples, key=lambda example: len(example["input_ids"]))
         correct = 0
         for start in range(0, len(examples), self.config.batch_size):
@@ -284,13 +307,11 @@ class _Job:
             shutil.rmtree(part, ignore_errors=True)
 
 
-def _encode(
-    tokenizer: Any, examples: Examples, labels: tuple[str, ...], max_length: int
-) -> tuple[list[dict[str, Any]], float]:
-    """Token ids with the label of each example, and the fraction of texts that were cut."""
+def _encode(tokenizer: Any, examples: Examples, labels: tuple[str, ...]) -> tuple[list[dict[str, Any]], float]:
+    """Token ids with the label of each example, and the fraction of texts that were cut to the tokenizer's limit."""
     indices = label_indices(examples, labels)
-    limit = min(max_length, tokenizer.model_max_length)
-    encoded = tokenizer(list(examples.texts), truncation=True, max_length=limit)
+    limit = tokenizer.model_max_length
+    encoded = tokenizer(list(examples.texts), truncation=True)
     lengths = [len(ids) for ids in tokenizer(list(examples.texts), truncation=False, verbose=False)["input_ids"]]
     rows = [
         {**{name: values[row] for name, values in encoded.items()}, "label": label} for row, label in enumerate(indices)

@@ -63,9 +63,12 @@ def split(examples: Examples, evaluation: Examples | None, *, held_out: int, see
             )
         return Split(train, evaluation, duplicates, len(unique) - len(train))
     if held_out >= len(unique) or held_out < len(counts):
+        most = len(unique) - len(counts)
         raise UserError(
             f"cannot hold out {held_out} of the {len(unique)} different texts of {examples.source}",
-            f"choose --held-out between {len(counts)} and {len(unique) - len(counts)}",
+            f"choose --held-out between {len(counts)} and {most}"
+            if most >= len(counts)
+            else f"give at least {2 * len(counts)} texts, two for each label",
         )
     chosen = _stratified(unique, held_out, seed)
     rest = [row for row in range(len(unique)) if row not in chosen]

@@ -15,8 +15,16 @@ class TrainingPrecision(StrEnum):
     BF16 = "bf16"
 
 
+class Device(StrEnum):
+    """Where to train; `auto` is a GPU where torch finds one."""
+
+    AUTO = "auto"
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
 class FinetuneConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """How to fine-tune. `max_length_tokens` cuts longer texts; `device` is `auto`, `cpu` or `cuda`."""
+    """How to fine-tune. `max_length_tokens` cuts longer texts, in training and wherever the checkpoint is served."""
 
     epochs: int = 1
     batch_size: int = 32
@@ -27,7 +35,7 @@ class FinetuneConfig(msgspec.Struct, frozen=True, kw_only=True):
     held_out: int = 1000
     seed: int = 0
     precision: TrainingPrecision = TrainingPrecision.AUTO
-    device: str = "auto"
+    device: Device = Device.AUTO
 
 
 class TrainingRecord(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,6 +11,11 @@ from report.verdict import Verdict, judge
 def read_verdict(run: RunFolder) -> Verdict:
     """Derive the verdict from what was measured. Raises `UserError` when nothing was."""
     records = load(run.measurements)
+    if not records and run.measurements.is_file() and run.measurements.stat().st_size:
+        raise UserError(
+            f"{run.measurements} was written by another version of steelyard",
+            f"move it away and measure again: steelyard compare {run.directory}",
+        )
     if not any(isinstance(record, Session) for record in records):
         raise UserError(
             f"{run.directory} has no measurements", f"measure first: steelyard compare {run.directory} --data FILE"

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from measure.plan import Budget
 from measure.records import Role
 from measure.statistics import Decision
 from report.figures import DASH, accuracy, fraction, seconds, size, times
@@ -80,7 +81,7 @@ def headline(verdict: Verdict) -> tuple[str, ...]:
     rows = {row.name: row for row in verdict.rows}
     lines = []
     if verdict.deployable is None:
-        lines.append("Nothing that was measured can be packed for CPUs: see the reasons below.")
+        lines.append("Nothing that was measured can be recommended for CPUs: see the reasons below.")
     else:
         lines += _recommendation(rows[verdict.deployable], verdict)
     if verdict.fastest and verdict.fastest != verdict.deployable:
@@ -90,7 +91,10 @@ def headline(verdict: Verdict) -> tuple[str, ...]:
         )
     if verdict.close:
         lines.append(f"Too close to it to call: {', '.join(verdict.close)}.")
-    lines += [f"Rejected: {row.name}, {row.reason}." for row in verdict.rows if row.measured and row.reason]
+    for row in verdict.rows:
+        if row.measured and row.reason:
+            failed = row.quality is not None and row.quality.gate is Gate.FAILED
+            lines.append(f"{'Rejected' if failed else 'Not recommended'}: {row.name}, {row.reason}.")
     return tuple(lines)
 
 
@@ -105,7 +109,10 @@ def control(verdict: Verdict) -> str:
         Decision.FASTER: "it should not differ: do not trust small differences",
         Decision.SLOWER: "it should not differ: do not trust small differences",
     }
-    found = f"A/A control (the baseline against itself): {verdict.control}, {times(row.overall)}"
+    worst = next(
+        (item for item in row.workloads if item.speed and item.speed.decision is verdict.control), row.workloads[0]
+    )
+    found = f"A/A control (the baseline against itself): {verdict.control}, {times(worst.speed)} at {worst.workload}"
     return f"{found}; {meaning[verdict.control]}."
 
 
@@ -130,6 +137,8 @@ def _recommendation(row: Row, verdict: Verdict) -> Sequence[str]:
     quality = row.quality
     speed = "" if row.role is Role.ANCHOR else f": {times(row.overall)} the speed of {verdict.baseline}"
     lines = [f"Ship {row.name}{speed}."]
+    if verdict.budget == Budget.SMOKE:
+        lines = [f"{row.name} is ahead{speed}; too short to decide: measure with --budget quick."]
     if quality is not None:
         lines.append(
             f"Its accuracy is {quality.accuracy_fraction:.3f} on {quality.examples} examples "

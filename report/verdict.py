@@ -123,7 +123,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
 def judge(records: Sequence[Record], floor: float = FLOOR) -> Verdict:
     """Derive the verdict from raw records.
 
-    Only records of the newest comparison count: same data, work, plan, threads and machine as the last session. Raises
+    Only measurements that answer the newest session's question count, whichever session made them. Raises
     `ValueError` when there is no session at all.
     """
     comparison = _Records(records)
@@ -153,8 +153,8 @@ def judge(records: Sequence[Record], floor: float = FLOOR) -> Verdict:
         data=session.data,
         examples=session.examples,
         sessions=len(comparison.sessions),
-        harness_floor_s=session.harness_floor_s,
-        measured_utc=session.started_utc,
+        harness_floor_s=next((found for item in comparison.sessions if (found := item.harness_floor_s)), None),
+        measured_utc=(comparison.sessions or [session])[-1].started_utc,
         versions=session.versions,
     )
 
@@ -186,22 +186,22 @@ def _worst(speeds: Sequence[Ratio | None]) -> Decision:
 
 
 class _Records:
-    """The records of the newest comparison, indexed."""
+    """The records that answer the newest question, indexed."""
 
     def __init__(self, records: Sequence[Record]) -> None:
         every = [record for record in records if isinstance(record, Session)]
         if not every:
             raise ValueError("no session was recorded")
         self.session = every[-1]
-        self.sessions = [session for session in every if _alike(session, self.session)]
-        names = {session.session for session in self.sessions}
-        measured = [record for record in records if isinstance(record, Measurement) and record.session in names]
-        newest = {record.entrant: record.fingerprint for record in measured}
         self.by_entrant: dict[Entrant, list[Measurement]] = defaultdict(list)
-        for record in measured:
-            if record.fingerprint == newest[record.entrant]:
+        for record in records:
+            if isinstance(record, Measurement) and record.fingerprint == self.session.asked.get(record.entrant.name):
                 self.by_entrant[record.entrant].append(record)
-        self.failures = [record for record in records if isinstance(record, Failure) and record.session in names]
+        names = {item.session for items in self.by_entrant.values() for item in items}
+        self.sessions = [session for session in every if session.session in names]
+        self.failures = [
+            record for record in records if isinstance(record, Failure) and record.session == self.session.session
+        ]
         self.shapes = {spec.name: spec.shapes for spec in self.session.workloads}
         self.anchor = next((entrant for entrant in self.by_entrant if entrant.role is Role.ANCHOR), None)
 
@@ -211,7 +211,8 @@ class _Records:
 
     def measured_row(self, entrant: Entrant, floor: float) -> Row:
         measurements = self.by_entrant[entrant]
-        quality = _judge_quality([found for item in measurements for found in item.quality], floor)
+        scores = [found for item in measurements for found in item.quality]
+        quality = _judge_quality(scores, floor, self.session.reference)
         pss = [
             item.memory.pss_bytes - item.baseline_memory.pss_bytes
             for item in measurements
@@ -276,17 +277,19 @@ class _Records:
                 "the A/A control shows a difference between two runs of the same thing: close other programs, measure "
                 "again, and do not trust differences of this size"
             )
-        load = self.session.load
-        if load.busy_fraction > BUSY:
-            found.append(f"other programs used {load.busy_fraction:.0%} of the CPU just before measuring: close them")
-        if load.steal_fraction is not None and load.steal_fraction > BUSY:
-            found.append(f"other virtual machines took {load.steal_fraction:.0%} of the CPU just before measuring")
+        loads = [session.load for session in self.sessions if session.load]
+        busy = max((load.busy_fraction for load in loads), default=0.0)
+        if busy > BUSY:
+            found.append(f"other programs used {busy:.0%} of the CPU just before measuring: close them")
+        stolen = max((load.steal_fraction or 0.0 for load in loads), default=0.0)
+        if stolen > BUSY:
+            found.append(f"other virtual machines took {stolen:.0%} of the CPU just before measuring")
         restless = [entrant.name for entrant, items in self.by_entrant.items() if _restless(items)]
         if restless:
             found.append(f"most warm-ups did not become level within their time for {', '.join(sorted(restless))}")
         references = {score.reference for items in self.by_entrant.values() for item in items for score in item.quality}
         found += [
-            f"accuracy is against {name}, because {self.session.reference} was not measured"
+            f"answers are compared with those of {name}, because {self.session.reference} has not answered here"
             for name in sorted(references - {self.session.reference})
         ]
         return tuple(found)
@@ -329,18 +332,6 @@ class _Records:
         return Ratio(ratio=interval.estimate, low=interval.low, high=interval.high, decision=decide(interval))
 
 
-def _alike(session: Session, other: Session) -> bool:
-    """Whether two sessions measured the same work on the same kind of machine."""
-    return (
-        session.machine.identity == other.machine.identity
-        and session.inputs_sha256 == other.inputs_sha256
-        and session.data_sha256 == other.data_sha256
-        and session.threads == other.threads
-        and session.plan == other.plan
-        and session.workloads == other.workloads
-    )
-
-
 def _restless(items: Sequence[Measurement]) -> bool:
     levels = [warm_up.level for item in items for warm_up in item.warm_ups]
     return sum(levels) < len(levels) / 2
@@ -353,8 +344,8 @@ def _pass_times(item: Measurement, shapes: Mapping[str, Sequence[tuple[int, int]
     }
 
 
-def _judge_quality(scores: Sequence[Quality], floor: float) -> QualityResult | None:
-    """Apply the gate to the way of batching with the lowest accuracy."""
+def _judge_quality(scores: Sequence[Quality], floor: float, reference: str) -> QualityResult | None:
+    """Apply the gate to the way of batching with the lowest accuracy; only the reference's answers can open it."""
     if not scores:
         return None
     worst = min(scores, key=lambda score: score.accuracy_fraction)
@@ -362,7 +353,9 @@ def _judge_quality(scores: Sequence[Quality], floor: float) -> QualityResult | N
     least = floor * worst.reference_accuracy_fraction
     low = difference.low if difference.low is not None else -1.0
     high = difference.high if difference.high is not None else 1.0
-    if worst.accuracy_fraction < least:
+    if worst.reference != reference:
+        gate = Gate.UNKNOWN
+    elif worst.accuracy_fraction < least:
         gate = Gate.FAILED
     elif worst.reference_accuracy_fraction + low < least:
         gate = Gate.PASSED_UNSURE
@@ -398,6 +391,8 @@ def _objection(quality: QualityResult | None, processes: int, planned: int, role
             f"accuracy {quality.accuracy_fraction:.3f} (batches: {quality.batching}) is below the floor "
             f"{quality.floor_fraction:.3f}"
         )
+    if quality.gate is Gate.UNKNOWN:
+        return "its answers were compared with another candidate's, because the reference has not answered here"
     if processes < planned:
         return f"only {processes} of {planned} processes were measured"
     return None

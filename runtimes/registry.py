@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import cast
@@ -124,13 +123,3 @@ def open_runtime(candidate: Candidate, model: Path, threads: int) -> Runtime:
             f"{candidate.id} needs {where.package}, which is not installed", f"pip install 'steelyard[{where.extra}]'"
         )
     return cast(Runtime, import_module(where.module).EngineRuntime(model, candidate.precision, threads))
-
-
-def engine_version(runtime: str) -> str | None:
-    """Installed version of a runtime's engine, without importing it; `None` when it is not installed."""
-    for name in packages_distributions().get(entry(runtime).package, ()):
-        try:
-            return f"{name} {version(name)}"
-        except PackageNotFoundError:
-            continue
-    return None

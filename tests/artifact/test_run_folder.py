@@ -86,11 +86,18 @@ def test_a_damaged_link_is_named(tmp_path: Path) -> None:
         _ = RunFolder(tmp_path).checkpoint
 
 
-@pytest.mark.parametrize("mark", ["checkpoint/", "variants/", "data/", "training.json", "measurements.jsonl"])
-def test_a_folder_with_a_run_may_be_written_into(tmp_path: Path, mark: str) -> None:
-    path = tmp_path / mark
-    path.mkdir() if mark.endswith("/") else path.touch()
-    assert claim_output(tmp_path).directory == tmp_path
+def test_a_folder_that_was_begun_as_a_run_may_be_written_into(tmp_path: Path) -> None:
+    RunFolder(tmp_path / "run").begin()
+    (tmp_path / "run" / "notes.txt").touch()
+    assert claim_output(tmp_path / "run").is_run
+
+
+@pytest.mark.parametrize("name", ["checkpoint/", "variants/", "data/", "training.json", "measurements.jsonl"])
+def test_a_users_own_folder_is_no_run_whatever_it_holds(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.mkdir() if name.endswith("/") else path.touch()
+    with pytest.raises(UserError, match="holds something else"):
+        claim_output(tmp_path)
 
 
 def test_a_new_or_empty_folder_may_be_written_into(tmp_path: Path) -> None:

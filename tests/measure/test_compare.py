@@ -144,6 +144,7 @@ def test_the_session_says_what_machine_plan_and_data_it_was(
     assert session.versions["numpy"] == np.__version__
     assert session.harness_floor_s
     assert session.harness_floor_s > 0
+    assert session.load
     assert 0 <= session.load.busy_fraction <= 1
 
 
@@ -511,3 +512,30 @@ def test_a_full_disk_is_told_and_what_was_measured_stays(
     assert "error: cannot write" in done.stderr
     assert "Traceback" not in done.stderr
     assert (run / "measurements.jsonl").read_text().startswith("xxx")
+
+
+@pytest.mark.usefixtures("fake_engine")
+def test_a_question_asked_before_is_answered_without_measuring_and_noted_once(
+    make_source: MakeSource, examples: Examples, tmp_path: Path
+) -> None:
+    """All, then a part, then all again: the newest session says what was asked, and nothing is measured twice."""
+    everyone = task(make_source(GOOD), examples, tmp_path, *FAKE)
+    part = replace(everyone, candidates=FAKE[:2])
+    first = compare(everyone)
+    assert compare(everyone) == first
+    for again in (part, everyone):
+        records = compare(again)
+        assert measurements(records) == measurements(first)
+        sessions = [record for record in records if isinstance(record, Session)]
+        assert len(sessions[-1].asked) == len(again.candidates) + 1
+        assert sessions[-1].load is None
+
+
+@pytest.mark.usefixtures("fake_engine")
+def test_other_versions_of_anything_are_measured_again(
+    make_source: MakeSource, examples: Examples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    comparison = task(make_source(GOOD), examples, tmp_path, *FAKE[:2])
+    once = len(measurements(compare(comparison)))
+    monkeypatch.setenv("MALLOC_ARENA_MAX", "1")
+    assert len(measurements(compare(comparison))) == 2 * once

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from artifact.precision import Precision
-from measure import replicate
+from measure import replicate, scoring
 from measure.memory import MemoryReading
 from measure.messages import AnyRequest, Block, Open, Opened, Score, Scored, Timed, WarmUp, Weigh, Weighed
 from measure.process import WorkerFailed
@@ -129,7 +129,8 @@ def setting(theatre: Theatre, inputs: Inputs, make_source: MakeSource, tmp_path:
 
 
 @pytest.fixture
-def scorer(tmp_path: Path) -> Scorer:
+def scorer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scorer:
+    monkeypatch.setattr(scoring, "REFERENCE", ANCHOR.candidate)
     return Scorer(tmp_path / "reference.npz", "mark", [1, 1, 1, 0, 0, 0], (8, 1, 8), tmp_path)
 
 
@@ -244,6 +245,14 @@ def test_without_a_reference_nothing_can_be_scored(
     theatre: Theatre, setting: Setting, scorer: Scorer, tmp_path: Path
 ) -> None:
     assert [outcome.quality for outcome in run(setting, scorer, OTHERS)] == [(), ()]
+    assert not (tmp_path / "reference.npz").exists()
+
+
+def test_the_answers_of_another_anchor_stand_in_and_are_not_kept(
+    theatre: Theatre, setting: Setting, scorer: Scorer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scoring, "REFERENCE", Candidate("torch-cpu", Precision.FP32))
+    assert all(outcome.quality for outcome in run(setting, scorer) if outcome.entrant.role is not Role.CONTROL)
     assert not (tmp_path / "reference.npz").exists()
 
 

@@ -9,6 +9,7 @@ from measure.statistics import (
     Decision,
     Interval,
     accuracy_difference,
+    accuracy_interval,
     decide,
     pass_seconds,
     ratio_interval,
@@ -189,3 +190,10 @@ def test_beyond_the_table_of_quantiles_the_interval_is_students_too() -> None:
     found = ratio_interval([[value] for value in centres], 0)
     half = stats.t.ppf(0.975, 19) * stats.sem(centres)
     assert (found.low, found.high) == pytest.approx((exp(-half), exp(half)), abs=0.002)
+
+
+@pytest.mark.parametrize(("right", "examples"), [(0, 10), (83, 100), (832, 1000), (1000, 1000)])
+def test_an_accuracy_has_wilsons_interval(right: int, examples: int) -> None:
+    found = accuracy_interval(right, examples)
+    expected = stats.binomtest(right, examples).proportion_ci(method="wilson")
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=1e-4)

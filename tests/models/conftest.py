@@ -10,10 +10,10 @@ import torch
 
 from artifact.examples import Examples, write_csv
 from models.finetune import finetune
-from models.training import FinetuneConfig, TrainingPrecision, TrainingRecord
+from models.training import Device, FinetuneConfig, TrainingPrecision, TrainingRecord
 
 CONFIG = FinetuneConfig(
-    epochs=4, batch_size=8, learning_rate=5e-3, held_out=40, precision=TrainingPrecision.FP32, device="cpu"
+    epochs=4, batch_size=8, learning_rate=5e-3, held_out=40, precision=TrainingPrecision.FP32, device=Device.CPU
 )
 """200 examples are trained on in 4 × 25 = 100 steps, and a step is saved every 20."""
 

@@ -17,9 +17,10 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from artifact.examples import Examples, read_examples
 from artifact.progress import silent
+from artifact.tokenizer import read_limits
 from errors import UserError
 from models.finetune import _Job, finetune
-from models.training import FinetuneConfig, TrainingPrecision
+from models.training import Device, FinetuneConfig, TrainingPrecision
 from tests.models.conftest import CONFIG, STEPS, Make, Trained
 
 FLAGS = ["--batch-size=8", "--learning-rate=5e-3", "--held-out=40", "--precision=fp32", "--device=cpu"]
@@ -92,7 +93,33 @@ def test_training_is_recorded(trained: Trained) -> None:
 
 
 def test_state_is_removed_at_the_end(trained: Trained) -> None:
-    assert sorted(path.name for path in trained.out.iterdir()) == ["checkpoint", "data", "training.json"]
+    assert sorted(path.name for path in trained.out.iterdir()) == ["checkpoint", "data", "run.json", "training.json"]
+
+
+def test_the_split_is_written_with_the_final_labels_and_numbers_sort_by_size(
+    tiny_checkpoint: Path, separable: Examples, tmp_path: Path
+) -> None:
+    """Labels 2 and 10: as text, 10 would come first."""
+    numbered = separable.relabel({"bad": "2", "good": "10"})
+    config = msgspec.structs.replace(CONFIG, epochs=1)
+    finetune(str(tiny_checkpoint), numbered, tmp_path / "run", labels=("poor", "fine"), config=config)
+    held_out = read_examples(tmp_path / "run" / "data" / "evaluation.csv")
+    good = {text for text, label in zip(separable.texts, separable.labels, strict=True) if label == "good"}
+    assert {text for text, label in zip(held_out.texts, held_out.labels, strict=True) if label == "fine"} <= good
+    assert set(held_out.labels) == {"poor", "fine"}
+
+
+def test_two_labels_of_one_name_are_refused(tiny_checkpoint: Path, separable: Examples, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="names 'same' twice"):
+        finetune(str(tiny_checkpoint), separable, tmp_path / "run", labels=("same", "same"), config=CONFIG)
+
+
+def test_texts_are_cut_alike_in_training_and_wherever_it_is_served(
+    tiny_checkpoint: Path, separable: Examples, tmp_path: Path
+) -> None:
+    config = msgspec.structs.replace(CONFIG, epochs=1, max_length_tokens=6)
+    finetune(str(tiny_checkpoint), separable, tmp_path / "run", config=config)
+    assert read_limits(tmp_path / "run" / "checkpoint").max_length_tokens == 6
 
 
 def test_labels_are_named_in_the_order_of_the_data(tiny_checkpoint: Path, separable: Examples, tmp_path: Path) -> None:
@@ -123,7 +150,7 @@ def test_a_damaged_checkpoint_is_not_reused(
         shutil.rmtree(out / "checkpoint")
     else:
         (out / "checkpoint" / "model.safetensors").write_bytes(_weights(out)[:1000])
-    with pytest.raises(UserError, match="records another training"):
+    with pytest.raises(UserError, match="holds another training"):
         finetune(str(tiny_checkpoint), separable, out, config=CONFIG)
     _, made = finetune(str(tiny_checkpoint), separable, out, config=CONFIG, overwrite=True)
     assert made
@@ -137,7 +164,7 @@ def test_another_training_needs_overwrite(
     fewer = separable.select(range(10, len(separable)))
     shorter = msgspec.structs.replace(CONFIG, epochs=1)
     for data, config in ((fewer, CONFIG), (separable, shorter)):
-        with pytest.raises(UserError, match="records another training") as raised:
+        with pytest.raises(UserError, match="holds another training") as raised:
             finetune(str(tiny_checkpoint), data, out, config=config)
         assert "--overwrite" in raised.value.hint
     assert _weights(out) == _weights(trained.out)
@@ -309,7 +336,7 @@ def test_cuda_without_a_gpu_is_refused(
     tiny_checkpoint: Path, separable: Examples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    config = msgspec.structs.replace(CONFIG, device="cuda")
+    config = msgspec.structs.replace(CONFIG, device=Device.CUDA)
     with pytest.raises(UserError, match="--device cuda was asked for, but torch finds no GPU"):
         finetune(str(tiny_checkpoint), separable, tmp_path / "run", config=config)
 
@@ -352,7 +379,7 @@ def test_bf16_is_chosen_only_where_the_cpu_has_it(
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
     job = _Job("", "", None, (), FinetuneConfig(), None, "", silent)  # type: ignore[arg-type]
-    assert job._precision("cpu") is expected
+    assert job._precision(Device.CPU) is expected
 
 
 def _command(tiny_checkpoint: Path, data: Path, out: Path, epochs: int) -> list[str]:
@@ -414,17 +441,19 @@ def test_a_full_disk_at_the_end_keeps_the_training(
     tiny_checkpoint: Path, separable: Examples, trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "run"
+    limits, save = resource.getrlimit(resource.RLIMIT_FSIZE), _Job._save
 
-    def full(stage: str, done: int, total: int, note: str = "") -> None:
-        if stage == "evaluate" and done == total:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
+    def save_on_a_full_disk(job: _Job, model: object, tokenizer: object) -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
+        save(job, model, tokenizer)
 
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    monkeypatch.setattr(_Job, "_save", save_on_a_full_disk)
     try:
         with pytest.raises(UserError, match=r"cannot write .*/run/checkpoint: .*File too large"):
-            finetune(str(tiny_checkpoint), separable, out, config=CONFIG, progress=full)
+            finetune(str(tiny_checkpoint), separable, out, config=CONFIG)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    monkeypatch.undo()
     assert not (out / "checkpoint").exists()
     assert not (out / ".checkpoint.part").exists()
     finetune(str(tiny_checkpoint), separable, out, config=CONFIG)

@@ -43,13 +43,24 @@ PLAN = Plan(
     timeout_s=10,
     seed=7,
 )
+ASKED = ("torch-cpu/fp32", "torch-cpu/bf16", "ort-cpu/fp32", "ort-cpu/int8-dynamic")
 QUIET = Load(watched_s=1.0, busy_fraction=0.01, steal_fraction=0.0)
 
 
-def session(name: str = "s1", *, load: Load = QUIET, data_sha256: str = "d") -> Session:
+def fingerprint(name: str, role: Role = Role.CANDIDATE, work: str = "") -> str:
+    return f"{name} {role} {work}".strip()
+
+
+def session(
+    name: str = "s1", *, load: Load | None = QUIET, asked: Sequence[str] = ASKED, anchor: str = ASKED[0], work: str = ""
+) -> Session:
+    fingerprints = {candidate: fingerprint(candidate, Role.CANDIDATE, work) for candidate in asked}
+    fingerprints[anchor] = fingerprint(anchor, Role.ANCHOR, work)
+    fingerprints[f"{anchor} (A/A)"] = fingerprint(anchor, Role.CONTROL, work)
     return Session(
         schema_version=SCHEMA_VERSION,
         session=name,
+        asked=fingerprints,
         started_utc="2026-01-01T00:00:00+00:00",
         machine=MACHINE,
         load=load,
@@ -62,7 +73,7 @@ def session(name: str = "s1", *, load: Load = QUIET, data_sha256: str = "d") -> 
         labels=("negative", "positive"),
         reference="torch-cpu/fp32",
         data="reviews.csv",
-        data_sha256=data_sha256,
+        data_sha256="d",
         inputs_sha256="i",
         examples=1000,
         score_batch_sizes=(1, 8),
@@ -98,6 +109,7 @@ def measurements(
     noise: Sequence[float] = (1.0, 1.0, 1.0, 1.0),
     portable: bool = False,
     session_name: str = "s1",
+    work: str = "",
     level: bool = True,
     uss_bytes: int = 150_000_000,
 ) -> list[Measurement]:
@@ -109,7 +121,7 @@ def measurements(
         Measurement(
             schema_version=SCHEMA_VERSION,
             session=session_name,
-            fingerprint=f"{name} {role}",
+            fingerprint=fingerprint(name, role, work),
             replicate=replicate,
             runtime=runtime,
             precision=Precision(precision),

@@ -3,6 +3,7 @@
 from io import StringIO
 from pathlib import Path
 
+import msgspec
 import pytest
 from rich.console import Console
 
@@ -67,7 +68,7 @@ def test_nothing_to_ship_is_said() -> None:
         session(),
         *measurements("torch-cpu/fp32", SLOW, role=Role.ANCHOR, scores=(quality(0.83),)),
     ]
-    assert headline(judge(records))[0].startswith("Nothing that was measured can be packed")
+    assert headline(judge(records))[0].startswith("Nothing that was measured can be recommended")
 
 
 def test_the_recommended_row_stands_out_and_the_baseline_comes_first() -> None:
@@ -151,3 +152,15 @@ def test_a_run_without_measurements_says_how_to_make_them(tmp_path: Path) -> Non
     with pytest.raises(UserError) as caught:
         read_verdict(RunFolder(tmp_path))
     assert "steelyard compare" in caught.value.hint
+
+
+def test_measurements_of_another_version_are_not_denied(tmp_path: Path) -> None:
+    (tmp_path / "measurements.jsonl").write_text('{"type": "session", "schema_version": 0}\n')
+    with pytest.raises(UserError, match="written by another version"):
+        read_verdict(RunFolder(tmp_path))
+
+
+def test_a_smoke_run_recommends_nothing() -> None:
+    verdict = msgspec.structs.replace(judge(usual()), budget="smoke")
+    assert "too short to decide" in headline(verdict)[0]
+    assert "Ship" not in " ".join(headline(verdict))

@@ -1,5 +1,6 @@
 from math import sqrt
 
+import msgspec
 import pytest
 
 from artifact.precision import Precision
@@ -85,7 +86,10 @@ def test_the_gate_says_when_examples_are_too_few(wins: int, losses: int, gate: G
 
 
 def test_what_was_not_scored_is_not_recommended() -> None:
-    records: list[Record] = [session(), *measurements("ort-cpu/fp32", TWICE, role=Role.ANCHOR, portable=True)]
+    records: list[Record] = [
+        session(anchor="ort-cpu/fp32"),
+        *measurements("ort-cpu/fp32", TWICE, role=Role.ANCHOR, portable=True),
+    ]
     verdict = judge(records)
     assert verdict.deployable is None
     assert row(verdict, "ort-cpu/fp32").reason == "its answers were not scored"
@@ -122,11 +126,46 @@ def test_a_rival_that_cannot_be_told_apart_is_named() -> None:
 def test_only_the_newest_comparison_counts() -> None:
     old = usual(int8_scores=(quality(0.5, losses=330),))
     new: list[Record] = [
-        session("s2", data_sha256="other"),
-        *measurements("torch-cpu/fp32", SLOW, role=Role.ANCHOR, scores=(quality(0.83),), session_name="s2"),
+        session("s2", work="other data"),
+        *measurements(
+            "torch-cpu/fp32", SLOW, role=Role.ANCHOR, scores=(quality(0.83),), session_name="s2", work="other data"
+        ),
     ]
     verdict = judge([*old, *new])
     assert [row.name for row in verdict.rows] == ["torch-cpu/fp32"]
+
+
+def test_a_question_asked_again_is_answered_by_what_was_measured_for_it() -> None:
+    """All candidates, then other work, then all candidates again: nothing is measured, the first answer returns."""
+    other = measurements("torch-cpu/fp32", SLOW, role=Role.ANCHOR, session_name="s2", work="batch 4")
+    records: list[Record] = [*usual(), session("s2", work="batch 4"), *other, session("s3", load=None)]
+    assert judge(records).deployable == judge(usual()).deployable
+    assert judge(records).sessions == 1
+    assert judge(records).harness_floor_s == 5e-7
+
+
+def test_a_smaller_question_shows_only_what_was_asked() -> None:
+    names = [row.name for row in judge([*usual(), session("s2", asked=("ort-cpu/fp32",))]).rows]
+    assert names == ["torch-cpu/fp32", "torch-cpu/fp32 (A/A)", "ort-cpu/fp32"]
+
+
+def test_failures_of_earlier_sessions_are_forgotten() -> None:
+    assert "torch-cuda" not in {row.name for row in judge([*usual(), session("s2")]).rows}
+
+
+def test_only_the_references_answers_open_the_gate() -> None:
+    """An int8 artifact measured alone agrees with itself, which says nothing of its accuracy."""
+    itself = msgspec.structs.replace(quality(0.7), reference="ort-cpu/int8-dynamic", reference_accuracy_fraction=0.7)
+    records: list[Record] = [
+        session(asked=("ort-cpu/int8-dynamic",), anchor="ort-cpu/int8-dynamic"),
+        *measurements("ort-cpu/int8-dynamic", SLOW, role=Role.ANCHOR, scores=(itself,), portable=True),
+    ]
+    verdict = judge(records)
+    found = row(verdict, "ort-cpu/int8-dynamic")
+    assert found.quality is not None
+    assert found.quality.gate is Gate.UNKNOWN
+    assert verdict.deployable is None
+    assert "reference has not answered" in (found.reason or "")
 
 
 def test_ratios_pair_only_what_ran_interleaved() -> None:

@@ -1,6 +1,5 @@
 import subprocess
 import sys
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,6 @@ from runtimes.registry import (
     Entry,
     Source,
     candidates,
-    engine_version,
     entry,
     open_runtime,
     probe,
@@ -69,7 +67,7 @@ def test_no_pair_left_is_an_error_that_says_what_runs() -> None:
 
 
 def test_an_unknown_runtime_is_named_with_those_there_are() -> None:
-    for call in (entry, probe, engine_version):
+    for call in (entry, probe):
         with pytest.raises(UserError, match="no runtime 'abacus'") as caught:
             call("abacus")
         assert all(name in caught.value.hint for name in REGISTRY)
@@ -94,7 +92,6 @@ def test_an_engine_that_is_not_installed_is_unavailable_and_cannot_be_opened(mon
     assert not found.available
     assert found.reason == "no_such_engine is not installed"
     assert found.remedy == "pip install 'steelyard[later]'"
-    assert engine_version("later") is None
     with pytest.raises(UserError, match="later/fp32 needs no_such_engine, which is not installed"):
         open_runtime(Candidate("later", Precision.FP32), Path("model"), 1)
 
@@ -113,17 +110,11 @@ def test_an_engine_that_cannot_be_loaded_is_unavailable_with_the_reason(
     assert found.remedy
 
 
-@pytest.mark.parametrize(("name", "package"), [("torch-cpu", "torch"), ("ort-cpu", "onnxruntime"), ("null", "numpy")])
-def test_an_engines_version_is_that_of_its_package(name: str, package: str) -> None:
-    assert engine_version(name) == f"{package} {version(package)}"
-
-
 def test_the_registry_loads_no_engine_until_it_is_asked() -> None:
     code = """
 import sys
 from runtimes import registry
 registry.candidates(None, None)
-registry.engine_version("torch-cpu")
 engines = {"torch", "onnxruntime"}
 assert not engines & set(sys.modules)
 registry.probe("ort-cpu")
