@@ -37,7 +37,7 @@ def tell_export(exported: "tuple[Exported, ...]", *, err: bool = False) -> None:
         agreement = f"same labels on {fraction(parity.agreement_fraction)} of {parity.texts} texts"
         typer.echo(
             f"  {item.variant.precision:<13} {size(item.variant.size_bytes):>8}  {item.variant.nodes} nodes, "
-            f"{agreement}, largest error {parity.max_error:.2g} of {parity.scale:.2g}"
+            f"{agreement}, largest logit error {parity.max_error:.2g} (logits reach {parity.scale:.2g})"
             f"{'' if item.made else ' (done before, reused)'}\n  {item.path}",
             err=err,
         )

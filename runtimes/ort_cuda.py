@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Self
 
+import msgspec
 import onnxruntime
 
 from artifact.precision import Precision
@@ -15,8 +16,22 @@ NAME, PROVIDER = "ort-cuda", "CUDAExecutionProvider"
 
 
 def probe() -> Availability:
-    """Whether this build of ONNX Runtime has CUDA."""
-    return probe_provider(NAME, PROVIDER, "cuda:0")
+    """Whether this build of ONNX Runtime has CUDA, and NVML (where it is installed) finds a GPU."""
+    found = probe_provider(NAME, PROVIDER, "cuda:0")
+    if not found.available:
+        return found
+    try:
+        import pynvml
+    except ImportError:
+        return found  # then only opening a session can tell
+    try:
+        pynvml.nvmlInit()
+        name = pynvml.nvmlDeviceGetName(pynvml.nvmlDeviceGetHandleByIndex(0))
+    except pynvml.NVMLError as error:
+        return msgspec.structs.replace(
+            found, available=False, device=None, reason=f"NVML finds no GPU: {error}", remedy="check with nvidia-smi"
+        )
+    return msgspec.structs.replace(found, device=str(name))
 
 
 class EngineRuntime(OrtModel):

@@ -132,7 +132,9 @@ def test_a_second_demo_reuses_every_stage(demo: Path, shell: Shell) -> None:
     done = shell("steelyard demo --examples 300 --budget smoke")
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("(done before, reused)") == 3
-    assert "Ship " in done.stdout
+    assert "4/5 verdict" in done.stdout
+    transcript = re.findall(r"```text\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)[0]
+    assert re.findall(r"^\d/5 .*", transcript, re.MULTILINE) == re.findall(r"^\d/5 .*", done.stdout, re.MULTILINE)
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
 
 

@@ -1,5 +1,6 @@
 """The GPU runtimes on a machine without a GPU: they say so, and never run on the CPU instead."""
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -173,3 +174,38 @@ def test_tf32_is_used_only_where_it_was_asked_for(
         pass
     tf32 = precision is Precision.TF32
     assert seen == [("high" if tf32 else "highest", tf32)]
+
+
+class NvmlError(Exception):
+    """As pynvml's."""
+
+
+def nvml(monkeypatch: pytest.MonkeyPatch, error: NvmlError | None) -> None:
+    """An NVML that finds one H100, or raises."""
+
+    def init() -> None:
+        if error:
+            raise error
+
+    fake = SimpleNamespace(
+        NVMLError=NvmlError,
+        nvmlInit=init,
+        nvmlDeviceGetHandleByIndex=lambda index: index,
+        nvmlDeviceGetName=lambda handle: "NVIDIA H100",
+    )
+    monkeypatch.setitem(sys.modules, "pynvml", fake)
+
+
+@pytest.mark.usefixtures("session")
+def test_a_build_with_cuda_without_a_driver_cannot_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    nvml(monkeypatch, NvmlError("Driver Not Loaded"))
+    found = ort_cuda.probe()
+    assert (found.available, found.device) == (False, None)
+    assert found.reason == "NVML finds no GPU: Driver Not Loaded"
+    assert found.remedy
+
+
+@pytest.mark.usefixtures("session")
+def test_the_gpu_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    nvml(monkeypatch, None)
+    assert (ort_cuda.probe().available, ort_cuda.probe().device) == (True, "NVIDIA H100")
