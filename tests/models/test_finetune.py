@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -401,7 +402,8 @@ def test_a_killed_command_goes_on_and_ends_as_an_uninterrupted_one(
 ) -> None:
     out = tmp_path / "run"
     command = _command(tiny_checkpoint, separable_csv, out, LONGER.epochs)
-    with subprocess.Popen(command, env=ONE_THREAD, stderr=subprocess.PIPE, text=True) as run:
+    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a background shell's children ignore it
+    with subprocess.Popen(command, env=ONE_THREAD, stderr=subprocess.PIPE, text=True, preexec_fn=heed) as run:
         while not list(out.glob("training-state-*/checkpoint-*/trainer_state.json")):
             assert run.poll() is None
             time.sleep(0.01)
