@@ -165,7 +165,7 @@ def test_an_input_that_no_tokenizer_gives_is_named(tiny_checkpoint: Path, monkey
 
 def test_a_model_that_cannot_be_traced_is_named(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
-        raise NotImplementedError("a loop over data\nand more")
+        raise NotImplementedError("a loop over data\nand more")  # as torch does for what it cannot trace
 
     monkeypatch.setattr("exporter.trace.OnnxExporter.export_program", fail)
     with pytest.raises(UserError, match=r"^BertForSequenceClassification cannot be traced: a loop over data$"):

@@ -9,6 +9,7 @@ import pytest
 from artifact.precision import Precision
 from artifact.tokenizer import TextLimits
 from measure import process
+from measure.messages import Open
 from measure.plan import Plan
 from measure.source import ModelSource
 from measure.workload import Inputs, build_inputs, save_inputs
@@ -35,6 +36,7 @@ from tests.fakes import FAKE
 REGISTRY["fake"] = FAKE
 """
 
+Opens = Callable[[str], Open]
 MakeSource = Callable[[Mapping[Precision, str]], ModelSource]
 
 
@@ -72,3 +74,20 @@ def inputs(tiny_checkpoint: Path) -> Inputs:
 def inputs_file(inputs: Inputs, tmp_path: Path) -> Path:
     save_inputs(tmp_path / "inputs.npz", inputs)
     return tmp_path / "inputs.npz"
+
+
+@pytest.fixture
+def opens(inputs_file: Path, tmp_path: Path) -> Opens:
+    """The request to open a fake model that holds this word."""
+
+    def make(word: str) -> Open:
+        (tmp_path / "model").write_text(word)
+        return Open(
+            runtime="fake",
+            precision=Precision.FP32,
+            model=str(tmp_path / "model"),
+            threads=1,
+            inputs=str(inputs_file),
+        )
+
+    return make

@@ -3,42 +3,24 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
-from artifact.precision import Precision
-from measure.messages import Block, Open, Opened, Probe, Probed, Timed, Weigh, Weighed
+from measure.messages import Block, Opened, Probe, Probed, Timed, Weigh, Weighed
 from measure.process import WorkerFailed, WorkerProcess
 from tests.conftest import ROOT
+from tests.measure.conftest import Opens
 
 pytestmark = pytest.mark.usefixtures("fake_engine")
-Opens = Callable[[str], Open]
 
 
 @pytest.fixture
 def worker() -> Iterator[WorkerProcess]:
     with WorkerProcess(1) as process:
         yield process
-
-
-@pytest.fixture
-def opens(inputs_file: Path, tmp_path: Path) -> Opens:
-    """The request to open a fake model that holds this word."""
-
-    def make(word: str) -> Open:
-        (tmp_path / "model").write_text(word)
-        return Open(
-            runtime="fake",
-            precision=Precision.FP32,
-            model=str(tmp_path / "model"),
-            threads=1,
-            inputs=str(inputs_file),
-        )
-
-    return make
 
 
 def gone(pid: int, within_s: float = 30) -> bool:

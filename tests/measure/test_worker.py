@@ -1,6 +1,6 @@
 import gc
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -8,15 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from artifact.precision import Precision
-from measure.messages import ENCODER, AnyRequest, Block, Open, Probe, Score, WarmUp, Weigh
+from measure.messages import ENCODER, AnyRequest, Block, Probe, Score, WarmUp, Weigh
 from measure.worker import serve
 from measure.workload import Inputs
 from runtimes import registry
 from tests.conftest import TEXTS
 from tests.fakes import FAKE, EngineRuntime, FakeRuntime
-
-Opens = Callable[[str], Open]
+from tests.measure.conftest import Opens
 
 
 @pytest.fixture(autouse=True)
@@ -24,21 +22,6 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setitem(registry.REGISTRY, "fake", FAKE)
     yield
     gc.unfreeze()  # the worker froze what this process held
-
-
-@pytest.fixture
-def opens(inputs_file: Path, tmp_path: Path) -> Opens:
-    def make(word: str) -> Open:
-        (tmp_path / "model").write_text(word)
-        return Open(
-            runtime="fake",
-            precision=Precision.FP32,
-            model=str(tmp_path / "model"),
-            threads=1,
-            inputs=str(inputs_file),
-        )
-
-    return make
 
 
 def ask(*requests: AnyRequest | bytes) -> list[dict[str, Any]]:
