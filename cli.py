@@ -9,14 +9,17 @@ from typing import Annotated, ParamSpec
 import typer
 
 from artifact.precision import Precision
+from artifact.task import Task
 from commands import stages, tell
 from errors import GateFailed, UserError
+from exporter.options import Options, Pooling, PoolingMode, Profile, Target
 from measure.plan import Budget
 from models.training import Device, FinetuneConfig, TrainingPrecision
 
 P = ParamSpec("P")
 DEFAULT = FinetuneConfig()
-EXPORTED = "fp32,int8-dynamic"
+PRECISIONS = "fp32,int8-dynamic"
+EXAMPLES = 500
 
 app = typer.Typer(
     help="Export a fine-tuned model, weigh every runtime that could serve it, and ship the lightest that stays true.",
@@ -98,24 +101,59 @@ def finetune(
 
 @command
 def export(
-    checkpoint: Annotated[Path, typer.Argument(help="A folder written by save_pretrained, or a run.")],
+    checkpoint: Annotated[
+        Path | None, typer.Argument(help="A folder written by save_pretrained, or a run; weights of --module.")
+    ] = None,
+    *,
     out: Out,
-    precisions: Annotated[str, typer.Option(metavar="P,P", help="Precisions to export.")] = EXPORTED,
-    data: Annotated[Path | None, typer.Option(help="Real texts for the parity check.")] = None,
+    precisions: Annotated[str, typer.Option(metavar="P,P", help="Precisions to export, or 'all'.")] = PRECISIONS,
+    data: Annotated[Path | None, typer.Option(help="Real examples that variants are judged by.")] = None,
+    calibration: Annotated[
+        Path | None, typer.Option(help="Training examples for int8-static's ranges (default: the run's).")
+    ] = None,
+    examples: Annotated[int, typer.Option(min=1, help="How many of --data to compare on.")] = EXAMPLES,
+    module: Annotated[
+        str | None, typer.Option(metavar="FILE:FUNC", help="A function that returns a module and its sample inputs.")
+    ] = None,
+    task: Annotated[Task | None, typer.Option(help="Default: what the checkpoint's class is for.")] = None,
+    pooling: Annotated[PoolingMode | None, typer.Option(help="Make one vector of each text.")] = None,
+    normalize: Annotated[bool, typer.Option("--normalize", help="Scale that vector to length 1.")] = False,
+    profile: Annotated[Profile, typer.Option(help="Standard operators, or fused ones.")] = Profile.PORTABLE,
+    target: Annotated[Target, typer.Option(help="CPUs that int8 is for.")] = Target.X86,
+    opset: Annotated[int | None, typer.Option(min=18, help="Default: the tracer's.")] = None,
+    block_size: Annotated[int, typer.Option(min=16, help="Weights that share a scale in int4.")] = 32,
+    accuracy_level: Annotated[int, typer.Option(min=0, max=4, help="4: int4 kernels may round to int8.")] = 4,
+    selective: Annotated[bool, typer.Option(help="Give layers back to fp32 when a gate fails.")] = True,
+    allow_pickle: Annotated[
+        bool, typer.Option("--allow-pickle", help="Load weights that are not safetensors.")
+    ] = False,
     text_column: TextColumn = None,
+    pair_column: Annotated[str | None, typer.Option(help="Column that holds the second text.")] = None,
+    label_column: LabelColumn = None,
     as_json: Json = False,
 ) -> None:
-    """Trace a checkpoint once, derive each precision from it, and check each against PyTorch."""
-    from artifact.examples import read_texts
-    from artifact.run_folder import RunFolder
-
-    run = RunFolder(checkpoint)
-    source = (run.checkpoint or checkpoint) if run.is_run else checkpoint
-    if data is None and run.evaluation_data.is_file():
-        data = run.evaluation_data
-    texts = read_texts(data, text_column=text_column) if data else None
-    exported = stages.export(source, out, _precisions(precisions) or (), texts)
+    """Trace a model once, derive each precision from it, and check each against PyTorch."""
+    if block_size & (block_size - 1):
+        raise UserError(f"--block-size has {block_size}", "give a power of two from 16, such as 32")
+    request = stages.export_request(
+        checkpoint,
+        out,
+        _precisions(None if precisions == "all" else precisions),
+        module=module,
+        task=task,
+        pooling=Pooling(pooling, normalize) if pooling else None,
+        opset=opset,
+        options=Options(profile, target, block_size, accuracy_level),
+        selective=selective,
+        allow_pickle=allow_pickle,
+        data=(data, examples),
+        calibration=calibration,
+        columns=(text_column, pair_column, label_column),
+    )
+    exported = stages.export(request)
     tell.print_json([item.variant for item in exported]) if as_json else tell.tell_export(exported)
+    if failed := stages.export_failures(exported):
+        raise GateFailed(failed, "variants.md says more; leave a precision out with --precisions")
 
 
 @command

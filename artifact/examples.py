@@ -60,7 +60,7 @@ def read_examples(
     texts: list[str] = []
     labels: list[str] = []
     text_name = label_name = ""
-    for number, row in _rows(path):
+    for number, row in read_rows(path):
         if not text_name:
             text_name = _column(path, row, text_column, TEXT_COLUMNS, "--text-column")
             label_name = _column(path, row, label_column, LABEL_COLUMNS, "--label-column")
@@ -89,7 +89,7 @@ def read_texts(path: Path, *, text_column: str | None = None) -> tuple[str, ...]
     """Read texts alone; labels need not be there. Raises `UserError` as `read_examples` does."""
     texts: list[str] = []
     name = ""
-    for number, row in _rows(path):
+    for number, row in read_rows(path):
         name = name or _column(path, row, text_column, TEXT_COLUMNS, "--text-column")
         text = row.get(name)
         if not isinstance(text, str):
@@ -138,7 +138,7 @@ def _column(path: Path, row: dict[str, Any], asked: str | None, usual: Sequence[
     )
 
 
-def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Rows with their line numbers, the header being line 1 of a CSV."""
     readers = {".csv": _csv_rows, ".tsv": _csv_rows, ".jsonl": _json_rows, ".json": _json_rows}
     reader = readers.get(path.suffix.lower())

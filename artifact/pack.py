@@ -18,7 +18,7 @@ from artifact.run_folder import RunFolder
 from artifact.session import SessionConfig, open_session
 from artifact.task import Task
 from artifact.tokenizer import plain_tokenizer_json, read_limits
-from artifact.variant import Variant, read_variant
+from artifact.variant import Variant, is_whole, read_variant
 from errors import GateFailed, UserError
 
 RUNTIME_PACKAGES = ("onnxruntime", "numpy", "tokenizers")
@@ -51,10 +51,13 @@ def pack(
     """
     _check_target(out)
     variant, graph = read_variant(run, precision)
-    if sha256_file(graph) != variant.sha256:
+    if not is_whole(variant, graph.parent):
         raise UserError(f"{graph} is not the file that was exported", "export it again")
-    if graph.with_name(f"{graph.name}_data").exists():
-        raise UserError(f"{graph} keeps its weights in a second file, and such graphs cannot be packed yet")
+    if variant.golden_max_error is None:
+        raise UserError(
+            f"{graph} is for {variant.task} on other inputs than single texts, and such models cannot be packed yet",
+            "serve the graph with onnxruntime; variant.json describes its inputs and outputs",
+        )
     checkpoint = run.checkpoint
     if checkpoint is None:
         raise UserError(
@@ -111,6 +114,8 @@ def _fill(
     model_file = f"onnx/model{variant.precision.file_suffix}.onnx"
     (folder / "onnx").mkdir()
     shutil.copyfile(graph, folder / model_file)
+    for name in variant.files.keys() - {variant.file}:
+        shutil.copyfile(graph.with_name(name), folder / "onnx" / name)
     write_bytes(folder / "tokenizer.json", plain_tokenizer_json(checkpoint).encode())
     for name in COPIED:
         if (checkpoint / name).is_file():
@@ -132,7 +137,7 @@ def _fill(
         opset=variant.opset,
         ir_version=variant.ir_version,
         domains=variant.domains,
-        minimum_onnxruntime=versions["onnxruntime"],
+        minimum_onnxruntime=variant.minimum_onnxruntime,
         card=card,
         card_reason=card_reason,
         versions=variant.versions,
@@ -154,11 +159,12 @@ def _golden(run: RunFolder, variant: Variant, graph: Path, session: SessionConfi
     golden = read_json(run.golden, Golden)
     if golden.checkpoint_sha256 != variant.checkpoint_sha256:
         raise UserError(f"{run.golden} is of another state of the checkpoint than {graph}", "export again")
-    least = 1e-4 * variant.parity.scale
+    scale = variant.parity.scales["logits"]
+    least = 1e-4 * scale
     opened = open_session(graph, provider="CPUExecutionProvider", threads=usable_cores(), config=session)
     names = {spec.name for spec in variant.inputs}
     observed = largest_error(lambda batch: np.asarray(opened.run(["logits"], dict(batch))[0]), golden, names)
-    seen = max(variant.parity.max_error, variant.golden_max_error)
+    seen = max(variant.parity.max_error_fraction * scale, variant.golden_max_error or 0.0)
     if not observed <= max(1.5 * seen, least):
         raise GateFailed(
             f"{graph} is off by {observed:.3g} on the golden examples; its export saw at most {seen:.3g}",

@@ -74,6 +74,10 @@ class RunFolder:
         return self.directory / "report.md"
 
     @property
+    def variants_report(self) -> Path:
+        return self.directory / "variants.md"
+
+    @property
     def checkpoint_link(self) -> Path:
         return self.directory / "checkpoint.json"
 

@@ -1,12 +1,24 @@
 """What a model is for, and how its raw outputs become an answer."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from enum import StrEnum
 
 
 class Task(StrEnum):
-    """Tasks in the field's usual names."""
+    """Tasks in the field's usual names; `MODULE` is a plain PyTorch module, whose outputs are what they are."""
 
     TEXT_CLASSIFICATION = "text-classification"
+    TOKEN_CLASSIFICATION = "token-classification"  # noqa: S105  the field's name of a task
+    QUESTION_ANSWERING = "question-answering"
+    FILL_MASK = "fill-mask"
+    FEATURE_EXTRACTION = "feature-extraction"
+    IMAGE_CLASSIFICATION = "image-classification"
+    OBJECT_DETECTION = "object-detection"
+    IMAGE_SEGMENTATION = "image-segmentation"
+    AUDIO_CLASSIFICATION = "audio-classification"
+    SPEECH_RECOGNITION = "automatic-speech-recognition"
+    MODULE = "module"
 
 
 class Activation(StrEnum):
@@ -15,3 +27,36 @@ class Activation(StrEnum):
     SOFTMAX = "softmax"
     SIGMOID = "sigmoid"
     NONE = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Where a task's answer lies in its outputs.
+
+    `outputs` are those a graph must give, in order (empty: all that the model gives). `choices` are the outputs where
+    the answer is a choice, with the axis of the classes. `per_token` outputs have a value for each token, and those at
+    padded positions mean nothing. Where classes are `independent`, each is a choice between itself and nothing.
+    """
+
+    outputs: tuple[str, ...]
+    choices: Mapping[str, int]
+    per_token: bool = False
+    independent: bool = False
+
+
+ANSWERS: Mapping[Task, Answer] = {
+    Task.TEXT_CLASSIFICATION: Answer(("logits",), {"logits": -1}),
+    Task.TOKEN_CLASSIFICATION: Answer(("logits",), {"logits": -1}, per_token=True),
+    Task.QUESTION_ANSWERING: Answer(
+        ("start_logits", "end_logits"), {"start_logits": -1, "end_logits": -1}, per_token=True
+    ),
+    Task.FILL_MASK: Answer(("logits",), {"logits": -1}, per_token=True),
+    Task.FEATURE_EXTRACTION: Answer(("last_hidden_state",), {}, per_token=True),
+    Task.IMAGE_CLASSIFICATION: Answer(("logits",), {"logits": -1}),
+    Task.OBJECT_DETECTION: Answer(("logits", "pred_boxes"), {"logits": -1}),
+    Task.IMAGE_SEGMENTATION: Answer(("logits",), {"logits": 1}),
+    Task.AUDIO_CLASSIFICATION: Answer(("logits",), {"logits": -1}),
+    Task.SPEECH_RECOGNITION: Answer(("logits",), {"logits": -1}),
+    Task.MODULE: Answer((), {}),
+}
+"""The answer of each task."""

@@ -13,6 +13,22 @@ from errors import UserError
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 
 
+OFFSET_POSITIONS = frozenset(
+    (
+        "camembert",
+        "data2vec-text",
+        "esm",
+        "ibert",
+        "longformer",
+        "mpnet",
+        "roberta",
+        "roberta-prelayernorm",
+        "xlm-roberta",
+    )
+) | {"xlm-roberta-xl", "xmod", "luke"}
+"""Kinds of models whose first position has the number of the padding's id plus one."""
+
+
 class TextLimits(msgspec.Struct, frozen=True, kw_only=True):
     """How texts are cut and padded. `max_length_tokens` counts special tokens too."""
 
@@ -54,7 +70,7 @@ def read_limits(directory: Path) -> TextLimits:
         )
     tokenizer = read_config(directory, "tokenizer_config.json")
     model = read_config(directory, "config.json")
-    lengths = [tokenizer.get("model_max_length"), model.get("max_position_embeddings")]
+    lengths = [tokenizer.get("model_max_length"), _positions(model)]
     known = [int(length) for length in lengths if isinstance(length, int | float) and 0 < length < 1e6]
     if not known:
         raise UserError(
@@ -69,6 +85,14 @@ def read_limits(directory: Path) -> TextLimits:
         pad_left=tokenizer.get("padding_side") == "left",
         truncate_left=tokenizer.get("truncation_side") == "left",
     )
+
+
+def _positions(model: dict[str, Any]) -> Any:
+    """How many tokens a model has positions for; RoBERTa and its kin begin to count after the padding's id."""
+    positions = model.get("max_position_embeddings")
+    if isinstance(positions, int) and model.get("model_type") in OFFSET_POSITIONS:
+        return positions - int(model.get("pad_token_id") or 0) - 1
+    return positions
 
 
 def plain_tokenizer_json(directory: Path) -> str:

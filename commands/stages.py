@@ -2,7 +2,9 @@
 
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import typer
 
 from artifact.precision import Precision
 from errors import UserError
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     from artifact.pack import Packed
     from artifact.run_folder import RunFolder
     from exporter.export import Exported
+    from exporter.request import Request
     from models.training import TrainingRecord
     from report.terminal import ProgressBar
     from report.verdict import Verdict
@@ -39,16 +42,67 @@ def finetune(
         )
 
 
-def export(
-    checkpoint: Path, out: Path, precisions: tuple[Precision, ...], texts: tuple[str, ...] | None
-) -> "tuple[Exported, ...]":
-    """Export, or reuse the variants that the same checkpoint and texts made before."""
+def export_request(
+    checkpoint: Path | None,
+    out: Path,
+    precisions: tuple[Precision, ...] | None,
+    *,
+    module: str | None,
+    data: tuple[Path | None, int],
+    calibration: Path | None,
+    columns: tuple[str | None, str | None, str | None],
+    **chosen: Any,
+) -> "Request":
+    """One typed request: a run's own checkpoint and splits where the user names none, all precisions for `None`.
+
+    What cannot be calibrated is left out of all, and said. Raises `UserError` when there is nothing to export.
+    """
+    need("train", "torch", "transformers", "onnx", "onnxscript", "optimum")
+    from artifact.run_folder import RunFolder
+    from exporter.request import CALIBRATED, EXPORTED, ModuleSource, Request, Source
+    from models.task_examples import Columns
+
+    if checkpoint is None and module is None:
+        raise UserError("there is nothing to export", "name a checkpoint, or a module with --module FILE:FUNCTION")
+    run = RunFolder(checkpoint) if checkpoint else RunFolder(out)
+    judged, limit = data
+    if run.is_run and module is None:
+        judged = judged or (run.evaluation_data if run.evaluation_data.is_file() else None)
+        calibration = calibration or (run.training_data if run.training_data.is_file() else None)
+        checkpoint = run.checkpoint or checkpoint
+    if precisions is None:
+        precisions = tuple(item for item in EXPORTED if calibration or item not in CALIBRATED)
+        for item in set(EXPORTED) - set(precisions):
+            typer.echo(f"{item} is left out: it needs training examples (--calibration FILE)", err=True)
+    return Request(
+        model=ModuleSource.parse(module, checkpoint) if module else checkpoint or out,
+        out=out,
+        precisions=precisions,
+        data=Source(judged, Columns(*columns), limit) if judged else None,
+        calibration=Source(calibration, Columns(*columns)) if calibration else None,
+        **chosen,
+    )
+
+
+def export_failures(exported: "tuple[Exported, ...]") -> str:
+    """Which variants failed their gates, and why; empty when none did."""
+    from exporter.export import failures
+
+    return failures(exported)
+
+
+def export(request: "Request") -> "tuple[Exported, ...]":
+    """Export, or reuse the variants that the same request made before; writes `variants.md`."""
     need("train", "torch", "transformers", "onnx", "onnxscript", "optimum")
     need("cpu", "onnxruntime")
+    from artifact.run_folder import RunFolder
     from exporter.export import export as trace_and_derive
+    from report.files import write_variants
 
     with _progress() as bar:
-        return trace_and_derive(checkpoint, out, precisions, texts=texts, progress=bar)
+        exported = trace_and_derive(request, bar)
+    write_variants(RunFolder(request.out), [item.variant for item in exported])
+    return exported
 
 
 def compare(

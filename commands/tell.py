@@ -29,18 +29,12 @@ def tell_training(record: "TrainingRecord", out: Path, *, made: bool, err: bool 
 
 
 def tell_export(exported: "tuple[Exported, ...]", *, err: bool = False) -> None:
-    """Each variant and how far it is from PyTorch."""
-    from report.figures import fraction, size
+    """Each variant, how far it is from PyTorch, and where it lies."""
+    from report.terminal import console, show_variants
 
+    show_variants(console(stderr=err), [item.variant for item in exported])
     for item in exported:
-        parity = item.variant.parity
-        agreement = f"same labels on {fraction(parity.agreement_fraction)} of {parity.texts} texts"
-        typer.echo(
-            f"  {item.variant.precision:<13} {size(item.variant.size_bytes):>8}  {item.variant.nodes} nodes, "
-            f"{agreement}, largest logit error {parity.max_error:.2g} (logits reach {parity.scale:.2g})"
-            f"{'' if item.made else ' (done before, reused)'}\n  {item.path}",
-            err=err,
-        )
+        typer.echo(f"  {item.path}{'' if item.made else ' (done before, reused)'}", err=err)
 
 
 def tell_verdict(verdict: "Verdict", run: "RunFolder") -> None:

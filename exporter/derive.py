@@ -1,33 +1,158 @@
-"""Other precisions, derived from the traced fp32 graph."""
+"""Other precisions, each derived from the one traced fp32 graph."""
 
-import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
+import onnx_ir
+
 from artifact.precision import Precision
-from artifact.records import replacing
+from artifact.variant import Kept, Recipe
+from errors import UserError
+from exporter.calibrate import Calibration, ranges
+from exporter.clean import strip
+from exporter.four_bit import KINDS as INT4_KINDS
+from exporter.four_bit import int4
+from exporter.fuse import fuse
+from exporter.half import nodes_to_keep, to_half, weight_range
+from exporter.integer import DYNAMIC_KINDS, STATIC_KINDS, int8_dynamic, int8_static
+from exporter.layers import LayerKind, find_layers
+from exporter.observe import Spread, largest_values, layer_inputs, multiply_adds
+from exporter.options import Options
+from exporter.save import load_graph
+from exporter.subject import Batch
+from exporter.tie import tie, untie
 
 
-def int8_dynamic(source: Path, target: Path) -> None:
-    """Weights to signed 8 bits per output channel, activations to 8 bits with a scale found for each batch.
+@dataclass(frozen=True)
+class Material:
+    """What derivations start from: the fp32 graph's file, real batches that it was observed on, and the options.
 
-    Signed weights matter: with unsigned ones ONNX Runtime's fast integer kernel is not used. `Gather` (the
-    embedding) is quantised too, for size: unsigned, with one scale for each table.
+    `calibration` are batches of the training split; the int8 ranges come from nothing else.
     """
-    from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    advice = logging.getLogger()
-    level = advice.level
-    advice.setLevel(logging.ERROR)  # it advises a shape inference that this graph does not need
-    try:
-        with replacing(target) as temporary:
-            quantize_dynamic(source, temporary, weight_type=QuantType.QInt8, per_channel=True)
-    finally:
-        advice.setLevel(level)
+    fp32: Path
+    batches: tuple[Batch, ...]
+    calibration: tuple[Batch, ...]
+    options: Options = field(default_factory=Options)
+
+    def graph(self) -> onnx_ir.Model:
+        """A fresh copy of the fp32 graph."""
+        return untie(load_graph(self.fp32))
+
+    @cached_property
+    def largest(self) -> dict[str, float]:
+        """Largest magnitude of each tensor on all batches."""
+        return largest_values(self.graph(), (*self.batches, *self.calibration))
+
+    @cached_property
+    def spreads(self) -> dict[str, Spread]:
+        """How the layers' inputs are spread on the calibration batches."""
+        if not self.calibration:
+            raise UserError(
+                "int8-static needs examples of the training split to find its ranges, and there are none",
+                "give them with --calibration FILE, or leave int8-static out with --precisions",
+            )
+        return layer_inputs(self.graph(), self.calibration)
+
+    @cached_property
+    def macs(self) -> dict[str, int]:
+        """Multiply-adds of each layer on the first batch."""
+        return multiply_adds(self.graph(), self.batches[0])
+
+    @cached_property
+    def elements(self) -> dict[str, int]:
+        """Number of weights of each layer."""
+        return {layer.name: layer.elements for layer in find_layers(self.graph())}
+
+    @cached_property
+    def weights(self) -> int:
+        """Number of all fp32 weights."""
+        tensors = (value.const_value for value in self.graph().graph.initializers.values())
+        return sum(tensor.size for tensor in tensors if tensor is not None and tensor.dtype is onnx_ir.DataType.FLOAT)
+
+    def layers(self, kinds: Collection[LayerKind]) -> tuple[str, ...]:
+        """Names of the layers of these kinds, in the graph's order."""
+        return tuple(layer.name for layer in find_layers(self.graph()) if layer.kind in kinds)
 
 
-DERIVATIONS: Mapping[Precision, Callable[[Path, Path], None]] = {Precision.INT8_DYNAMIC: int8_dynamic}
-"""How each precision but fp32 is made: from the fp32 file to a new file."""
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What a derivation is given: the layers to put in fewer bits, nodes to keep besides, and the calibration."""
 
-EXPORTED = (Precision.FP32, *DERIVATIONS)
-"""Every precision the exporter can make."""
+    layers: tuple[str, ...] = ()
+    calibration: Calibration | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Derivation:
+    """How one precision is made. `kinds` are the layers it puts in fewer bits (none: it is not about layers);
+    `half` is the number type that a CPU has to emulate."""
+
+    make: Callable[[Material, Choice], tuple[onnx_ir.Model, Recipe]]
+    kinds: frozenset[LayerKind] = frozenset()
+    half: onnx_ir.DataType | None = None
+
+
+def derive(precision: Precision, material: Material, choice: Choice) -> tuple[onnx_ir.Model, Recipe]:
+    """The graph at one precision, fused as the options say, and how it was made."""
+    graph, recipe = DERIVATIONS[precision].make(material, choice)
+    return fuse(strip(tie(graph)), material.options.profile), recipe
+
+
+def _fp32(material: Material, choice: Choice) -> tuple[onnx_ir.Model, Recipe]:
+    return material.graph(), Recipe(profile=material.options.profile)
+
+
+def _fp16(material: Material, choice: Choice) -> tuple[onnx_ir.Model, Recipe]:
+    graph = material.graph()
+    kept, found = nodes_to_keep(graph, material.largest), weight_range(graph)
+    recipe = Recipe(
+        profile=material.options.profile,
+        kept=tuple(Kept(name=item.node, why=item.why) for item in kept),
+        weights_overflowing=found.overflowing,
+        weights_vanishing=found.vanishing,
+    )
+    return to_half(graph, onnx_ir.DataType.FLOAT16, {item.node for item in kept}), recipe
+
+
+def _bf16(material: Material, choice: Choice) -> tuple[onnx_ir.Model, Recipe]:
+    graph = to_half(material.graph(), onnx_ir.DataType.BFLOAT16, ())
+    return graph, Recipe(profile=material.options.profile)
+
+
+def _int8_dynamic(material: Material, choice: Choice) -> tuple[onnx_ir.Model, Recipe]:
+    options = material.options
+    graph = int8_dynamic(material.graph(), choice.layers, options.target)
+    return graph, Recipe(profile=options.profile, target=options.target)
+
+
+def _int8_static(material: Material, choice: Choice) -> tuple[onnx_ir.Model, Recipe]:
+    options, calibration = material.options, choice.calibration or Calibration.MINMAX
+    graph = int8_static(material.graph(), choice.layers, ranges(material.spreads, calibration), options.target)
+    recipe = Recipe(
+        profile=options.profile,
+        target=options.target,
+        calibration=calibration,
+        calibration_examples=sum(len(next(iter(batch.values()))) for batch in material.calibration),
+    )
+    return graph, recipe
+
+
+def _int4(material: Material, choice: Choice) -> tuple[onnx_ir.Model, Recipe]:
+    options = material.options
+    graph = int4(material.graph(), choice.layers, block=options.block_size, accuracy_level=options.accuracy_level)
+    recipe = Recipe(profile=options.profile, block_size=options.block_size, accuracy_level=options.accuracy_level)
+    return graph, recipe
+
+
+DERIVATIONS: Mapping[Precision, Derivation] = {
+    Precision.FP32: Derivation(_fp32),
+    Precision.FP16: Derivation(_fp16, half=onnx_ir.DataType.FLOAT16),
+    Precision.BF16: Derivation(_bf16, half=onnx_ir.DataType.BFLOAT16),
+    Precision.INT8_DYNAMIC: Derivation(_int8_dynamic, kinds=frozenset(DYNAMIC_KINDS)),
+    Precision.INT8_STATIC: Derivation(_int8_static, kinds=frozenset(STATIC_KINDS)),
+    Precision.INT4: Derivation(_int4, kinds=frozenset(INT4_KINDS)),
+}
+"""How each precision is made; `exporter.request.EXPORTED` names the same ones without loading torch."""

@@ -1,4 +1,4 @@
-"""Facts about a graph file, for `variant.json`."""
+"""Facts about a graph file, for `variant.json`, read from the file itself."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -6,9 +6,26 @@ from pathlib import Path
 
 import onnx
 
+from artifact.precision import Precision
 from artifact.variant import TensorSpec
+from exporter.edit import MICROSOFT
 
 EIGHT_BITS_OR_FEWER = frozenset({"int8", "uint8", "int4", "uint4"})
+TYPES = {
+    Precision.FP32: frozenset({"float32"}),
+    Precision.FP16: frozenset({"float16"}),
+    Precision.BF16: frozenset({"bfloat16"}),
+    Precision.INT8_DYNAMIC: EIGHT_BITS_OR_FEWER,
+    Precision.INT8_STATIC: EIGHT_BITS_OR_FEWER,
+    Precision.INT4: EIGHT_BITS_OR_FEWER,
+}
+"""Number types of weights that make a file what its precision says."""
+
+FIRST_WITH_OPSET = {17: "1.12", 18: "1.14", 19: "1.16", 20: "1.17", 21: "1.18", 22: "1.20", 23: "1.22", 24: "1.23"}
+"""First onnxruntime that runs each opset (its own compatibility table)."""
+
+FIRST_WITH_CONTRIB = {"MatMulNBits": "1.17", "MultiHeadAttention": "1.14"}
+"""First onnxruntime with each of its own operators that an export may use; the others are older than any opset here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,17 +44,23 @@ class GraphFacts:
     def nodes(self) -> int:
         return sum(self.operators.values())
 
+    def share_of(self, types: frozenset[str]) -> float:
+        """Share of the weights that are of these number types."""
+        return sum(self.weight_elements.get(kind, 0) for kind in types) / max(1, sum(self.weight_elements.values()))
+
     @property
-    def quantized_weights_fraction(self) -> float:
-        """Share of constant elements held in 8 bits or fewer."""
-        small = sum(count for kind, count in self.weight_elements.items() if kind in EIGHT_BITS_OR_FEWER)
-        return small / max(1, sum(self.weight_elements.values()))
+    def minimum_onnxruntime(self) -> str:
+        """First onnxruntime that knows the opset and every operator; `unknown` for an opset newer than the table."""
+        found = [FIRST_WITH_OPSET.get(self.opset, "unknown")]
+        found += [FIRST_WITH_CONTRIB[name] for name in self.operators if name in FIRST_WITH_CONTRIB]
+        return max(found, key=lambda text: (text == "unknown", *map(int, text.replace("unknown", "0").split("."))))
 
 
 def inspect_graph(path: Path) -> GraphFacts:
     """Check a graph file with onnx's own checker and read its facts."""
-    onnx.checker.check_model(str(path))
     model = onnx.load(str(path), load_external_data=False)
+    if not any(item.domain == MICROSOFT for item in model.opset_import):
+        onnx.checker.check_model(str(path), full_check=False)
     elements: Counter[str] = Counter()
     for tensor in model.graph.initializer:
         count = 1

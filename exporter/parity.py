@@ -1,4 +1,4 @@
-"""How far an ONNX graph's answers are from PyTorch's: the first gate, on real texts and on a grid of shapes."""
+"""How far a graph's answers are from PyTorch's: on real inputs, on a grid of shapes, padded and alone."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,148 +9,397 @@ import numpy as np
 from numpy.typing import NDArray
 
 from artifact.precision import Precision
-from artifact.variant import Parity
+from artifact.task import Answer
+from artifact.variant import Flip, Invariance, Parity
+from exporter.subject import Batch, Outputs, Subject
+from models.example_set import ExampleSet
 
-Batch = Mapping[str, NDArray[np.int64]]
-Run = Callable[[Batch], NDArray[np.float32]]
-"""From a batch to logits of shape (batch, labels)."""
+Run = Callable[[Batch], Outputs]
+BATCH_SIZE = 8
+PROBED = 16
+EXTRA_PADDING = 8
+NEAR_TIE_FRACTION = 0.05
+FLIPS_LISTED = 50
+REFERENCE_ELEMENTS = 50_000_000
+"""Reference values that are kept in memory; with more, fewer examples are compared."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tolerance:
-    """What a variant may differ by: errors as a share of the largest reference logit, the others as floors."""
+    """What a variant may differ by: errors as a share of the output's scale, the others as floors."""
 
     max_error_fraction: float | None
     agreement_fraction: float
     cosine: float
 
 
+_EIGHT_BITS = Tolerance(max_error_fraction=None, agreement_fraction=0.95, cosine=0.98)
 TOLERANCES: Mapping[Precision, Tolerance] = {
     Precision.FP32: Tolerance(max_error_fraction=1e-4, agreement_fraction=1.0, cosine=0.999999),
-    Precision.INT8_DYNAMIC: Tolerance(max_error_fraction=None, agreement_fraction=0.95, cosine=0.98),
+    Precision.FP16: Tolerance(max_error_fraction=0.02, agreement_fraction=0.995, cosine=0.9999),
+    Precision.BF16: Tolerance(max_error_fraction=0.1, agreement_fraction=0.98, cosine=0.999),
+    Precision.INT8_DYNAMIC: _EIGHT_BITS,
+    Precision.INT8_STATIC: _EIGHT_BITS,
+    Precision.INT4: Tolerance(max_error_fraction=None, agreement_fraction=0.9, cosine=0.95),
 }
-"""fp32 must be the same function up to rounding; a quantised one must be recognisably the same model here, and is
-judged by its accuracy when it is measured."""
+"""fp32 must be the same function up to rounding, half precision nearly so; a quantised one must be recognisably the
+same model here, and is judged by the task's metric."""
 
 
 @dataclass(frozen=True, slots=True)
-class ReferenceAnswers:
-    """PyTorch's logits: for the real texts in batches, and for each shape of the grid."""
+class Case:
+    """A batch and what PyTorch answers; `rows` are its examples, where they are real ones."""
 
-    batches: tuple[Batch, ...]
-    logits: NDArray[np.float32]
-    shapes: tuple[tuple[int, int], ...]
-    shape_batches: tuple[Batch, ...]
-    shape_logits: tuple[NDArray[np.float32], ...]
+    batch: Batch
+    expected: Outputs
+    rows: tuple[int, ...] = ()
 
 
-def shape_grid(longest: int) -> tuple[tuple[int, int], ...]:
-    """Batch × sequence pairs that prove both axes dynamic: ones, odd sizes, and the model's maximum."""
-    return tuple(dict.fromkeys((rows, min(length, longest)) for rows, length in ((1, 1), (1, 7), (3, 5), (2, longest))))
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """PyTorch's answers: to the examples in batches, to each shape of the grid, and to some examples alone, padded
+    further, and padded on the left."""
+
+    answer: Answer
+    inputs: str
+    examples: ExampleSet
+    batches: tuple[Case, ...]
+    shapes: tuple[tuple[str, Case], ...]
+    alone: tuple[Case, ...]
+    padded: tuple[Case, ...]
+    left: tuple[Case, ...]
 
 
-def shape_batch(names: Sequence[str], shape: tuple[int, int], vocabulary: int, seed: int) -> Batch:
-    """Random ids of one shape; every row but the first is padded at its end when there is room."""
-    random = np.random.default_rng(seed)
-    _, length = shape
-    mask = np.ones(shape, dtype=np.int64)
-    mask[1:, max(1, length - 2) :] = 0
-    known = {
-        "input_ids": random.integers(1, vocabulary, shape) * mask,
-        "attention_mask": mask,
-        "token_type_ids": np.zeros(shape, dtype=np.int64),
-    }
-    return {name: known[name] for name in names}
+def reference(subject: Subject, answer: Answer, examples: ExampleSet, inputs: str) -> Reference:
+    """Run PyTorch over everything that variants will be compared on. `inputs` says what the examples are."""
+    cases: list[Case] = []
+    elements = 0
+    for start in range(0, len(examples), BATCH_SIZE):
+        rows = tuple(range(start, min(start + BATCH_SIZE, len(examples))))
+        batch = examples.batch(rows)
+        expected = subject.answer(batch)
+        cases.append(Case(batch, expected, rows))
+        elements += sum(array.size for array in expected.values())
+        if elements > REFERENCE_ELEMENTS:
+            break
+    examples = examples.select(range(cases[-1].rows[-1] + 1))
+    probes = tuple(dict.fromkeys(np.linspace(0, len(examples) - 1, min(PROBED, len(examples))).round().astype(int)))
+    groups = [tuple(int(row) for row in probes[start : start + BATCH_SIZE]) for start in range(0, PROBED, BATCH_SIZE)]
+    groups = [group for group in groups if group]
 
+    def case(rows: tuple[int, ...], **padding: Any) -> Case:
+        batch = examples.batch(rows, **padding)
+        return Case(batch, subject.answer(batch), rows)
 
-def reference_answers(
-    run: Run, batches: Sequence[Batch], names: Sequence[str], vocabulary: int, longest: int
-) -> ReferenceAnswers:
-    """Run the reference over the real batches and the shape grid."""
-    shapes = shape_grid(longest)
-    grid = tuple(shape_batch(names, shape, vocabulary, seed) for seed, shape in enumerate(shapes))
-    return ReferenceAnswers(
-        batches=tuple(batches),
-        logits=np.concatenate([run(batch) for batch in batches]),
-        shapes=shapes,
-        shape_batches=grid,
-        shape_logits=tuple(run(batch) for batch in grid),
+    padded: tuple[Case, ...] = ()
+    left: tuple[Case, ...] = ()
+    if subject.has_mask:
+        most = next((axis.most for axis in subject.axes[1:] if axis.most), None)
+        wider = [(group, _longest(examples, group) + EXTRA_PADDING) for group in groups]
+        padded = tuple(case(group, length=length) for group, length in wider if most is None or length <= most)
+        left = tuple(case(group, pad_left=True) for group in groups)
+    return Reference(
+        answer=answer,
+        inputs=inputs,
+        examples=examples,
+        batches=tuple(cases),
+        shapes=tuple(
+            ("×".join(map(str, sizes.values())), Case(batch, subject.answer(batch)))
+            for number, sizes in enumerate(subject.shape_grid())
+            for batch in [subject.random(sizes, seed=number)]
+        ),
+        alone=tuple(case((int(row),)) for row in probes),
+        padded=padded,
+        left=left,
     )
 
 
-def check_parity(run: Run, reference: ReferenceAnswers, precision: Precision) -> Parity:
+def _longest(examples: ExampleSet, rows: Sequence[int]) -> int:
+    return max(len(next(iter(examples.rows[row].values()))) for row in rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A variant's parity, and its outputs for each example without padding (NaN where it gave none)."""
+
+    parity: Parity
+    outputs: tuple[dict[str, NDArray[np.float32]], ...]
+
+
+def check_parity(run: Run, reference: Reference, precision: Precision, *, emulated: bool = False) -> Answered:
     """Run a variant over what the reference ran, and compare.
 
     NaN never passes. A batch that the graph cannot run, or answers in another shape, is a failure with its reason, not
     an exception.
     """
-    tolerance = TOLERANCES[precision]
-    expected = reference.logits.astype(np.float64)
-    scale = float(np.abs(expected).max())
-    sizes = [len(next(iter(batch.values()))) for batch in reference.batches]
-    parts = np.split(expected, np.cumsum(sizes)[:-1])
-    tried = [_try(run, batch, part) for batch, part in zip(reference.batches, parts, strict=True)]
-    reasons = [f"a batch of the texts {reason}" for reason in dict.fromkeys(reason for _, reason in tried if reason)]
-    actual = np.concatenate([answer for answer, _ in tried])
-    ran = []
-    shapes_error = 0.0
-    for shape, batch, logits in zip(reference.shapes, reference.shape_batches, reference.shape_logits, strict=True):
-        answer, reason = _try(run, batch, logits)
-        if reason:
-            reasons.append(f"shape {shape[0]}×{shape[1]} {reason}")
-            continue
-        ran.append(shape)
-        shapes_error = max(shapes_error, float(np.abs(answer - logits).max()))
-    errors = np.nan_to_num(np.abs(actual - expected), nan=np.finfo(np.float64).max)
-    max_error = float(errors.max())
-    flipped = np.flatnonzero(actual.argmax(-1) != expected.argmax(-1))
-    ranked = np.sort(expected, axis=-1)
-    margins = ranked[:, -1] - ranked[:, -2] if expected.shape[-1] > 1 else np.full(len(expected), np.inf)
-    agreement = 1 - len(flipped) / len(expected)
-    cosine = _cosine(actual, expected)
-    if (
-        tolerance.max_error_fraction is not None
-        and not max(max_error, shapes_error) <= tolerance.max_error_fraction * scale
-    ):
-        reasons.append(
-            f"largest error {max(max_error, shapes_error):.3g} is above {tolerance.max_error_fraction:g} of the "
-            f"scale {scale:.3g}"
-        )
-    allowed = ceil(round((1 - tolerance.agreement_fraction) * len(expected), 6))
-    if len(flipped) > allowed:
-        reasons.append(f"{len(flipped)} of {len(expected)} labels differ (allowed: {allowed})")
+    tolerance, answer = TOLERANCES[precision], reference.answer
+    reasons: list[str] = []
+    expected, actual = _Gathered(answer), _Gathered(answer)
+    outputs: list[dict[str, NDArray[np.float32]]] = []
+    for case in reference.batches:
+        found, reason = _try(run, case)
+        reasons += [f"a batch of the examples {reason}"] if reason else []
+        expected.add(case.expected, case.batch)
+        actual.add(found, case.batch)
+        outputs += example_outputs(answer, found, case)
+    scales = expected.scales()
+    errors = expected.errors(actual, scales)
+    flips = expected.flips(actual, scales, reference.examples.titles)
+    cosine = expected.cosine(actual)
+    shapes = [(name, _error(answer, case, scales, run)) for name, case in reference.shapes]
+    invariance, more = _invariance(run, reference, scales)
+    reasons += [f"shape {name} {error}" for name, error in shapes if isinstance(error, str)] + more
+
+    limit = tolerance.max_error_fraction
+    found_errors = {"the examples": float(max(array.max() for array in errors.values()))}
+    found_errors["the shapes"] = max((error for _, error in shapes if not isinstance(error, str)), default=0.0)
+    if invariance and invariance.left_error_fraction is not None:
+        found_errors["left-padded examples"] = invariance.left_error_fraction
+    if limit is not None:
+        reasons += [
+            f"the largest error on {where} is {error:.3g} of the scale (allowed: {limit:g})"
+            for where, error in found_errors.items()
+            if not error <= limit
+        ]
+        reasons += _depends(invariance, reference, limit)
+    near = 2 * limit if limit is not None else NEAR_TIE_FRACTION
+    ties = sum(margin <= near for _, margin in flips)
+    decisions = expected.decisions
+    counted = len(flips) - (ties if limit is not None else 0)  # where errors are bounded, a tie within them is none
+    allowed = ceil(round((1 - tolerance.agreement_fraction) * decisions, 6))
+    if counted > allowed:
+        reasons.append(f"{counted} of {decisions} answers differ (allowed: {allowed})")
     if not cosine >= tolerance.cosine:
         reasons.append(f"cosine {cosine:.6f} is below {tolerance.cosine}")
-    return Parity(
-        texts=len(expected),
-        scale=scale,
-        max_error=max_error,
-        p99_error=float(np.quantile(errors, 0.99)),
+    parity = Parity(
+        inputs=reference.inputs,
+        examples=len(reference.examples),
+        scales=scales,
+        max_error_fraction=found_errors["the examples"],
+        p99_error_fraction=float(max(np.quantile(array, 0.99) for array in errors.values())),
         cosine=cosine,
-        agreement_fraction=agreement,
-        flips=len(flipped),
-        flip_margins=tuple(float(margins[row]) for row in flipped[:20]),
-        shapes=tuple(ran),
-        shapes_max_error=shapes_error,
+        agreement_fraction=1 - len(flips) / decisions if decisions else None,
+        flips=tuple(
+            Flip(example=title, margin_fraction=margin, near_tie=margin <= near)
+            for title, margin in sorted(flips, key=lambda flip: -flip[1])[:FLIPS_LISTED]
+        ),
+        flipped=len(flips),
+        near_ties=ties,
+        shapes=tuple(name for name, error in shapes if not isinstance(error, str)),
+        shapes_error_fraction=found_errors["the shapes"],
+        invariance=invariance,
+        emulated=emulated,
         passed=not reasons,
-        reasons=tuple(reasons),
+        reasons=tuple(dict.fromkeys(reasons)),
+    )
+    return Answered(parity, tuple(outputs))
+
+
+def example_outputs(answer: Answer, outputs: Outputs, case: Case) -> list[dict[str, NDArray[np.float32]]]:
+    """A batch's outputs as one mapping for each example, without the batch axis and without padding."""
+    mask = case.batch.get("attention_mask") if answer.per_token else None
+    return [
+        {
+            name: array[row][mask[row].astype(bool)] if mask is not None else array[row]
+            for name, array in outputs.items()
+        }
+        for row in range(len(case.rows))
+    ]
+
+
+class _Gathered:
+    """Outputs of many examples, each without padding and with the classes of a choice last."""
+
+    def __init__(self, answer: Answer) -> None:
+        self._answer = answer
+        self._values: dict[str, list[NDArray[np.float64]]] = {}
+
+    def add(self, outputs: Outputs, batch: Batch) -> None:
+        """Take the rows of one batch."""
+        for name, array in outputs.items():
+            self._values.setdefault(name, []).extend(_parts(self._answer, name, array, batch))
+
+    @property
+    def decisions(self) -> int:
+        """How many choices were made."""
+        answer = self._answer
+        return sum(
+            int(np.prod(_choices(part, answer).shape[:-1])) for name in answer.choices for part in self._values[name]
+        )
+
+    def scales(self) -> dict[str, float]:
+        """Largest absolute value of each output; 1 for one that is 0 everywhere."""
+        return {
+            name: max((float(np.abs(part).max()) for part in parts if part.size), default=0.0) or 1.0
+            for name, parts in self._values.items()
+        }
+
+    def errors(self, other: "_Gathered", scales: Mapping[str, float]) -> dict[str, NDArray[np.float64]]:
+        """Absolute errors as shares of the scale, flat; what is not finite is the largest number there is."""
+        most = float(np.finfo(np.float64).max)
+        return {
+            name: np.concatenate(
+                [
+                    np.nan_to_num(np.abs(mine - theirs) / scales[name], nan=most, posinf=most).ravel()
+                    for mine, theirs in zip(parts, other._values[name], strict=True)
+                ]
+            )
+            for name, parts in self._values.items()
+        }
+
+    def flips(self, other: "_Gathered", scales: Mapping[str, float], titles: Sequence[str]) -> list[tuple[str, float]]:
+        """For each choice that differs, whose it is and this side's margin as a share of the scale."""
+        found = []
+        for name in self._answer.choices:
+            for title, mine, theirs in zip(titles, self._values[name], other._values[name], strict=True):
+                rows = _choices(mine, self._answer)
+                rows = rows.reshape(-1, rows.shape[-1])
+                others = _choices(np.nan_to_num(theirs, nan=-np.inf), self._answer).reshape(rows.shape)
+                for place in np.flatnonzero(rows.argmax(-1) != others.argmax(-1)):
+                    best, second = np.sort(rows[place])[::-1][:2]
+                    where = f" [{name} {place}]" if len(rows) > 1 or len(self._answer.choices) > 1 else ""
+                    found.append((f"{title}{where}", float((best - second) / scales[name])))
+        return found
+
+    def cosine(self, other: "_Gathered") -> float:
+        """The least cosine of an output, taken as one long vector; 0 where it is not defined."""
+        found = []
+        for name, parts in self._values.items():
+            mine = np.concatenate([part.ravel() for part in parts])
+            theirs = np.nan_to_num(np.concatenate([part.ravel() for part in other._values[name]]), posinf=0, neginf=0)
+            norms = float(np.linalg.norm(mine) * np.linalg.norm(theirs))
+            found.append(float(mine @ theirs) / norms if norms else float(not mine.any() and not theirs.any()))
+        return min(found)
+
+
+def _choices(part: NDArray[np.float64], answer: Answer) -> NDArray[np.float64]:
+    """Classes last; an independent class, or an only one, is a choice between it and 0."""
+    if answer.independent or part.shape[-1] == 1:
+        part = part[..., None]
+        return np.concatenate([np.zeros_like(part), part], axis=-1)
+    return part
+
+
+def _parts(answer: Answer, name: str, array: NDArray[Any], batch: Batch) -> list[NDArray[np.float64]]:
+    """One array for each row of a batch: its real positions only, the classes of a choice last."""
+    values = np.asarray(array, dtype=np.float64)
+    mask = batch.get("attention_mask") if answer.per_token else None
+    parts = [row[mask[number].astype(bool)] if mask is not None else row for number, row in enumerate(values)]
+    axis = answer.choices.get(name)
+    return parts if axis is None or axis < 0 else [np.moveaxis(part, axis - 1, -1) for part in parts]
+
+
+def _try(run: Run, case: Case) -> tuple[Outputs, str]:
+    """The answer to one batch (NaN where there is none to compare), and what is wrong with it."""
+    nothing = {name: np.full(array.shape, np.nan, dtype=np.float32) for name, array in case.expected.items()}
+    try:
+        outputs = run(case.batch)
+    except Exception as error:  # whatever the engine raises, this batch does not run
+        return nothing, f"does not run: {error}"
+    for name, expected in case.expected.items():
+        if name not in outputs:
+            return nothing, f"gives no '{name}'"
+        if outputs[name].shape != expected.shape:
+            return nothing, f"gives '{name}' the shape {outputs[name].shape}, not {expected.shape}"
+        if not np.isfinite(outputs[name]).all() and np.isfinite(expected).all():
+            return outputs, "gives values that are not finite"
+    return outputs, ""
+
+
+def _error(answer: Answer, case: Case, scales: Mapping[str, float], run: Run) -> float | str:
+    """Largest error on a case as a share of the scale, or why there is none."""
+    found, reason = _try(run, case)
+    return reason or _distance(answer, case, case.expected, found, scales)
+
+
+def _distance(answer: Answer, case: Case, one: Outputs, other: Outputs, scales: Mapping[str, float]) -> float:
+    """Largest difference of two answers to one batch as a share of each output's scale, padding left out."""
+    differences = [
+        float(np.abs(mine - theirs).max() / scales[name])
+        for name in case.expected
+        for mine, theirs in zip(
+            _parts(answer, name, one[name], case.batch), _parts(answer, name, other[name], case.batch), strict=True
+        )
+        if mine.size
+    ]
+    return max(differences, default=0.0)
+
+
+def _invariance(run: Run, reference: Reference, scales: Mapping[str, float]) -> tuple[Invariance | None, list[str]]:
+    """Run examples alone, padded further and padded on the left; what does not run is a reason."""
+    answer, reasons = reference.answer, []
+    batched: dict[int, dict[str, NDArray[np.float32]]] = {}
+    rows = {row for case in reference.alone for row in case.rows}
+    for case in reference.batches:
+        if rows & set(case.rows):
+            outputs, reason = _try(run, case)
+            if reason:
+                return None, []  # told already, where all examples are compared
+            batched |= dict(zip(case.rows, example_outputs(answer, outputs, case), strict=True))
+
+    def furthest(cases: Sequence[Case]) -> tuple[float, int]:
+        most, changed = 0.0, 0
+        for case in cases:
+            outputs, reason = _try(run, case)
+            if reason:
+                reasons.append(f"a batch padded or split otherwise {reason}")
+                continue
+            for row, mine in zip(case.rows, example_outputs(answer, outputs, case), strict=True):
+                for name, array in mine.items():
+                    known = batched[row][name]
+                    most = max(most, float(np.abs(array - known).max() / scales[name]) if array.size else 0.0)
+                    axis = answer.choices.get(name)
+                    if axis is not None:
+                        pair = (np.moveaxis(part, axis if axis < 0 else axis - 1, -1) for part in (array, known))
+                        one, other = (_choices(part.astype(np.float64), answer).argmax(-1) for part in pair)
+                        changed += bool((one != other).any())
+        return most, changed
+
+    alone, changed = furthest(reference.alone)
+    padded = furthest(reference.padded)[0] if reference.padded else None
+    left = [_error(answer, case, scales, run) for case in reference.left]
+    reasons += [f"a batch padded on the left {error}" for error in left if isinstance(error, str)]
+    return (
+        Invariance(
+            examples=len(reference.alone),
+            alone_error_fraction=alone,
+            alone_changed=changed,
+            padded_error_fraction=padded,
+            left_error_fraction=max((error for error in left if not isinstance(error, str)), default=None),
+        ),
+        reasons,
     )
 
 
-def _try(run: Run, batch: Batch, expected: NDArray[Any]) -> tuple[NDArray[np.float64], str]:
-    """The answer to one batch (NaN where there is none to compare), and what is wrong with it."""
-    nothing = np.full(expected.shape, np.nan)
-    try:
-        answer = run(batch).astype(np.float64)
-    except Exception as error:  # whatever the engine raises, this batch does not run
-        return nothing, f"does not run: {error}"
-    if answer.shape != expected.shape:
-        return nothing, f"gives the shape {answer.shape}, not {expected.shape}"
-    return answer, "" if np.isfinite(answer).all() else "gives values that are not finite"
+def _depends(invariance: Invariance | None, reference: Reference, limit: float) -> list[str]:
+    """Reasons for a variant that is changed by its company or by padding, where PyTorch is not."""
+    if invariance is None:
+        return []
+    own = _invariance(_Replay(reference), reference, _scales(reference))[0] or invariance
+    pairs = (
+        ("what shares a batch", invariance.alone_error_fraction, own.alone_error_fraction),
+        ("padding", invariance.padded_error_fraction or 0.0, own.padded_error_fraction or 0.0),
+    )
+    return [
+        f"{what} changes answers by {found:.3g} of the scale, in PyTorch by {theirs:.3g}"
+        for what, found, theirs in pairs
+        if not found <= theirs + 2 * limit
+    ]
 
 
-def _cosine(actual: NDArray[np.float64], expected: NDArray[np.float64]) -> float:
-    """Cosine of the two sets of logits as one long vector; 0 where it is not defined."""
-    actual = np.nan_to_num(actual, posinf=0, neginf=0)
-    norms = float(np.linalg.norm(actual) * np.linalg.norm(expected))
-    return float((actual * expected).sum() / norms) if norms else 0.0
+class _Replay:
+    """PyTorch's own answers to the reference's cases, as something that can be run."""
+
+    def __init__(self, reference: Reference) -> None:
+        cases = (*reference.batches, *reference.alone, *reference.padded, *reference.left)
+        self._answers = {id(case.batch): case.expected for case in cases}
+
+    def __call__(self, batch: Batch) -> Outputs:
+        return self._answers[id(batch)]
+
+
+def _scales(reference: Reference) -> dict[str, float]:
+    gathered = _Gathered(reference.answer)
+    for case in reference.batches:
+        gathered.add(case.expected, case.batch)
+    return gathered.scales()

@@ -18,3 +18,6 @@ SAMPLES = (
     "I laughed, I cried, I checked my watch.",
     "Surprisingly tender.",
 )
+
+PASSAGES = (*SAMPLES[8:], *SAMPLES[:8])
+"""What each of them is paired with, for tasks on two texts."""

@@ -17,6 +17,8 @@ from errors import UserError
 from runtimes.base import Candidate
 from runtimes.registry import Source, entry
 
+EXTERNAL_DATA = "*.onnx_data"
+
 
 @dataclass(frozen=True, slots=True)
 class ModelSource:
@@ -53,7 +55,7 @@ class ModelSource:
     def model_files(self, candidate: Candidate) -> list[Path]:
         """The weight files of a candidate."""
         model = self.model(candidate)
-        return sorted(model.glob("*.safetensors")) if model.is_dir() else sorted(model.parent.glob(f"{model.name}*"))
+        return sorted(model.glob("*.safetensors")) if model.is_dir() else [model, *model.parent.glob(EXTERNAL_DATA)]
 
     def model_sha256(self, candidate: Candidate) -> str:
         """Hash of a candidate's weight files, and of the configuration that says how a checkpoint uses them."""
@@ -78,8 +80,9 @@ def find_models(directory: Path) -> ModelSource:
             graph = inside(directory, manifest.model_file)
         except ArtifactError as error:
             raise UserError(str(error), f"steelyard verify {directory}") from error
-        if sha256_file(graph) != manifest.sha256.get(manifest.model_file):
-            raise UserError(f"{graph} was changed", f"steelyard verify {directory}")
+        for path in (graph, *graph.parent.glob(EXTERNAL_DATA)):
+            if sha256_file(path) != manifest.sha256.get(path.relative_to(directory).as_posix()):
+                raise UserError(f"{path} was changed", f"steelyard verify {directory}")
         return ModelSource(
             directory, directory, manifest.labels, manifest.limits, None, {manifest.precision: graph}, {}
         )
@@ -109,8 +112,8 @@ def _variants(run: RunFolder, source_sha256: str) -> tuple[dict[Precision, Path]
             variant = read_json(folder / "variant.json", Variant)
             if variant.checkpoint_sha256 != source_sha256:
                 rejected[precision] = "it was exported from another state of the checkpoint"
-            elif variant.parity.passed:
+            elif variant.passed:
                 graphs[precision] = folder / variant.file
             else:
-                rejected[precision] = f"it did not pass its export: {'; '.join(variant.parity.reasons)}"
+                rejected[precision] = f"it did not pass its export: {'; '.join(variant.reasons)}"
     return graphs, rejected

@@ -17,39 +17,56 @@ from errors import UserError
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A checkpoint that has all it needs: weights, configuration and a fast tokenizer."""
+    """A checkpoint that has all it needs: weights, configuration and, for texts (else `None`), a fast tokenizer.
+
+    `problem` is the configuration's `problem_type`. `pickled` weights are loaded only because the user asked for it.
+    """
 
     directory: Path
     task: Task
     labels: tuple[str, ...]
     activation: Activation
-    limits: TextLimits
+    problem: str | None
+    limits: TextLimits | None
     sha256: str
+    pickled: bool = False
 
 
-def open_checkpoint(directory: Path) -> Checkpoint:
+def open_checkpoint(directory: Path, *, task: Task | None = None, allow_pickle: bool = False) -> Checkpoint:
     """Check a local checkpoint and read what it is, without loading its weights.
 
-    Raises `UserError` naming what is missing: the folder, `config.json`, safetensors weights, the tokenizer, or a task
-    that this tool knows.
+    `task` overrides what its class says. Raises `UserError` naming what is missing: the folder, `config.json`,
+    safetensors weights (or with `allow_pickle` others), the tokenizer, or a task that this tool knows.
     """
     if not directory.is_dir():
         raise UserError(f"{directory} does not exist or is not a folder", "give a folder written by save_pretrained")
     config = read_config(directory, "config.json")
-    if not list(directory.glob("*.safetensors")):
-        pickled = sorted(path.name for path in directory.glob("*.bin"))
+    pickled = sorted(path.name for path in directory.glob("*.bin"))
+    safe = bool(list(directory.glob("*.safetensors")))
+    if not safe and not (pickled and allow_pickle):
         raise UserError(
             f"{directory} has no safetensors weights" + (f", only the pickle {pickled[0]}" if pickled else ""),
-            "save it with model.save_pretrained(folder); pickles can run code and are not loaded",
+            "save it with model.save_pretrained(folder); pickles can run code, so they are loaded only with "
+            "--allow-pickle",
         )
+    takes_text = _model_class(directory, config).main_input_name == "input_ids"
     return Checkpoint(
         directory=directory,
-        limits=read_limits(directory),
-        task=infer_task(directory, config),
+        limits=read_limits(directory) if takes_text else None,
+        task=task or infer_task(directory, config),
         labels=read_labels(directory),
         activation=read_activation(directory),
+        problem=config.get("problem_type"),
         sha256=checkpoint_sha256(directory),
+        pickled=not safe,
     )
+
+
+def text_limits(checkpoint: Checkpoint) -> TextLimits:
+    """The limits of a checkpoint that takes texts; `UserError` for one that does not."""
+    if checkpoint.limits is None:
+        raise UserError(f"{checkpoint.directory} holds a model that takes no texts ({checkpoint.task})")
+    return checkpoint.limits
 
 
 def infer_task(directory: Path, config: dict[str, Any]) -> Task:
@@ -57,8 +74,29 @@ def infer_task(directory: Path, config: dict[str, Any]) -> Task:
 
     Raises `UserError` for a class this transformers lacks, or whose task is not supported.
     """
-    import transformers
     from optimum.exporters.tasks import TasksManager
+
+    kind = _model_class(directory, config)
+    if kind.can_generate():
+        raise UserError(
+            f"{directory} holds a {kind.__name__}, which generates text; this exports models that answer in one pass",
+            "export an encoder, or fine-tune its ForSequenceClassification class",
+        )
+    try:
+        task = str(TasksManager.infer_task_from_model(kind))
+    except ValueError:  # a bare encoder such as T5's is not in its table
+        task = Task.FEATURE_EXTRACTION if kind.__name__.endswith(("Model", "EncoderModel")) else "of no known task"
+    if task not in {member.value for member in Task}:
+        raise UserError(
+            f"{directory} holds a {kind.__name__} ({task}); supported so far: {', '.join(Task)}",
+            "fine-tune it for one of them, or name its task with --task",
+        )
+    return Task(task)
+
+
+def _model_class(directory: Path, config: dict[str, Any]) -> Any:
+    """The class that wrote a checkpoint; `UserError` when this transformers does not have it."""
+    import transformers
 
     names = config.get("architectures") or [None]
     kind = getattr(transformers, str(names[0]), None)
@@ -68,28 +106,33 @@ def infer_task(directory: Path, config: dict[str, Any]) -> Task:
             f"{transformers.__version__} does not have",
             "save the model again with a class such as AutoModelForSequenceClassification",
         )
-    task = str(TasksManager.infer_task_from_model(kind))
-    if task not in {member.value for member in Task}:
-        raise UserError(
-            f"{directory} holds a {names[0]} ({task}); supported so far: {', '.join(Task)}",
-            "fine-tune it for that task first: steelyard finetune",
-        )
-    return Task(task)
+    return kind
 
 
-def load_model(directory: Path) -> Any:
-    """The checkpoint's model in fp32 on the CPU, in eval mode.
+def load_model(directory: Path, *, allow_pickle: bool = False) -> Any:
+    """The checkpoint's model, of the class that wrote it, in fp32 on the CPU and in eval mode.
 
     Raises `UserError` when weights are missing or do not fit.
     """
     import torch
     from safetensors import SafetensorError
-    from transformers import AutoModelForSequenceClassification
 
+    config = read_config(directory, "config.json")
+    kind = _model_class(directory, config)
+    if config.get("model_type") != kind.config_class.model_type:
+        raise UserError(
+            f"{directory} cannot be loaded: config.json says {config.get('model_type')}, and {kind.__name__} is of "
+            f"{kind.config_class.model_type}",
+            "save the checkpoint again",
+        )
     with quiet():
         try:
-            model, report = AutoModelForSequenceClassification.from_pretrained(
-                directory, dtype=torch.float32, local_files_only=True, use_safetensors=True, output_loading_info=True
+            model, report = kind.from_pretrained(
+                directory,
+                dtype=torch.float32,
+                local_files_only=True,
+                use_safetensors=not allow_pickle,
+                output_loading_info=True,
             )
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             raise UserError(f"{directory} cannot be loaded: {error}", "save the checkpoint again") from error

@@ -1,11 +1,19 @@
 """From a run's raw records to its `verdict.json` and `report.md`."""
 
+from collections.abc import Sequence
+
 from artifact.records import write_bytes, write_json
 from artifact.run_folder import RunFolder
+from artifact.variant import Variant
 from errors import UserError
 from measure.records import Session, load
-from report.markdown import render
+from report.markdown import render, render_variants
 from report.verdict import Verdict, judge
+
+
+def write_variants(run: RunFolder, variants: Sequence[Variant]) -> None:
+    """Write `variants.md`."""
+    write_bytes(run.variants_report, render_variants(variants).encode())
 
 
 def read_verdict(run: RunFolder) -> Verdict:

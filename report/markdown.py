@@ -1,8 +1,11 @@
 """`report.md`: the verdict for people, complete in itself."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
+from artifact.variant import Variant
 from report.tables import Table, control, headline, how_measured, not_measured, summary, workloads
+from report.variants import READING as VARIANTS_READING
+from report.variants import variants_notes, variants_table
 from report.verdict import Verdict
 
 READING = (
@@ -51,3 +54,14 @@ def _table(table: Table) -> str:
         "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in line) + " |" for line in lines
     )
     return f"## {table.title}\n\n{body}"
+
+
+def render_variants(variants: Sequence[Variant]) -> str:
+    """What an export made, as Markdown."""
+    parts = [
+        "# Variants",
+        _table(variants_table(variants)),
+        *_section("Of each", variants_notes(variants)),
+        *_section("How to read it", VARIANTS_READING),
+    ]
+    return "\n\n".join(parts) + "\n"

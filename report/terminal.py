@@ -1,7 +1,7 @@
 """What a person sees while a command works and when it is done."""
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from time import monotonic
 from types import TracebackType
 from typing import Self
@@ -12,7 +12,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from artifact.variant import Variant
 from report.tables import Table, control, headline, how_measured, not_measured, summary, workloads
+from report.variants import READING, variants_notes, variants_table
 from report.verdict import Verdict
 from runtimes.base import Availability
 
@@ -41,6 +43,14 @@ def show_verdict(out: Console, verdict: Verdict) -> None:
     for warning in verdict.warnings:
         out.print(Text(f"Warning: {warning}", style="yellow"))
     show_lines(out, how_measured(verdict)[:3])
+
+
+def show_variants(out: Console, variants: Sequence[Variant]) -> None:
+    """What an export made."""
+    show_table(out, variants_table(variants))
+    for line in variants_notes(variants):
+        out.print(Text(line))
+    show_lines(out, READING)
 
 
 def show_table(out: Console, table: Table) -> None:

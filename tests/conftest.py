@@ -6,8 +6,12 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from exporter.request import Source
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
@@ -107,23 +111,37 @@ def reviews(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_run(tiny_checkpoint: Path, reviews: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run exported from the tiny checkpoint: fp32 and int8-dynamic variants. Do not write into it; copy it."""
+def export_texts(reviews: Path, tmp_path_factory: pytest.TempPathFactory) -> "Source":
+    """40 of the reviews without labels: what an export compares its variants on."""
     from artifact.examples import read_texts
+    from exporter.request import Source
+    from models.task_examples import Columns
+
+    path = tmp_path_factory.mktemp("texts") / "texts.csv"
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([("text",), *((text,) for text in read_texts(reviews)[:40])])
+    return Source(path, Columns())
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tiny_checkpoint: Path, export_texts: "Source", tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run exported from the tiny checkpoint: fp32 and int8-dynamic variants. Do not write into it; copy it."""
     from artifact.precision import Precision
     from exporter.export import export
+    from exporter.request import Request
 
     out = tmp_path_factory.mktemp("tiny-run") / "run"
-    export(tiny_checkpoint, out, (Precision.FP32, Precision.INT8_DYNAMIC), texts=read_texts(reviews)[:40])
+    export(Request(tiny_checkpoint, out, (Precision.FP32, Precision.INT8_DYNAMIC), data=export_texts))
     return out
 
 
 @pytest.fixture(scope="session")
-def minilm_run(reviews: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def minilm_run(reviews: Path, export_texts: "Source", tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The real MiniLM fine-tuned on 320 real reviews (80 held out) and exported. Do not write into it; copy it."""
     from artifact.examples import read_examples
     from artifact.precision import Precision
     from exporter.export import export
+    from exporter.request import Request
     from models.embedded import minilm
     from models.finetune import finetune
     from models.training import FinetuneConfig
@@ -136,6 +154,5 @@ def minilm_run(reviews: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         labels=("negative", "positive"),
         config=FinetuneConfig(held_out=80, max_length_tokens=64),
     )
-    held_out = read_examples(out / "data" / "evaluation.csv")
-    export(out / "checkpoint", out, (Precision.FP32, Precision.INT8_DYNAMIC), texts=held_out.texts)
+    export(Request(out / "checkpoint", out, (Precision.FP32, Precision.INT8_DYNAMIC), data=export_texts))
     return out

@@ -33,7 +33,7 @@ def names(folder: Path) -> set[str]:
 
 def reseal_variant(run: RunFolder) -> Path:
     graph = run.variant(Precision.FP32) / "model.onnx"
-    edit_json(graph.with_name("variant.json"), sha256=hashlib.sha256(graph.read_bytes()).hexdigest())
+    edit_json(graph.with_name("variant.json"), files={graph.name: hashlib.sha256(graph.read_bytes()).hexdigest()})
     return graph
 
 

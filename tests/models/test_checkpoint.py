@@ -65,7 +65,7 @@ def test_a_checkpoint_is_described_from_its_files(copy: Path) -> None:
         (_remove("model.safetensors"), "has no safetensors weights"),
         (_pickle, "has no safetensors weights, only the pickle pytorch_model.bin"),
         (_remove("tokenizer.json"), "has no tokenizer.json"),
-        (_configure(architectures=["BertLMHeadModel"]), "holds a BertLMHeadModel (text-generation)"),
+        (_configure(architectures=["BertLMHeadModel"]), "holds a BertLMHeadModel, which generates text"),
         (_configure(architectures=["GPT2LMHeadModel"], model_type="gpt2"), "holds a GPT2LMHeadModel"),
         (_configure(architectures=["NoSuchModel"]), "names the architecture 'NoSuchModel'"),
         (_configure(architectures=None), "names the architecture None"),

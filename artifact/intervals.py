@@ -1,0 +1,25 @@
+"""An estimate with its interval, and the one for paired differences."""
+
+from dataclasses import dataclass
+from math import sqrt
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """An estimate and its 95 % interval; `None` ends where there are too few replicates for one."""
+
+    estimate: float
+    low: float | None
+    high: float | None
+
+
+def paired_difference(total: float, squares: float, examples: int) -> Interval:
+    """Mean of paired differences with its 95 % interval, from their sum and the sum of their squares.
+
+    Wald's interval with two pseudo-pairs added, each half a win and half a loss (Agresti and Min, Biometrics 2005), so
+    that it has a width even when no pair differs. Differences are those of one example's worth, in -1 to 1.
+    """
+    padded = examples + 2
+    centre = total / padded
+    half = 1.96 * sqrt(max(0.0, squares + 1 - total**2 / padded)) / padded
+    return Interval(total / examples, centre - half, centre + half)

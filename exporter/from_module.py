@@ -1,0 +1,131 @@
+"""A plain PyTorch module from the user's own file as a subject."""
+
+import importlib.util
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from artifact.task import Task
+from errors import UserError
+from exporter.from_checkpoint import check_weights
+from exporter.request import ModuleSource
+from exporter.subject import BATCH, Axis, Filling, Input, Subject, named_outputs
+
+DTYPES = {torch.float32: "float32", torch.int64: "int64"}
+
+
+def module_subject(source: ModuleSource) -> Subject:
+    """Build the module and describe it.
+
+    Raises `UserError` for a file without that function, a function that returns something else, samples with a single
+    row, an axis that is named but of size 1, or weights that do not fit or are not finite.
+    """
+    built = _call(source)
+    if not isinstance(built, tuple) or len(built) not in (2, 3) or not isinstance(built[0], torch.nn.Module):
+        raise UserError(
+            f"{source.file}: {source.function}() returns {_kind(built)}",
+            "return a torch.nn.Module and its sample inputs: (module, sample) or (module, sample, axes)",
+        )
+    module = built[0].eval().float()
+    if source.weights:
+        _load_weights(module, source.weights)
+    check_weights(module)
+    sample = _named_sample(source, module, built[1])
+    axes = _axes(source, sample, built[2] if len(built) == 3 else {})
+    inputs = tuple(
+        Input(
+            name=name,
+            dtype=DTYPES[tensor.dtype],
+            shape=tuple(axes[name].get(place, size) for place, size in enumerate(tensor.shape)),
+            filling=Filling.DRAWN,
+            choices=np.asarray(tensor.numpy()).ravel(),
+        )
+        for name, tensor in sample.items()
+    )
+    with torch.inference_mode():
+        outputs = tuple(named_outputs(module(**sample)))
+    return Subject(type(module).__name__, Task.MODULE, module, inputs, outputs, is_transformers=False)
+
+
+def _call(source: ModuleSource) -> Any:
+    spec = importlib.util.spec_from_file_location(f"steelyard_module_{source.file.stem}", source.file)
+    if spec is None or spec.loader is None:
+        raise UserError(f"{source.file} is not a Python file", "give a .py file")
+    namespace = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(namespace)
+    except Exception as error:  # whatever the user's file raises
+        raise UserError(
+            f"{source.file} cannot be loaded: {type(error).__name__}: {error}", "run it by itself"
+        ) from error
+    function = getattr(namespace, source.function, None)
+    if not callable(function):
+        raise UserError(f"{source.file} has no function '{source.function}'", "name one that builds the module")
+    try:
+        return function()
+    except Exception as error:  # whatever the user's function raises
+        raise UserError(f"{source.file}: {source.function}() fails: {type(error).__name__}: {error}") from error
+
+
+def _kind(value: Any) -> str:
+    return f"a tuple of {len(value)}" if isinstance(value, tuple) else f"a {type(value).__name__}"
+
+
+def _load_weights(module: torch.nn.Module, path: Path) -> None:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_model
+
+    try:
+        load_model(module, path)
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise UserError(f"{path} does not fit the module: {str(error).splitlines()[0]}") from error
+
+
+def _named_sample(source: ModuleSource, module: torch.nn.Module, sample: Any) -> dict[str, torch.Tensor]:
+    """The sample by the names of `forward`'s parameters."""
+    import inspect
+
+    parameters = [
+        name
+        for name, parameter in inspect.signature(module.forward).parameters.items()
+        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+    ]
+    if isinstance(sample, torch.Tensor):
+        sample = (sample,)
+    if isinstance(sample, Sequence):
+        sample = dict(zip(parameters, sample, strict=False))
+    if not isinstance(sample, Mapping) or not sample:
+        raise UserError(
+            f"{source.file}: the sample is a {type(sample).__name__}",
+            "give a tensor, a tuple of tensors or a dict of tensors by the names of forward's parameters",
+        )
+    for name, tensor in sample.items():
+        if not isinstance(tensor, torch.Tensor) or tensor.dtype not in DTYPES:
+            raise UserError(f"{source.file}: the sample of '{name}' is no float32 or int64 tensor")
+        if tensor.ndim == 0 or tensor.shape[0] < 2:
+            raise UserError(
+                f"{source.file}: the sample of '{name}' has the shape {tuple(tensor.shape)}",
+                "give at least two rows: an axis of one would be baked into the graph",
+            )
+    return {str(name): tensor.detach() for name, tensor in sample.items()}
+
+
+def _axes(
+    source: ModuleSource, sample: Mapping[str, torch.Tensor], named: Mapping[str, Mapping[int, str]]
+) -> dict[str, dict[int, Axis]]:
+    """The batch, and the axes that the user named."""
+    found: dict[str, dict[int, Axis]] = {name: {0: BATCH} for name in sample}
+    for name, places in named.items():
+        if name not in sample:
+            raise UserError(f"{source.file}: axes are named of '{name}', which is no input")
+        for place, axis in places.items():
+            size = sample[name].shape[place] if 0 < place < sample[name].ndim else 0
+            if size < 2:
+                raise UserError(
+                    f"{source.file}: axis {place} of '{name}' has the size {size}", "name axes of at least 2"
+                )
+            found[name][place] = Axis(str(axis), (1, size, size + 3, 2 * size))
+    return found

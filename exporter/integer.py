@@ -1,0 +1,165 @@
+"""int8: weights to signed bytes, a scale for each output; activations to bytes, scaled for each batch or beforehand.
+
+Formulas are those of the ONNX operators DynamicQuantizeLinear, MatMulInteger, QuantizeLinear and DequantizeLinear. The
+node patterns are the ones that ONNX Runtime fuses into its integer kernels.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx_ir
+from numpy.typing import NDArray
+
+from exporter.edit import Editor, drop_unused_constants
+from exporter.layers import PRODUCTS, Layer, LayerKind, find_layers
+from exporter.options import Target
+
+DYNAMIC_KINDS = PRODUCTS | {LayerKind.GATHER}
+STATIC_KINDS = DYNAMIC_KINDS | {LayerKind.CONV}
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """The least and greatest value of an activation."""
+
+    low: float
+    high: float
+
+
+def int8_dynamic(graph: onnx_ir.Model, layers: Collection[str], target: Target = Target.X86) -> onnx_ir.Model:
+    """Quantise the named layers in place; activations get a scale for each batch when the graph runs."""
+    editor = Editor(graph)
+    quantized: dict[int, tuple[onnx_ir.Value, ...]] = {}
+    for layer in find_layers(graph):
+        if layer.name not in layers:
+            continue
+        if layer.kind is LayerKind.GATHER:
+            quantize_table(editor, layer)
+            continue
+        source = layer.source
+        if id(source) not in quantized:
+            names = [f"{source.name}.{part}" for part in ("int8", "scale", "zero_point")]
+            quantized[id(source)] = editor.add(layer.node, "DynamicQuantizeLinear", [source], names)
+        activation, scale, zero_point = quantized[id(source)]
+        whole, weight_scale = quantize_columns(layer.array, target.weight_limit)
+        weight = editor.constant(f"{layer.weight.name}.int8", whole)
+        weight_scales = editor.constant(f"{layer.weight.name}.scale", weight_scale)
+        weight_zero = editor.constant(f"{layer.weight.name}.zero_point", np.zeros_like(weight_scale, dtype=np.int8))
+        node, name = layer.node, layer.name
+        (product,) = editor.add(node, "MatMulInteger", [activation, weight, zero_point, weight_zero], [f"{name}.int32"])
+        (number,) = editor.add(node, "Cast", [product], [f"{name}.float"], to=onnx_ir.DataType.FLOAT)
+        (scales,) = editor.add(node, "Mul", [scale, weight_scales], [f"{name}.scales"])
+        (result,) = editor.add(node, "Mul", [number, scales], [f"{name}.product"], dtype=onnx_ir.DataType.FLOAT)
+        editor.replace(node, with_bias(editor, layer, result))
+    drop_unused_constants(graph)
+    return graph
+
+
+def int8_static(
+    graph: onnx_ir.Model, layers: Collection[str], ranges: Mapping[str, Range], target: Target = Target.X86
+) -> onnx_ir.Model:
+    """Quantise the named layers in place; `ranges` are those of their inputs, by value name."""
+    editor = Editor(graph)
+    quantized: dict[int, tuple[onnx_ir.Value, float]] = {}
+    for layer in find_layers(graph):
+        if layer.name not in layers:
+            continue
+        if layer.kind is LayerKind.GATHER:
+            quantize_table(editor, layer)
+            continue
+        node, source = layer.node, layer.source
+        if id(source) not in quantized:
+            quantized[id(source)] = _quantize_activation(editor, node, source, ranges[str(source.name)], target)
+        activation, scale = quantized[id(source)]
+        if layer.kind is LayerKind.CONV:
+            _quantize_conv(editor, layer, activation, scale, target)
+            continue
+        whole, weight_scale = quantize_columns(layer.array, target.weight_limit)
+        weight = _dequantized(editor, node, str(layer.weight.name), whole, weight_scale, axis=1)
+        (result,) = editor.add(
+            node, "MatMul", [activation, weight], [f"{layer.name}.product"], dtype=onnx_ir.DataType.FLOAT
+        )
+        editor.replace(node, with_bias(editor, layer, result))
+    drop_unused_constants(graph)
+    return graph
+
+
+def quantize_columns(weight: NDArray[np.float32], limit: int = 127) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """A weight (inputs, outputs) as int8 and one float32 scale for each output, symmetric about 0."""
+    scale = np.abs(weight).max(axis=0) / limit
+    scale = np.where(scale == 0, 1, scale).astype(np.float32)
+    return np.clip(np.rint(weight / scale), -limit, limit).astype(np.int8), scale
+
+
+def quantize_table(editor: Editor, layer: Layer) -> None:
+    """Replace a lookup by one of int8 rows, each with a scale of its own."""
+    node, name = layer.node, str(layer.weight.name)
+    whole, scale = quantize_columns(layer.array.T)
+    table = editor.constant(f"{name}.int8", whole.T)
+    scales = editor.constant(f"{name}.scale", scale[:, None])
+    positions = node.inputs[1]
+    (rows,) = editor.add(node, "Gather", [table, positions], [f"{layer.name}.int8"], axis=0)
+    (steps,) = editor.add(node, "Gather", [scales, positions], [f"{layer.name}.scale"], axis=0)
+    (numbers,) = editor.add(node, "Cast", [rows], [f"{layer.name}.float"], to=onnx_ir.DataType.FLOAT)
+    (result,) = editor.add(node, "Mul", [numbers, steps], [f"{layer.name}.rows"], dtype=onnx_ir.DataType.FLOAT)
+    editor.replace(node, result)
+
+
+def with_bias(editor: Editor, layer: Layer, product: onnx_ir.Value) -> onnx_ir.Value:
+    """The product plus what a `Gemm` adds."""
+    bias = layer.node.inputs[2] if layer.kind is LayerKind.GEMM and len(layer.node.inputs) > 2 else None
+    if bias is None:
+        return product
+    return editor.add(layer.node, "Add", [product, bias], [f"{layer.name}.sum"], dtype=onnx_ir.DataType.FLOAT)[0]
+
+
+def _quantize_activation(
+    editor: Editor, before: onnx_ir.Node, source: onnx_ir.Value, span: Range, target: Target
+) -> tuple[onnx_ir.Value, float]:
+    """The activation rounded to bytes and back, and its scale; 0 is always exact, as padding needs it."""
+    low, high = min(span.low, 0.0), max(span.high, 0.0)
+    zero_point: NDArray[Any]
+    if target.signed_activations:
+        high = max(high, -low)
+        scale, zero_point = np.float32(high / 127 or 1), np.zeros((), dtype=np.int8)
+    else:
+        scale = np.float32((high - low) / 255 or 1)
+        zero_point = np.asarray(np.clip(np.rint(-low / scale), 0, 255)).astype(np.uint8)
+    scales = editor.constant(f"{source.name}.scale", np.asarray(scale))
+    zero = editor.constant(f"{source.name}.zero_point", zero_point)
+    (whole,) = editor.add(before, "QuantizeLinear", [source, scales, zero], [f"{source.name}.int8"])
+    (number,) = editor.add(
+        before, "DequantizeLinear", [whole, scales, zero], [f"{source.name}.float"], dtype=onnx_ir.DataType.FLOAT
+    )
+    return number, float(scale)
+
+
+def _dequantized(
+    editor: Editor, before: onnx_ir.Node, name: str, whole: NDArray[Any], scale: NDArray[np.float32], *, axis: int
+) -> onnx_ir.Value:
+    weight = editor.constant(f"{name}.int8", whole)
+    scales = editor.constant(f"{name}.scale", scale)
+    zero = editor.constant(f"{name}.zero_point", np.zeros(scale.shape, dtype=whole.dtype))
+    return editor.add(
+        before, "DequantizeLinear", [weight, scales, zero], [f"{name}.float"], dtype=onnx_ir.DataType.FLOAT, axis=axis
+    )[0]
+
+
+def _quantize_conv(editor: Editor, layer: Layer, activation: onnx_ir.Value, scale: float, target: Target) -> None:
+    node, name = layer.node, str(layer.weight.name)
+    filters = layer.array
+    flat, weight_scale = quantize_columns(filters.reshape(filters.shape[0], -1).T, target.weight_limit)
+    weight = _dequantized(editor, node, name, flat.T.reshape(filters.shape), weight_scale, axis=0)
+    inputs: list[onnx_ir.Value | None] = [activation, weight]
+    bias = node.inputs[2] if len(node.inputs) > 2 else None
+    if bias is not None and bias.const_value is not None:
+        steps = (scale * weight_scale).astype(np.float32)
+        whole = np.rint(bias.const_value.numpy().astype(np.float64) / steps).astype(np.int32)
+        inputs.append(_dequantized(editor, node, str(bias.name), whole, steps, axis=0))
+    elif bias is not None:
+        inputs.append(bias)
+    attributes = {key: attribute.value for key, attribute in node.attributes.items()}
+    (result,) = editor.add(node, "Conv", inputs, [f"{layer.name}.product"], dtype=onnx_ir.DataType.FLOAT, **attributes)
+    editor.replace(node, result)

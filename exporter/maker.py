@@ -1,0 +1,223 @@
+"""Make one precision's variant: derive it, judge it, rescue it if it fails, and record what it is."""
+
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from artifact.golden import Golden, largest_error
+from artifact.precision import Precision
+from artifact.records import sha256_file, write_json
+from artifact.run_folder import RunFolder
+from artifact.task import Task
+from artifact.variant import SCHEMA_VERSION, Coverage, Kept, Recipe, Variant
+from errors import GateFailed
+from exporter.calibrate import Calibration
+from exporter.derive import DERIVATIONS, Choice, Material, derive
+from exporter.fuse import fusions
+from exporter.gate import Gate, Judged
+from exporter.half import emulate
+from exporter.inspect import TYPES, inspect_graph
+from exporter.parity import Case, example_outputs
+from exporter.request import CALIBRATED, Request, versions
+from exporter.rescue import fewest, most_to_return, rank_by_damage, returned
+from exporter.save import load_graph, save_graph
+from exporter.sessions import GraphSession, open_file, open_graph
+from exporter.subject import Batch
+from exporter.support import support
+from models.example_set import ExampleSet
+
+SELECTION_BATCH = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """Training examples: batches that ranges come from, and others that ways to calibrate are compared on."""
+
+    calibration: tuple[Batch, ...]
+    selection: ExampleSet | None
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """A variant on disk, how it was made and how it was judged. `kept` are layers that went back to fp32."""
+
+    choice: Choice
+    recipe: Recipe
+    judged: Judged
+    kept: tuple[Kept, ...] = ()
+
+
+@dataclass(frozen=True)
+class Maker:
+    """What all variants of one export have in common."""
+
+    request: Request
+    run: RunFolder
+    material: Material
+    gate: Gate
+    training: Training
+    golden: Golden | None
+    task: Task
+
+    def make(self, precision: Precision, mark: str, spent_s: float) -> Variant:
+        """Write a variant's graph and `variant.json`; `spent_s` is added to its seconds.
+
+        Raises `GateFailed` for a file that is not of its precision at all.
+        """
+        started = time.perf_counter()
+        derivation = DERIVATIONS[precision]
+        layers = self.material.layers(derivation.kinds) if derivation.kinds else ()
+        tried: dict[str, float] = {}
+        calibration = None
+        if precision in CALIBRATED:
+            calibration, tried = self._best_calibration(precision, layers)
+        attempt = self._attempt(precision, Choice(layers, calibration))
+        if not attempt.judged.passed and layers and self.request.selective:
+            attempt = self._rescued(precision, attempt)
+        variant = self._record(precision, mark, attempt, tried, layers)
+        variant = msgspec.structs.replace(variant, seconds_s=round(time.perf_counter() - started + spent_s, 3))
+        write_json(self._path(precision).parent / "variant.json", variant)
+        return variant
+
+    def _path(self, precision: Precision) -> Path:
+        return self.run.variant(precision) / "model.onnx"
+
+    def _attempt(self, precision: Precision, choice: Choice, kept: tuple[Kept, ...] = ()) -> Attempt:
+        """Derive and save a variant, then judge the file."""
+        path, derivation = self._path(precision), DERIVATIONS[precision]
+        if path == self.material.fp32:
+            recipe = Recipe(profile=self.material.options.profile)  # the traced graph itself
+        else:
+            graph, recipe = derive(precision, self.material, choice)
+            save_graph(
+                graph,
+                path,
+                data_name=f"model{precision.file_suffix}.onnx_data",
+                external_data_bytes=self.request.external_data_bytes,
+            )
+            del graph
+        if not inspect_graph(path).share_of(TYPES[precision]):
+            raise GateFailed(
+                f"{path} is called {precision}, but none of its weights is", "leave it out of --precisions"
+            )
+        if derivation.half is None:
+            return Attempt(choice, recipe, self.gate.judge(open_file(path).answer, precision), kept)
+        emulated = open_graph(emulate(load_graph(path), derivation.half))
+        return Attempt(choice, recipe, self.gate.judge(emulated.answer, precision, emulated=True), kept)
+
+    def _best_calibration(self, precision: Precision, layers: tuple[str, ...]) -> tuple[Calibration, dict[str, float]]:
+        """The way to find ranges that does best on training examples which the ranges do not come from.
+
+        The task's metric decides where these are labelled, then the smaller error against the fp32 graph.
+        """
+        selection = self.training.selection
+        if selection is None:
+            return Calibration.PERCENTILE, {}
+        batches = [
+            (rows, selection.batch(rows))
+            for start in range(0, len(selection), SELECTION_BATCH)
+            for rows in [tuple(range(start, min(start + SELECTION_BATCH, len(selection))))]
+        ]
+        fp32 = open_file(self.material.fp32)
+        expected = [fp32.answer(batch) for _, batch in batches]
+        scores: dict[Calibration, tuple[float, float]] = {}
+        for calibration in Calibration:
+            session = open_graph(derive(precision, self.material, Choice(layers, calibration))[0])
+            found = [session.answer(batch) for _, batch in batches]
+            errors = [
+                float(np.mean((mine[name].astype(np.float64) - known[name]) ** 2))
+                for mine, known in zip(found, expected, strict=True)
+                for name in known
+            ]
+            error = float(np.nan_to_num(np.sqrt(np.mean(errors)), nan=np.inf))
+            cases = [Case(batch, mine, rows) for (rows, batch), mine in zip(batches, found, strict=True)]
+            outputs = [
+                row for case in cases for row in example_outputs(self.gate.reference.answer, case.expected, case)
+            ]
+            metric = self.gate.metric_of(outputs, selection.truth)
+            scores[calibration] = (-error if metric is None else metric, -error)
+        return max(scores, key=lambda name: scores[name]), {name.value: score for name, (score, _) in scores.items()}
+
+    def _rescued(self, precision: Precision, failed: Attempt) -> Attempt:
+        """Give the layers that do most damage back to fp32 until the gate passes; `failed` again if it never does."""
+        damages = rank_by_damage(precision, self.material, failed.choice)
+        tried: dict[int, Attempt] = {}
+
+        def passes(count: int) -> bool:
+            kept = returned(damages, count)
+            names = {item.name for item in kept}
+            layers = tuple(layer for layer in failed.choice.layers if layer not in names)
+            tried[count] = self._attempt(precision, replace(failed.choice, layers=layers), kept)
+            return tried[count].judged.passed
+
+        most = most_to_return(damages, self.material.macs)
+        count = fewest(passes, most) if most else None
+        best = failed if count is None else tried[count]
+        on_disk = list(tried.values())[-1] if tried else failed
+        return best if best is on_disk else self._attempt(precision, best.choice, best.kept)
+
+    def _record(
+        self, precision: Precision, mark: str, attempt: Attempt, tried: dict[str, float], layers: tuple[str, ...]
+    ) -> Variant:
+        path = self._path(precision)
+        facts, graph = inspect_graph(path), load_graph(path)
+        found = fusions(graph)
+        parity, golden_max_error = attempt.judged.parity, None
+        names = [path.name] + [file.name for file in path.parent.glob("*.onnx_data")]
+        supported = support(path, self.material.batches[0])
+        if self.golden is not None:
+            golden_max_error = parity.max_error_fraction * parity.scales["logits"]
+            if attempt.judged.parity.passed and supported[0].runs:
+                golden_max_error = _golden_error(open_file(path), self.golden)
+        return Variant(
+            schema_version=SCHEMA_VERSION,
+            fingerprint=mark,
+            checkpoint_sha256=self.request.source_sha256,
+            task=self.task,
+            precision=precision,
+            file=path.name,
+            size_bytes=sum((path.parent / name).stat().st_size for name in names),
+            files={name: sha256_file(path.parent / name) for name in names},
+            opset=facts.opset,
+            ir_version=facts.ir_version,
+            domains=facts.domains,
+            minimum_onnxruntime=facts.minimum_onnxruntime,
+            inputs=facts.inputs,
+            outputs=facts.outputs,
+            nodes=facts.nodes,
+            operators=facts.operators,
+            fused=found.fused,
+            unfused=found.unfused,
+            weight_elements=facts.weight_elements,
+            coverage=self._coverage(attempt, layers) if layers else None,
+            recipe=msgspec.structs.replace(
+                attempt.recipe, kept=(*attempt.recipe.kept, *attempt.kept), calibrations=tried
+            ),
+            parity=parity,
+            metric=attempt.judged.metric,
+            support=supported,
+            golden_max_error=golden_max_error,
+            seconds_s=0.0,
+            versions=versions(),
+        )
+
+    def _coverage(self, attempt: Attempt, layers: tuple[str, ...]) -> Coverage:
+        quantized, macs = set(attempt.choice.layers), self.material.macs
+        elements = self.material.elements
+        return Coverage(
+            layers=len(quantized),
+            of_layers=len(layers),
+            weights_fraction=sum(elements[name] for name in quantized) / max(1, self.material.weights),
+            macs_fraction=sum(macs.get(name, 0) for name in quantized) / max(1, sum(macs.values())),
+        )
+
+
+def _golden_error(session: GraphSession, golden: Golden) -> float:
+    def logits(batch: Batch) -> Any:
+        return session.answer(batch)["logits"]
+
+    return largest_error(logits, golden, session.inputs)

@@ -1,0 +1,60 @@
+"""What a user may choose about an export; light to import, so that the command line can name the choices."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Profile(StrEnum):
+    """Which operators a graph may have: standard ones, or ONNX Runtime's fused ones for its CPU or its GPU kernels.
+
+    What is fused is no promise of speed: measure it. For CPUs attention is left in parts, which are faster there.
+    """
+
+    PORTABLE = "portable"
+    ORT = "ort"
+    ORT_GPU = "ort-gpu"
+
+
+class Target(StrEnum):
+    """Which CPUs an int8 graph is for. ONNX Runtime's guidance: x86 without VNNI needs weights of 7 bits, because its
+    kernel adds two products in 16 bits and saturates; ARM likes signed, symmetric activations."""
+
+    X86 = "x86"
+    X86_WITHOUT_VNNI = "x86-without-vnni"
+    ARM = "arm"
+
+    @property
+    def weight_limit(self) -> int:
+        """The largest quantised weight."""
+        return 63 if self is Target.X86_WITHOUT_VNNI else 127
+
+    @property
+    def signed_activations(self) -> bool:
+        return self is Target.ARM
+
+
+class PoolingMode(StrEnum):
+    """How a text's token vectors become one, in sentence-transformers' names."""
+
+    MEAN = "mean"
+    CLS = "cls"
+    MAX = "max"
+    LAST = "lasttoken"
+
+
+@dataclass(frozen=True, slots=True)
+class Pooling:
+    """A mode, and whether the vector is scaled to length 1."""
+
+    mode: PoolingMode
+    normalize: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What holds for all variants. Accuracy level 4 lets int4 kernels round activations to int8, 0 does not."""
+
+    profile: Profile = Profile.PORTABLE
+    target: Target = Target.X86
+    block_size: int = 32
+    accuracy_level: int = 4

@@ -1,0 +1,42 @@
+"""Write a graph whole or not at all."""
+
+from pathlib import Path
+
+import onnx_ir
+
+from artifact.records import cannot_write, replacing
+
+
+def weight_bytes(graph: onnx_ir.Model) -> int:
+    """Bytes of all constant tensors."""
+    return sum(value.const_value.nbytes for value in graph.graph.initializers.values() if value.const_value is not None)
+
+
+def save_graph(
+    graph: onnx_ir.Model, path: Path, *, data_name: str | None = None, external_data_bytes: int = 1_500_000_000
+) -> tuple[str, ...]:
+    """Write a graph; above `external_data_bytes` of weights, these go into one file `data_name` beside it.
+
+    Returns the names of the files that were written. Raises `UserError` when the disk is full.
+    """
+    data_name = data_name or f"{path.name}_data"
+    if weight_bytes(graph) <= external_data_bytes:
+        with replacing(path) as temporary:
+            onnx_ir.save(graph, temporary, format="protobuf")
+        path.with_name(data_name).unlink(missing_ok=True)
+        return (path.name,)
+    data = path.with_name(data_name)
+    path.unlink(missing_ok=True)  # without its graph, a data file cut short is never read
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as temporary:
+            onnx_ir.save(graph, temporary, format="protobuf", external_data=data_name)
+    except OSError as error:
+        data.unlink(missing_ok=True)
+        raise cannot_write(path, error) from error
+    return (path.name, data_name)
+
+
+def load_graph(path: Path) -> onnx_ir.Model:
+    """A graph from disk; weights in a second file are read when they are needed."""
+    return onnx_ir.load(path)

@@ -1,0 +1,47 @@
+"""Run a graph that is in memory or on disk on ONNX Runtime's CPU provider, as the exporter's own checks do."""
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir
+from numpy.typing import NDArray
+
+from artifact.predict import usable_cores
+from artifact.session import SessionConfig, open_session
+from exporter.save import save_graph
+from exporter.subject import Batch
+
+PROVIDER = "CPUExecutionProvider"
+
+
+class GraphSession:
+    """An open session that takes any batch with at least the graph's inputs."""
+
+    def __init__(self, session: Any) -> None:
+        self._session = session
+        self.inputs = tuple(item.name for item in session.get_inputs())
+        self.outputs = tuple(item.name for item in session.get_outputs())
+
+    def run(self, outputs: Sequence[str], batch: Batch) -> list[NDArray[Any]]:
+        """The named outputs for one batch."""
+        return list(self._session.run(list(outputs), {name: np.asarray(batch[name]) for name in self.inputs}))
+
+    def answer(self, batch: Batch) -> dict[str, NDArray[np.float32]]:
+        """Every output by name."""
+        return dict(zip(self.outputs, self.run(self.outputs, batch), strict=True))
+
+
+def open_file(path: Path) -> GraphSession:
+    """A session on a file, as it is served. Raises `UserError` when it does not load."""
+    return GraphSession(open_session(path, provider=PROVIDER, threads=usable_cores(), config=SessionConfig()))
+
+
+def open_graph(graph: onnx_ir.Model) -> GraphSession:
+    """A session on a graph in memory; its copy on disk is gone when this returns."""
+    with tempfile.TemporaryDirectory(prefix="steelyard-") as folder:
+        path = Path(folder) / "graph.onnx"
+        save_graph(graph, path)
+        return open_file(path)

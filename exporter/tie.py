@@ -1,0 +1,59 @@
+"""Weights that a model shares stay one in the file, also where one of the two layers reads them transposed."""
+
+import hashlib
+
+import numpy as np
+import onnx_ir
+
+from exporter.edit import Editor, drop_unused_constants
+
+LEAST_BYTES = 1024
+"""Smaller weights are not worth a node."""
+
+
+def tie(graph: onnx_ir.Model) -> onnx_ir.Model:
+    """Replace in place each matrix that is another one, or its transpose, by that other one.
+
+    ONNX Runtime folds the `Transpose` when it loads the file, so it costs nothing when the graph runs.
+    """
+    editor = Editor(graph)
+    first: dict[str, onnx_ir.Value] = {}
+    for value in list(graph.graph.initializers.values()):
+        tensor = value.const_value
+        if tensor is None or len(tensor.shape) != 2 or tensor.nbytes < LEAST_BYTES or value.is_graph_output():
+            continue
+        array = tensor.numpy()
+        same, turned = first.get(_key(array)), first.get(_key(array.T))
+        if same is not None:
+            value.replace_all_uses_with(same)
+        elif turned is not None:
+            reader = min((use.node for use in value.uses()), key=graph.graph.index)
+            (transposed,) = editor.add(
+                reader, "Transpose", [turned], [f"{value.name}.tied"], dtype=tensor.dtype, perm=[1, 0]
+            )
+            transposed.shape = value.shape
+            value.replace_all_uses_with(transposed)
+        else:
+            first[_key(array)] = value
+    drop_unused_constants(graph)
+    return graph
+
+
+def untie(graph: onnx_ir.Model) -> onnx_ir.Model:
+    """Give each layer its own weight again, in place, so that it can be derived like any other."""
+    editor = Editor(graph)
+    for node in list(graph.graph):
+        source = node.inputs[0] if node.op_type == "Transpose" else None
+        if source is None or source.const_value is None or len(source.const_value.shape) != 2:
+            continue
+        array = np.ascontiguousarray(source.const_value.numpy().T)
+        name = str(node.outputs[0].name).removesuffix(".tied")
+        node.outputs[0].replace_all_uses_with(editor.constant(name, array, source.const_value.dtype))
+        graph.graph.remove(node, safe=True)
+    return graph
+
+
+def _key(array: np.ndarray) -> str:
+    digest = hashlib.sha256(f"{array.dtype} {array.shape} ".encode())
+    digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
