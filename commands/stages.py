@@ -131,6 +131,8 @@ def compare(
         raise UserError(f"{model} is not a run, so the results need a folder of their own", "name one with --out")
     run = claim_output(out or model)
     asked = candidates(runtimes, precisions)
+    if precisions is None:
+        asked = tuple(candidate for candidate in asked if source.offers(candidate)) or asked
     if source.checkpoint and REFERENCE not in asked:
         asked = (REFERENCE, *asked)  # every figure is against it
     comparison = Comparison(

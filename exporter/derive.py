@@ -1,5 +1,6 @@
 """Other precisions, each derived from the one traced fp32 graph."""
 
+import gc
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -38,7 +39,8 @@ class Material:
     options: Options = field(default_factory=Options)
 
     def graph(self) -> onnx_ir.Model:
-        """A fresh copy of the fp32 graph."""
+        """A fresh copy of the fp32 graph; nodes and values refer to each other, so the one before has to be collected."""
+        gc.collect()
         return untie(load_graph(self.fp32))
 
     @cached_property

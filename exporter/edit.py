@@ -23,7 +23,7 @@ class Editor:
     def constant(self, name: str, array: NDArray[Any], dtype: onnx_ir.DataType | None = None) -> onnx_ir.Value:
         """An initializer; `dtype` for types that numpy lacks."""
         name = self._free(name)
-        tensor = onnx_ir.Tensor(np.ascontiguousarray(array), dtype=dtype, name=name)
+        tensor = onnx_ir.Tensor(np.asarray(array, order="C"), dtype=dtype, name=name)
         value = onnx_ir.Value(name=name, shape=tensor.shape, type=onnx_ir.TensorType(tensor.dtype), const_value=tensor)
         self.graph.register_initializer(value)
         return value

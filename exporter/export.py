@@ -28,7 +28,7 @@ def export(request: Request, progress: Progress = silent) -> tuple[Exported, ...
     Writes `variants/PRECISION/{model.onnx, variant.json}` and, for texts that are classified, `golden.json` into the
     run folder `request.out`. Variants that are there already and were made from the same inputs are kept. A variant
     that is not good enough is written and returned all the same; its `passed` says so. Raises `UserError` for what
-    cannot be exported, and `GateFailed` when nothing can come of it.
+    cannot be exported, and `GateFailed` for a graph that half precision cannot be made of.
     """
     request.check()
     run = claim_output(request.out)

@@ -1,9 +1,10 @@
 """Whether a variant is good enough: parity with PyTorch first, then the task's metric against the reference's."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -28,6 +29,11 @@ class Judged:
     @property
     def passed(self) -> bool:
         return self.parity.passed and (self.metric is None or self.metric.passed)
+
+    def failed(self, reason: str) -> "Judged":
+        """The same, failed for one more reason."""
+        parity = msgspec.structs.replace(self.parity, passed=False, reasons=(*self.parity.reasons, reason))
+        return replace(self, parity=parity)
 
 
 class Gate:
@@ -57,7 +63,7 @@ class Gate:
         if self._metric is None:
             return None
         found = compare(self._metric, self._statistics(outputs), self._expected)
-        floor = FLOOR * found.reference
+        floor = found.reference - (1 - FLOOR) * abs(found.reference)  # a correlation may be negative
         low, high = found.difference.low, found.difference.high
         if low is None or high is None:
             raise ValueError("a paired difference always has an interval")

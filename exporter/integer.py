@@ -18,6 +18,8 @@ from exporter.options import Target
 
 DYNAMIC_KINDS = PRODUCTS | {LayerKind.GATHER}
 STATIC_KINDS = DYNAMIC_KINDS | {LayerKind.CONV}
+LARGEST_BIAS = 2.0**30
+"""In steps, of a convolution's bias: half of what int32 holds, so that sums have room."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +88,11 @@ def int8_static(
     return graph
 
 
-def quantize_columns(weight: NDArray[np.float32], limit: int = 127) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """A weight (inputs, outputs) as int8 and one float32 scale for each output, symmetric about 0."""
-    scale = np.abs(weight).max(axis=0) / limit
+def quantize_columns(
+    weight: NDArray[np.float32], limit: int = 127, least: NDArray[np.float64] | float = 0.0
+) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """A weight (inputs, outputs) as int8 and one float32 scale of at least `least` for each output, symmetric about 0."""
+    scale = np.maximum(np.abs(weight).max(axis=0) / limit, least)
     scale = np.where(scale == 0, 1, scale).astype(np.float32)
     return np.clip(np.rint(weight / scale), -limit, limit).astype(np.int8), scale
 
@@ -150,13 +154,15 @@ def _dequantized(
 def _quantize_conv(editor: Editor, layer: Layer, activation: onnx_ir.Value, scale: float, target: Target) -> None:
     node, name = layer.node, str(layer.weight.name)
     filters = layer.array
-    flat, weight_scale = quantize_columns(filters.reshape(filters.shape[0], -1).T, target.weight_limit)
+    bias = node.inputs[2] if len(node.inputs) > 2 else None
+    added = None if bias is None or bias.const_value is None else bias.const_value.numpy().astype(np.float64)
+    least = 0.0 if added is None else np.abs(added) / (scale * LARGEST_BIAS)  # a tiny filter's steps are too fine for it
+    flat, weight_scale = quantize_columns(filters.reshape(filters.shape[0], -1).T, target.weight_limit, least)
     weight = _dequantized(editor, node, name, flat.T.reshape(filters.shape), weight_scale, axis=0)
     inputs: list[onnx_ir.Value | None] = [activation, weight]
-    bias = node.inputs[2] if len(node.inputs) > 2 else None
-    if bias is not None and bias.const_value is not None:
+    if bias is not None and added is not None:
         steps = (scale * weight_scale).astype(np.float32)
-        whole = np.rint(bias.const_value.numpy().astype(np.float64) / steps).astype(np.int32)
+        whole = np.rint(added / steps).astype(np.int32)
         inputs.append(_dequantized(editor, node, str(bias.name), whole, steps, axis=0))
     elif bias is not None:
         inputs.append(bias)

@@ -25,6 +25,7 @@ from exporter.examples import check_apart, own_examples, read_source
 from exporter.from_checkpoint import IMAGE_AXES, checkpoint_subject, fix_axes
 from exporter.from_module import module_subject
 from exporter.gate import Gate
+from exporter.inspect import inspect_graph
 from exporter.maker import Maker, Training
 from exporter.options import Profile
 from exporter.parity import reference
@@ -64,6 +65,8 @@ class Job:
             if Precision.FP32 in todo or folder != self._run.variant(Precision.FP32):
                 subject = self._trace(subject, traced)
                 traced_s = time.perf_counter() - started
+            else:
+                subject = _as_traced(subject, traced)
             self._progress("export", 1, total, "reference answers from PyTorch")
             maker = self._maker(subject, traced, todo)
             del subject  # its weights are in the file now
@@ -217,3 +220,9 @@ class Job:
                     f"transformers gives {expected[:8]}",
                     "save the tokenizer again with AutoTokenizer.from_pretrained(…).save_pretrained(folder)",
                 )
+
+
+def _as_traced(subject: Subject, path: Path) -> Subject:
+    """The subject with the axes that a graph traced earlier has."""
+    named = {axis for spec in inspect_graph(path).inputs for axis in spec.shape}
+    return fix_axes(subject, [axis for axis in subject.axes if axis.name not in named])

@@ -64,7 +64,7 @@ class Layer:
 
 def find_layers(graph: onnx_ir.Model) -> tuple[Layer, ...]:
     """Every layer of a graph in its order, with names that are unique."""
-    found = []
+    found: dict[str, Layer] = {}
     for node in graph.graph:
         kind = KINDS.get(node.op_type)
         if kind is None or node.domain:
@@ -73,8 +73,10 @@ def find_layers(graph: onnx_ir.Model) -> tuple[Layer, ...]:
         if weight is None or weight.const_value is None or weight.dtype is not onnx_ir.DataType.FLOAT:
             continue
         if _is_layer(node, kind, len(weight.const_value.shape)):
-            found.append(Layer(layer_name(node), kind, node, weight))
-    return tuple(found)
+            name = layer_name(node)
+            name = str(node.name) if name in found else name  # a module with two kinds of operator
+            found[name] = Layer(name, kind, node, weight)
+    return tuple(found.values())
 
 
 def layer_name(node: onnx_ir.Node) -> str:

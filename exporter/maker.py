@@ -14,14 +14,14 @@ from artifact.records import sha256_file, write_json
 from artifact.run_folder import RunFolder
 from artifact.task import Task
 from artifact.variant import SCHEMA_VERSION, Coverage, Kept, Recipe, Variant
-from errors import GateFailed
+from errors import UserError
 from exporter.calibrate import Calibration
 from exporter.derive import DERIVATIONS, Choice, Material, derive
 from exporter.fuse import fusions
 from exporter.gate import Gate, Judged
 from exporter.half import emulate
 from exporter.inspect import TYPES, inspect_graph
-from exporter.parity import Case, example_outputs
+from exporter.parity import Case, Run, example_outputs
 from exporter.request import CALIBRATED, Request, versions
 from exporter.rescue import fewest, most_to_return, rank_by_damage, returned
 from exporter.save import load_graph, save_graph
@@ -64,10 +64,7 @@ class Maker:
     task: Task
 
     def make(self, precision: Precision, mark: str, spent_s: float) -> Variant:
-        """Write a variant's graph and `variant.json`; `spent_s` is added to its seconds.
-
-        Raises `GateFailed` for a file that is not of its precision at all.
-        """
+        """Write a variant's graph and `variant.json`; `spent_s` is added to its seconds."""
         started = time.perf_counter()
         derivation = DERIVATIONS[precision]
         layers = self.material.layers(derivation.kinds) if derivation.kinds else ()
@@ -76,7 +73,8 @@ class Maker:
         if precision in CALIBRATED:
             calibration, tried = self._best_calibration(precision, layers)
         attempt = self._attempt(precision, Choice(layers, calibration))
-        if not attempt.judged.passed and layers and self.request.selective:
+        runs = bool(attempt.judged.parity.shapes)
+        if not attempt.judged.passed and runs and layers and self.request.selective:
             attempt = self._rescued(precision, attempt)
         variant = self._record(precision, mark, attempt, tried, layers)
         variant = msgspec.structs.replace(variant, seconds_s=round(time.perf_counter() - started + spent_s, 3))
@@ -100,14 +98,14 @@ class Maker:
                 external_data_bytes=self.request.external_data_bytes,
             )
             del graph
-        if not inspect_graph(path).share_of(TYPES[precision]):
-            raise GateFailed(
-                f"{path} is called {precision}, but none of its weights is", "leave it out of --precisions"
-            )
         if derivation.half is None:
-            return Attempt(choice, recipe, self.gate.judge(open_file(path).answer, precision), kept)
-        emulated = open_graph(emulate(load_graph(path), derivation.half))
-        return Attempt(choice, recipe, self.gate.judge(emulated.answer, precision, emulated=True), kept)
+            judged = self.gate.judge(_run(path), precision)
+        else:
+            emulated = open_graph(emulate(load_graph(path), derivation.half))
+            judged = self.gate.judge(emulated.answer, precision, emulated=True)
+        if not inspect_graph(path).share_of(TYPES[precision]):
+            judged = judged.failed(f"it is called {precision}, but none of its weights is")
+        return Attempt(choice, recipe, judged, kept)
 
     def _best_calibration(self, precision: Precision, layers: tuple[str, ...]) -> tuple[Calibration, dict[str, float]]:
         """The way to find ranges that does best on training examples which the ranges do not come from.
@@ -214,6 +212,19 @@ class Maker:
             weights_fraction=sum(elements[name] for name in quantized) / max(1, self.material.weights),
             macs_fraction=sum(macs.get(name, 0) for name in quantized) / max(1, sum(macs.values())),
         )
+
+
+def _run(path: Path) -> Run:
+    """A file's answers; where the engine does not even load it, each batch fails with the engine's reason."""
+    try:
+        return open_file(path).answer
+    except UserError as error:
+        reason = error.message.replace(str(path), path.name)
+
+    def refuse(batch: Batch) -> Any:
+        raise UserError(reason)
+
+    return refuse
 
 
 def _golden_error(session: GraphSession, golden: Golden) -> float:

@@ -248,14 +248,15 @@ class _Gathered:
         }
 
     def flips(self, other: "_Gathered", scales: Mapping[str, float], titles: Sequence[str]) -> list[tuple[str, float]]:
-        """For each choice that differs, whose it is and this side's margin as a share of the scale."""
+        """For each choice that differs or is no number, whose it is and this side's margin as a share of the scale."""
         found = []
         for name in self._answer.choices:
             for title, mine, theirs in zip(titles, self._values[name], other._values[name], strict=True):
                 rows = _choices(mine, self._answer)
                 rows = rows.reshape(-1, rows.shape[-1])
-                others = _choices(np.nan_to_num(theirs, nan=-np.inf), self._answer).reshape(rows.shape)
-                for place in np.flatnonzero(rows.argmax(-1) != others.argmax(-1)):
+                others = _choices(theirs, self._answer).reshape(rows.shape)
+                differ = (rows.argmax(-1) != others.argmax(-1)) | ~np.isfinite(others).all(-1)
+                for place in np.flatnonzero(differ):
                     best, second = np.sort(rows[place])[::-1][:2]
                     where = f" [{name} {place}]" if len(rows) > 1 or len(self._answer.choices) > 1 else ""
                     found.append((f"{title}{where}", float((best - second) / scales[name])))

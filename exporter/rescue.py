@@ -13,7 +13,7 @@ from exporter.sessions import open_file, open_graph
 LEAST_MACS_FRACTION = 0.5
 """With less of the multiply-adds in fewer bits, a variant has lost what it was made for."""
 
-DAMAGE_BATCHES = 4
+DAMAGE_BATCHES = 2
 
 
 @dataclass(frozen=True, slots=True)

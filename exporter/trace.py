@@ -3,7 +3,7 @@
 import logging
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from io import StringIO
 from typing import Any
 
@@ -16,6 +16,8 @@ from errors import UserError
 from exporter.clean import clean
 from exporter.subject import Subject, named_outputs
 from models.checkpoint import quiet
+
+HUSHED = ("torch.onnx", "torch.export", "torch.fx", "onnxscript", "onnx_ir", "transformers")
 
 
 def trace(subject: Subject, *, opset: int | None = None) -> onnx_ir.Model:
@@ -75,15 +77,13 @@ def _trace_module(module: Any, sample: dict[str, torch.Tensor], shapes: Any, ops
 
 @contextmanager
 def _hushed() -> Iterator[None]:
-    """Keep the tracer's progress and version advice off the terminal inside the block."""
-    loggers = [
-        logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir", "transformers")
-    ]
+    """Keep the tracer's progress, version advice and dumps of failed graphs off the terminal inside the block."""
+    loggers = [logging.getLogger(name) for name in HUSHED]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings(), redirect_stdout(StringIO()):
+        with warnings.catch_warnings(), redirect_stdout(StringIO()), redirect_stderr(StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:

@@ -52,6 +52,11 @@ class ModelSource:
             )
         return self.graphs[candidate.precision]
 
+    def offers(self, candidate: Candidate) -> bool:
+        """Whether something was made for a candidate, be it good enough or not."""
+        from_checkpoint = entry(candidate.runtime).source is Source.CHECKPOINT
+        return from_checkpoint or candidate.precision in {*self.graphs, *self.rejected}
+
     def model_files(self, candidate: Candidate) -> list[Path]:
         """The weight files of a candidate."""
         model = self.model(candidate)

@@ -51,10 +51,12 @@ REGISTRY: Mapping[str, Entry] = {
         "onnxruntime",
         "cpu",
         Source.ONNX,
-        (Precision.FP32, Precision.INT8_DYNAMIC),
+        (Precision.FP32, Precision.FP16, Precision.INT8_DYNAMIC, Precision.INT8_STATIC, Precision.INT4),
         portable=True,
     ),
-    "ort-cuda": Entry("runtimes.ort_cuda", "onnxruntime", "gpu", Source.ONNX, (Precision.FP32,)),
+    "ort-cuda": Entry(
+        "runtimes.ort_cuda", "onnxruntime", "gpu", Source.ONNX, (Precision.FP32, Precision.FP16, Precision.BF16)
+    ),
     "null": Entry("runtimes.null", "numpy", "cpu", Source.ONNX, ()),
 }
 """The registered runtimes. `null` computes nothing and is no candidate: it measures the harness itself."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from artifact.task import Task
+from models.checkpoint import quiet
 
 IMAGE = ("height", "width")
 TEXT = ("sequence",)
@@ -22,7 +23,8 @@ LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789.,!?'-"
 class Architecture:
     """A class of transformers and a configuration of it; `axes` are those that vary besides the batch.
 
-    `image` is the size that an image processor beside the weights asks for. A model of `pairs` takes token types.
+    `image` is the size that an image processor beside the weights asks for. A model of `pairs` takes token types, one
+    of `bytes` has a tokenizer of bytes. A task that cannot be told from the class has to be `named`.
     """
 
     name: str
@@ -32,14 +34,25 @@ class Architecture:
     config: Mapping[str, Any] = field(repr=False)
     image: int | None = None
     pairs: bool = False
+    bytes: bool = False
+    named: bool = False
 
 
-_SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+_SIZES = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 64}
+_TWO = {"num_hidden_layers": 2}
+_NO_MARKS = {f"{name}_token_id": None for name in ("bos", "eos", "cls", "sep")} | {"pad_token_id": 0}
 _BERT = {**_SIZES, "vocab_size": VOCABULARY, "max_position_embeddings": MOST_TOKENS}
 _ROBERTA = {**_BERT, "max_position_embeddings": MOST_TOKENS + 2}  # positions start after the padding's id, which is 1
-_DISTILBERT = {"vocab_size": VOCABULARY, "dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 64}
+_DISTILBERT = {"vocab_size": VOCABULARY, "dim": 32, "n_layers": 1, "n_heads": 4, "hidden_dim": 64}
 _DECODER = {**_BERT, "num_key_value_heads": 2, "pad_token_id": 0, "use_cache": False}
-_DEBERTA = {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "position_biased_input": False}
+_DEBERTA = {
+    "relative_attention": True,
+    "pos_att_type": ["p2c", "c2p"],
+    "position_biased_input": False,
+    "position_buckets": 16,
+    "norm_rel_ebd": "layer_norm",
+    "share_att_key": True,
+}
 _VIT = {**_SIZES, "image_size": 32, "patch_size": 8}
 _STAGES = {"hidden_sizes": [8, 16], "depths": [1, 1]}
 _WAV2VEC2 = {
@@ -78,8 +91,8 @@ _SEGFORMER = {
     "num_labels": 4,
 }
 _MOBILEBERT = {**_BERT, "embedding_size": 32, "intra_bottleneck_size": 32}
-_T5 = {"vocab_size": VOCABULARY, "d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4}
-_GPT2 = {"vocab_size": VOCABULARY, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": MOST_TOKENS}
+_T5 = {"vocab_size": VOCABULARY, "d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 1, "num_heads": 4}
+_GPT2 = {"vocab_size": VOCABULARY, "n_embd": 32, "n_layer": 1, "n_head": 4, "n_positions": MOST_TOKENS}
 _AST = {
     **_SIZES,
     "max_length": 64,
@@ -100,7 +113,9 @@ _CLASSIFY = Task.TEXT_CLASSIFICATION
 _IMAGES = Task.IMAGE_CLASSIFICATION
 
 ARCHITECTURES = (
-    Architecture("BERT", "BertForSequenceClassification", _CLASSIFY, TEXT, {**_BERT, "num_labels": 3}, pairs=True),
+    Architecture(
+        "BERT", "BertForSequenceClassification", _CLASSIFY, TEXT, {**_BERT, **_TWO, "num_labels": 3}, pairs=True
+    ),
     Architecture("RoBERTa", "RobertaForSequenceClassification", _CLASSIFY, TEXT, {**_ROBERTA, "num_labels": 1}),
     Architecture(
         "DistilBERT",
@@ -109,22 +124,21 @@ ARCHITECTURES = (
         TEXT,
         {**_DISTILBERT, "num_labels": 4, "problem_type": "multi_label_classification"},
     ),
-    Architecture("ALBERT", "AlbertForSequenceClassification", _CLASSIFY, TEXT, {**_BERT, "embedding_size": 16}),
+    Architecture("ALBERT", "AlbertForSequenceClassification", _CLASSIFY, TEXT, {**_BERT, **_TWO, "embedding_size": 16}),
     Architecture("ELECTRA", "ElectraForSequenceClassification", _CLASSIFY, TEXT, {**_BERT, "embedding_size": 16}),
-    Architecture("DeBERTa", "DebertaForSequenceClassification", _CLASSIFY, TEXT, {**_BERT, **_DEBERTA}),
     Architecture(
         "DeBERTa-v2",
         "DebertaV2ForSequenceClassification",
         _CLASSIFY,
         TEXT,
-        {**_BERT, **_DEBERTA, "position_buckets": 16, "norm_rel_ebd": "layer_norm", "share_att_key": True},
+        {**_BERT, **_DEBERTA},
     ),
     Architecture(
         "ModernBERT",
         "ModernBertForSequenceClassification",
         _CLASSIFY,
         TEXT,
-        {**_BERT, "pad_token_id": 0, "local_attention": 16, "global_attn_every_n_layers": 2},
+        {**_BERT, **_TWO, **_NO_MARKS, "local_attention": 16, "global_attn_every_n_layers": 2},
     ),
     Architecture("MobileBERT", "MobileBertForSequenceClassification", _CLASSIFY, TEXT, _MOBILEBERT),
     Architecture(
@@ -136,12 +150,12 @@ ARCHITECTURES = (
         "XLNetForSequenceClassification",
         _CLASSIFY,
         TEXT,
-        {"vocab_size": VOCABULARY, "d_model": 32, "n_layer": 2, "n_head": 4, "d_inner": 64},
+        {"vocab_size": VOCABULARY, "d_model": 32, "n_layer": 1, "n_head": 4, "d_inner": 64},
     ),
+    Architecture("GPT-2", "GPT2ForSequenceClassification", _CLASSIFY, TEXT, {**_GPT2, **_NO_MARKS, "use_cache": False}),
     Architecture(
-        "GPT-2", "GPT2ForSequenceClassification", _CLASSIFY, TEXT, {**_GPT2, "pad_token_id": 0, "use_cache": False}
+        "Qwen2", "Qwen2ForSequenceClassification", _CLASSIFY, TEXT, {**_DECODER, "vocab_size": 300}, bytes=True
     ),
-    Architecture("Qwen2", "Qwen2ForSequenceClassification", _CLASSIFY, TEXT, _DECODER),
     Architecture("Llama", "LlamaForSequenceClassification", _CLASSIFY, TEXT, _DECODER),
     Architecture(
         "XLM-RoBERTa",
@@ -152,13 +166,12 @@ ARCHITECTURES = (
     ),
     Architecture("BERT (answers)", "BertForQuestionAnswering", Task.QUESTION_ANSWERING, TEXT, _BERT, pairs=True),
     Architecture("BERT (masked)", "BertForMaskedLM", Task.FILL_MASK, TEXT, _BERT),
-    Architecture("CamemBERT", "CamembertForMaskedLM", Task.FILL_MASK, TEXT, _ROBERTA),
     Architecture("MPNet", "MPNetModel", Task.FEATURE_EXTRACTION, TEXT, _ROBERTA),
     Architecture("T5 encoder", "T5EncoderModel", Task.FEATURE_EXTRACTION, TEXT, _T5),
     Architecture("ViT", "ViTForImageClassification", _IMAGES, (), _VIT),
-    Architecture("DeiT", "DeiTForImageClassification", _IMAGES, (), _VIT),
-    Architecture("BEiT", "BeitForImageClassification", _IMAGES, (), _VIT),
-    Architecture("DINOv2", "Dinov2ForImageClassification", _IMAGES, (), _VIT),
+    Architecture("DeiT", "DeiTForImageClassification", _IMAGES, (), _VIT, named=True),
+    Architecture("BEiT", "BeitForImageClassification", _IMAGES, IMAGE, _VIT),
+    Architecture("DINOv2", "Dinov2ForImageClassification", _IMAGES, IMAGE, _VIT),
     Architecture(
         "ResNet",
         "ResNetForImageClassification",
@@ -172,7 +185,7 @@ ARCHITECTURES = (
         "MobileNetV2",
         "MobileNetV2ForImageClassification",
         _IMAGES,
-        IMAGE,
+        (),
         {"depth_multiplier": 0.25, "image_size": 64},
     ),
     Architecture(
@@ -188,10 +201,10 @@ ARCHITECTURES = (
         "YOLOS",
         "YolosForObjectDetection",
         Task.OBJECT_DETECTION,
-        (),
-        {**_VIT, "image_size": [32, 32], "num_detection_tokens": 5},
+        IMAGE,
+        {**_VIT, **_TWO, "image_size": [32, 32], "num_detection_tokens": 5},
     ),
-    Architecture("DETR", "DetrForObjectDetection", Task.OBJECT_DETECTION, (), _DETR, image=64),
+    Architecture("DETR", "DetrForObjectDetection", Task.OBJECT_DETECTION, IMAGE, _DETR, image=64),
     Architecture("SegFormer", "SegformerForSemanticSegmentation", Task.IMAGE_SEGMENTATION, IMAGE, _SEGFORMER, image=32),
     Architecture("AST", "ASTForAudioClassification", Task.AUDIO_CLASSIFICATION, (), _AST),
     Architecture(
@@ -205,9 +218,11 @@ ARCHITECTURES = (
 def write_checkpoint(architecture: Architecture, folder: Path) -> Path:
     """Save a model of this architecture and what it needs beside its weights; the folder."""
     model = build(architecture.kind, architecture.config)
-    model.save_pretrained(folder)
+    with quiet():
+        model.save_pretrained(folder)
     if model.main_input_name == "input_ids":
-        write_tokenizer(folder, pairs=architecture.pairs)
+        write = write_bytes if architecture.bytes else write_letters
+        write(folder, pairs=architecture.pairs, pad=model.config.pad_token_id)
     if architecture.image is not None:
         size = {"height": architecture.image, "width": architecture.image}
         (folder / "preprocessor_config.json").write_text(json.dumps({"size": size}))
@@ -227,15 +242,19 @@ def build(kind: str, config: Mapping[str, Any], seed: int = 0) -> Any:
             noise = torch.randn(parameter.shape, generator=generator)
             if parameter.ndim > 1:
                 parameter.copy_(noise * 1.5 / sqrt(parameter[0].numel()))
-            else:  # the scales and shifts of norms, and biases
+            else:  # biases, and the scales and shifts of norms
                 parameter.add_(noise * 0.2)
-        for name, buffer in model.named_buffers():
-            if name.endswith(("running_mean", "running_var")):
-                buffer.copy_(0.5 + torch.rand(buffer.shape, generator=generator))
+        norms = [module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+        if norms:  # whose statistics are those of other images, so that the signal does not die
+            model.train()
+            for norm in norms:
+                norm.momentum = None
+            model(torch.randn((8, 3, 64, 64), generator=generator))
+            model.eval()
     return model
 
 
-def write_tokenizer(folder: Path, *, pairs: bool = False, most: int = MOST_TOKENS, pad: int = 0) -> None:
+def write_letters(folder: Path, *, pairs: bool = False, pad: int = 0, most: int = MOST_TOKENS) -> None:
     """Save a fast tokenizer of single letters; `pad` is the id of its padding."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
@@ -259,4 +278,21 @@ def write_tokenizer(folder: Path, *, pairs: bool = False, most: int = MOST_TOKEN
         sep_token="[SEP]",
         mask_token="[MASK]",
         model_input_names=["input_ids", *(["token_type_ids"] if pairs else []), "attention_mask"],
+    ).save_pretrained(folder)
+
+
+def write_bytes(folder: Path, *, pairs: bool = False, pad: int = 0) -> None:
+    """Save Qwen2's tokenizer without merges, so that each byte is a token; transformers takes no other for Qwen2."""
+    from tokenizers.pre_tokenizers import ByteLevel
+    from transformers import Qwen2Tokenizer
+
+    pieces = sorted(ByteLevel.alphabet())
+    pieces.insert(pad, SPECIAL[0])
+    Qwen2Tokenizer(
+        vocab={piece: place for place, piece in enumerate(pieces)},
+        merges=[],
+        model_max_length=MOST_TOKENS,
+        unk_token=SPECIAL[0],
+        eos_token=SPECIAL[0],
+        pad_token=SPECIAL[0],
     ).save_pretrained(folder)

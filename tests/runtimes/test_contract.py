@@ -13,8 +13,12 @@ from numpy.typing import NDArray
 
 from artifact.precision import Precision
 from errors import UserError
+from exporter.request import Source
+from models.task_examples import Columns
 from runtimes.base import Batch, Candidate, Outputs, Runtime
-from runtimes.registry import REGISTRY, Source, entry, open_runtime, probe
+from runtimes.registry import REGISTRY, entry, open_runtime, probe
+from runtimes.registry import Source as Loads
+from tests.conftest import TEXTS
 from tests.fakes import FakeClock, FakeRuntime
 
 SHAPES = ((1, 1), (1, 2), (3, 7), (8, 16), (2, 64))
@@ -24,6 +28,8 @@ TOLERANCE = {
     Precision.FP16: 0.02,
     Precision.BF16: 0.1,
     Precision.INT8_DYNAMIC: 0.6,
+    Precision.INT8_STATIC: 0.8,
+    Precision.INT4: 1.0,
 }
 """Largest error as a share of the largest logit. Random weights forgive little: int8's errors add up."""
 
@@ -48,10 +54,29 @@ def candidate(request: pytest.FixtureRequest) -> Candidate:
 
 
 @pytest.fixture
-def model(candidate: Candidate, tiny_checkpoint: Path, tiny_run: Path) -> Path:
-    if entry(candidate.runtime).source is Source.CHECKPOINT:
+def model(candidate: Candidate, tiny_checkpoint: Path, tiny_run: Path, request: pytest.FixtureRequest) -> Path:
+    if entry(candidate.runtime).source is Loads.CHECKPOINT:
         return tiny_checkpoint
-    return tiny_run / "variants" / candidate.precision.value / "model.onnx"
+    made = tiny_run / "variants" / candidate.precision.value / "model.onnx"
+    if made.is_file():
+        return made
+    every: Path = request.getfixturevalue("every_precision")
+    return every / "variants" / candidate.precision.value / "model.onnx"
+
+
+@pytest.fixture(scope="session")
+def every_precision(tiny_checkpoint: Path, export_texts: Source, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with the precisions that `tiny_run` leaves out; one that fails its gate is there all the same."""
+    from exporter.export import export
+    from exporter.request import Request
+
+    out = tmp_path_factory.mktemp("every") / "run"
+    rest = (Precision.FP16, Precision.BF16, Precision.INT8_STATIC, Precision.INT4)
+    training = out.parent / "train.csv"
+    training.write_text("\n".join(["text", *(f'"{text}"' for text in TEXTS)]))
+    calibration = Source(training, Columns())
+    export(Request(tiny_checkpoint, out, rest, data=export_texts, calibration=calibration, selective=False))
+    return out
 
 
 @pytest.fixture

@@ -44,7 +44,7 @@ def test_all_pairs_are_candidates_unless_others_are_asked_for() -> None:
 @pytest.mark.parametrize(
     ("runtimes", "precisions", "expected"),
     [
-        (("ort-cpu",), None, ["ort-cpu/fp32", "ort-cpu/int8-dynamic"]),
+        (("ort-cpu",), None, [f"ort-cpu/{name}" for name in ("fp32", "fp16", "int8-dynamic", "int8-static", "int4")]),
         (("ort-cpu", "torch-cpu"), (Precision.FP32,), ["ort-cpu/fp32", "torch-cpu/fp32"]),
         (
             ("torch-cpu", "ort-cpu"),
