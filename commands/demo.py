@@ -50,8 +50,8 @@ def run_demo(out: Path, examples: int | None, budget: Budget, *, as_json: bool) 
     say("2/5 export to ONNX from one trace, and check against PyTorch")
     exported = export(Request(run.own_checkpoint, out, PRECISIONS, data=Source(run.evaluation_data, Columns())))
     tell_export(exported, err=as_json)
-    if failed := failures(exported):
-        raise GateFailed(failed)
+    if failed := failures([item for item in exported if item.variant.precision is Precision.FP32]):
+        raise GateFailed(failed)  # another precision that fails is an answer, and the comparison shows it
 
     held_out = read_examples(run.evaluation_data)
     say("3/5 compare every runtime this machine has, on the held-out reviews")

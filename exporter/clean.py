@@ -17,6 +17,9 @@ from exporter.subject import Subject
 from exporter.tie import tie
 
 SCOPES = "pkg.torch.onnx.name_scopes"
+NO_MODULE = "_empty_nn_module_stack"
+"""How torch.export begins the name of a module that it does not know."""
+
 PRODUCER = "steelyard"
 
 
@@ -93,7 +96,7 @@ def _name_nodes(graph: onnx_ir.Model) -> None:
     seen: Counter[str] = Counter()
     for node in graph.graph.all_nodes():
         scopes = ast.literal_eval(node.metadata_props.get(SCOPES, "[]"))
-        module = str(scopes[-2]) if len(scopes) > 1 else ""
+        module = str(scopes[-2]) if len(scopes) > 1 and not str(scopes[-2]).startswith(NO_MODULE) else ""
         name = f"{module}/{node.op_type}" if module else node.op_type
         seen[name] += 1
         node.name = name if seen[name] == 1 else f"{name}_{seen[name]}"

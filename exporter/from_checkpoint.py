@@ -24,6 +24,9 @@ IMAGE_AXES = ("height", "width")
 SECOND = 16_000
 """Samples in one second of speech, as every speech model of transformers takes it."""
 
+REFUSALS = (RuntimeError, ValueError, IndexError, AssertionError)
+"""What models raise for inputs of a size or a content that they do not take."""
+
 
 def checkpoint_subject(checkpoint: Checkpoint, pooling: Pooling | None = None) -> Subject:
     """The subject of a checkpoint.
@@ -31,7 +34,7 @@ def checkpoint_subject(checkpoint: Checkpoint, pooling: Pooling | None = None) -
     Raises `UserError` for weights that are not finite, a tokenizer with ids that the model has no row for, or a model
     whose inputs are none of text, image and audio.
     """
-    model = load_model(checkpoint.directory, allow_pickle=checkpoint.pickled)
+    model = load_model(checkpoint.directory, task=checkpoint.task, allow_pickle=checkpoint.pickled)
     check_weights(model)
     main = str(getattr(model, "main_input_name", "input_ids"))
     readers = {"input_ids": _text, "pixel_values": _image, "input_values": _audio, "input_features": _audio}
@@ -48,6 +51,7 @@ def checkpoint_subject(checkpoint: Checkpoint, pooling: Pooling | None = None) -
     )
     if pooling is not None:
         subject = replace(subject, module=PooledModule(model, pooling), outputs=("sentence_embedding",))
+    _check_answers(subject)
     for axis in subject.axes[1:]:
         if not _varies(subject, axis):
             subject = fix_axes(subject, (axis,))
@@ -132,13 +136,23 @@ def _audio(checkpoint: Checkpoint, model: Any) -> tuple[Input, ...]:
     return (Input(name, "float32", (BATCH, frames, int(bins)), Filling.NORMAL),)
 
 
+def _check_answers(subject: Subject) -> None:
+    sizes = {axis.name: axis.trials[0] for axis in subject.axes}
+    try:
+        subject.answer(subject.random(sizes, seed=0))
+    except REFUSALS as error:
+        raise UserError(
+            f"{subject.name} does not take random inputs: {error}", "docs/architectures.md lists what can be exported"
+        ) from error
+
+
 def _varies(subject: Subject, axis: Axis) -> bool:
     """Whether the module itself takes other sizes of an axis."""
     sizes = {other.name: other.trials[0] for other in subject.axes}
     try:
         for trial in axis.trials[1:]:
             subject.answer(subject.random(sizes | {axis.name: trial}, seed=0))
-    except (RuntimeError, ValueError, IndexError, AssertionError):
+    except REFUSALS:
         return False
     return True
 

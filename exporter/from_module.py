@@ -45,8 +45,7 @@ def module_subject(source: ModuleSource) -> Subject:
         )
         for name, tensor in sample.items()
     )
-    with torch.inference_mode():
-        outputs = tuple(named_outputs(module(**sample)))
+    outputs = _outputs(source, module, sample)
     return Subject(type(module).__name__, Task.MODULE, module, inputs, outputs, is_transformers=False)
 
 
@@ -96,6 +95,11 @@ def _named_sample(source: ModuleSource, module: torch.nn.Module, sample: Any) ->
     if isinstance(sample, torch.Tensor):
         sample = (sample,)
     if isinstance(sample, Sequence):
+        if len(sample) > len(parameters):
+            raise UserError(
+                f"{source.file}: the sample has {len(sample)} tensors, and forward takes {len(parameters)}",
+                "give a tuple with one tensor for each parameter of forward, or a dict",
+            )
         sample = dict(zip(parameters, sample, strict=False))
     if not isinstance(sample, Mapping) or not sample:
         raise UserError(
@@ -110,7 +114,31 @@ def _named_sample(source: ModuleSource, module: torch.nn.Module, sample: Any) ->
                 f"{source.file}: the sample of '{name}' has the shape {tuple(tensor.shape)}",
                 "give at least two rows: an axis of one would be baked into the graph",
             )
+    rows = sorted({tensor.shape[0] for tensor in sample.values()})
+    if len(rows) > 1:
+        raise UserError(
+            f"{source.file}: the sample has inputs of {rows[0]} and {rows[-1]} rows", "give all inputs the same rows"
+        )
     return {str(name): tensor.detach() for name, tensor in sample.items()}
+
+
+def _outputs(source: ModuleSource, module: torch.nn.Module, sample: Mapping[str, torch.Tensor]) -> tuple[str, ...]:
+    """Names of what the module gives for its sample; each must have a row for each of the sample's."""
+    try:
+        with torch.inference_mode():
+            found = module(**sample)
+    except Exception as error:  # whatever the user's module raises
+        raise UserError(
+            f"{source.file}: the module does not take its own sample: {type(error).__name__}: {error}"
+        ) from error
+    rows = next(iter(sample.values())).shape[0]
+    for name, tensor in named_outputs(found).items():
+        if tensor.ndim == 0 or tensor.shape[0] != rows:
+            raise UserError(
+                f"{source.file}: the output '{name}' has the shape {tuple(tensor.shape)} for {rows} rows",
+                "return one row for each of the sample's; leave losses and sums out",
+            )
+    return tuple(named_outputs(found))
 
 
 def _axes(

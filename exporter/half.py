@@ -21,7 +21,9 @@ FLOAT = onnx_ir.DataType.FLOAT
 NUMPY = {onnx_ir.DataType.FLOAT16: np.dtype(np.float16), onnx_ir.DataType.BFLOAT16: np.dtype(ml_dtypes.bfloat16)}
 LARGEST_FP16 = 65504.0
 LARGEST = {onnx_ir.DataType.FLOAT16: LARGEST_FP16, onnx_ir.DataType.BFLOAT16: (2 - 2**-7) * 2.0**127}
-SMALLEST_FP16 = 2.0**-24
+VANISHING_FP16 = 2.0**-25
+"""The largest number that fp16 rounds to 0."""
+
 HEADROOM = 2.0
 """Other inputs may give values this much larger than the largest seen."""
 
@@ -45,6 +47,20 @@ MOVES = frozenset(
     ]
 )
 """Operators whose outputs are values of their inputs, so that they round nothing."""
+
+MAKERS = frozenset(
+    [
+        "Bernoulli",
+        "Constant",
+        "ConstantOfShape",
+        "EyeLike",
+        "RandomNormal",
+        "RandomNormalLike",
+        "RandomUniform",
+        "RandomUniformLike",
+    ]
+)
+"""Operators whose number type follows from no input; of their attributes only `value` is converted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +103,7 @@ def weight_range(graph: onnx_ir.Model) -> WeightRange:
         if value.dtype is FLOAT and value.const_value is not None and len(value.const_value.shape) > 1:
             sizes = np.abs(value.const_value.numpy())
             overflowing += int((sizes > LARGEST_FP16).sum())
-            vanishing += int(((sizes < SMALLEST_FP16) & (sizes > 0)).sum())
+            vanishing += int(((sizes <= VANISHING_FP16) & (sizes > 0)).sum())
     return WeightRange(overflowing, vanishing)
 
 
@@ -101,7 +117,7 @@ def to_half(graph: onnx_ir.Model, dtype: onnx_ir.DataType, keep: Collection[str]
     borders = _Borders(Editor(graph))
     opset = graph.opset_imports[""]
     for node in list(graph.graph):
-        in_half = node.name not in keep and _takes(node.op_type, node.domain, opset, dtype)
+        in_half = node.name not in keep and _can_take(node, opset, dtype)
         fixed = _fp32_inputs(node.op_type, node.domain, opset) if in_half else frozenset[int]()
         for place, value in enumerate(node.inputs):
             if value is not None and value.dtype in (FLOAT, dtype):
@@ -177,10 +193,10 @@ def emulate(graph: onnx_ir.Model, dtype: onnx_ir.DataType) -> onnx_ir.Model:
 
 
 def _rounded(array: NDArray[np.float32], dtype: onnx_ir.DataType) -> NDArray[np.generic]:
-    """To half; what masks with the least fp32 number saturates at the least half number instead of becoming -inf."""
+    """To half; what masks with the least fp32 number leaves room for a score below 0, and does not become -inf."""
     if dtype not in NUMPY:
         return array.astype(np.float32)
-    largest = LARGEST[dtype]
+    largest = np.where(np.abs(array) < MASKING, LARGEST[dtype], LARGEST[dtype] / HEADROOM)
     return np.clip(array, -largest, largest).astype(NUMPY[dtype])
 
 
@@ -221,13 +237,23 @@ def _type_name(dtype: onnx_ir.DataType) -> str:
     return f"tensor({'float' if dtype is FLOAT else dtype.name.lower()})"
 
 
+def _can_take(node: onnx_ir.Node, opset: int, dtype: onnx_ir.DataType) -> bool:
+    """Whether a node may be computed on `dtype`: what it does not use of its operator does not matter."""
+    if node.op_type in MAKERS and "value" not in node.attributes:
+        return False
+    used = [place for place, output in enumerate(node.outputs) if output.uses() or output.is_graph_output()]
+    return _takes(node.op_type, node.domain, opset, dtype, len(node.inputs), max(used, default=0) + 1)
+
+
 @cache
-def _takes(op: str, domain: str, opset: int, dtype: onnx_ir.DataType) -> bool:
-    """Whether every formal input and output of an operator that may be fp32, and is not only fp32, may be `dtype`."""
+def _takes(op: str, domain: str, opset: int, dtype: onnx_ir.DataType, inputs: int, outputs: int) -> bool:
+    """Whether every one of an operator's first inputs and outputs that may be fp32, and is not only fp32, may be
+    `dtype`."""
     schema = _schema(op, domain, opset)
     if schema is None:
         return False
-    flexible = [formal.types for formal in (*schema.inputs, *schema.outputs) if _type_name(FLOAT) in formal.types]
+    formals = (*schema.inputs[:inputs], *schema.outputs[:outputs])
+    flexible = [formal.types for formal in formals if _type_name(FLOAT) in formal.types]
     flexible = [types for types in flexible if types != {_type_name(FLOAT)}]
     return bool(flexible) and all(_type_name(dtype) in types for types in flexible)
 

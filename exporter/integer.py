@@ -91,7 +91,7 @@ def int8_static(
 def quantize_columns(
     weight: NDArray[np.float32], limit: int = 127, least: NDArray[np.float64] | float = 0.0
 ) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """A weight (inputs, outputs) as int8 and one float32 scale of at least `least` for each output, symmetric about 0."""
+    """A weight (inputs, outputs) as int8 and one float32 scale, `least` at least, for each output, about 0."""
     scale = np.maximum(np.abs(weight).max(axis=0) / limit, least)
     scale = np.where(scale == 0, 1, scale).astype(np.float32)
     return np.clip(np.rint(weight / scale), -limit, limit).astype(np.int8), scale
@@ -156,7 +156,9 @@ def _quantize_conv(editor: Editor, layer: Layer, activation: onnx_ir.Value, scal
     filters = layer.array
     bias = node.inputs[2] if len(node.inputs) > 2 else None
     added = None if bias is None or bias.const_value is None else bias.const_value.numpy().astype(np.float64)
-    least = 0.0 if added is None else np.abs(added) / (scale * LARGEST_BIAS)  # a tiny filter's steps are too fine for it
+    least = (
+        0.0 if added is None else np.abs(added) / (scale * LARGEST_BIAS)
+    )  # a tiny filter's steps are too fine for it
     flat, weight_scale = quantize_columns(filters.reshape(filters.shape[0], -1).T, target.weight_limit, least)
     weight = _dequantized(editor, node, name, flat.T.reshape(filters.shape), weight_scale, axis=0)
     inputs: list[onnx_ir.Value | None] = [activation, weight]

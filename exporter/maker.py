@@ -1,5 +1,6 @@
 """Make one precision's variant: derive it, judge it, rescue it if it fails, and record what it is."""
 
+import os
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -166,7 +167,10 @@ class Maker:
         found = fusions(graph)
         parity, golden_max_error = attempt.judged.parity, None
         names = [path.name] + [file.name for file in path.parent.glob("*.onnx_data")]
-        supported = support(path, self.material.batches[0])
+        supported = tuple(
+            msgspec.structs.replace(item, reason=item.reason and _without_folder(item.reason, path))
+            for item in support(path, self.material.batches[0])
+        )
         if self.golden is not None:
             golden_max_error = parity.max_error_fraction * parity.scales["logits"]
             if attempt.judged.parity.passed and supported[0].runs:
@@ -219,12 +223,17 @@ def _run(path: Path) -> Run:
     try:
         return open_file(path).answer
     except UserError as error:
-        reason = error.message.replace(str(path), path.name)
+        reason = _without_folder(error.message, path)
 
     def refuse(batch: Batch) -> Any:
         raise UserError(reason)
 
     return refuse
+
+
+def _without_folder(reason: str, path: Path) -> str:
+    """An engine's words about a file, without where it lies."""
+    return reason.replace(f"{path.parent}{os.sep}", "")
 
 
 def _golden_error(session: GraphSession, golden: Golden) -> float:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from exporter.edit import Editor, maker
 from exporter.half import FLOAT, MASKING
-from exporter.layers import find_layers
+from exporter.layers import PRODUCTS, find_layers
 from exporter.sessions import open_graph
 from exporter.subject import Batch
 
@@ -48,7 +48,10 @@ class Spread:
 
 
 def largest_values(graph: onnx_ir.Model, batches: Iterable[Batch]) -> dict[str, float]:
-    """Largest magnitude of every fp32 tensor that a node computes, by its name; what only masks is left out."""
+    """Largest magnitude of every fp32 tensor that a node computes, by its name.
+
+    What only masks is left out, and so is what is no number in fp32 either.
+    """
     graph = graph.clone()
     editor = Editor(graph)
     masking = editor.constant("masking", np.asarray(MASKING, dtype=np.float32))
@@ -69,7 +72,7 @@ def largest_values(graph: onnx_ir.Model, batches: Iterable[Batch]) -> dict[str, 
     found = dict.fromkeys(watched.values(), 0.0)
     for batch in batches:
         for name, here in zip(watched.values(), session.run(list(watched), batch), strict=True):
-            found[name] = max(found[name], float(here) if np.isfinite(here) else np.inf)
+            found[name] = max(found[name], float(here))
     return found
 
 
@@ -78,17 +81,19 @@ def layer_inputs(
 ) -> dict[str, Spread]:
     """How the inputs of the layers that multiply are spread, by value name."""
     graph = graph.clone()
-    sources = {str(layer.source.name): layer.source for layer in find_layers(graph) if layer.macs_per_output}
+    layers = [layer for layer in find_layers(graph) if layer.macs_per_output]
+    sources = {str(layer.source.name): layer.source for layer in layers}
+    of_tokens = {str(layer.source.name) for layer in layers if layer.kind in PRODUCTS}
     names = [name for name, value in sources.items() if not value.is_graph_input()]
     graph.graph.outputs.extend(sources[name] for name in names if not sources[name].is_graph_output())
     session = open_graph(graph)
     spreads = {name: Spread() for name in sources}
     for batch in batches:
-        found = dict(zip(names, session.run(names, batch), strict=True))
+        found = dict(zip(names, session.run(names, batch), strict=True)) if names else {}
         found |= {name: batch[name] for name in sources if name in batch}
         mask = batch.get(mask_name)
         for name, values in found.items():
-            padded = mask is not None and values.shape[:2] == mask.shape
+            padded = mask is not None and name in of_tokens and values.ndim > 2 and values.shape[:2] == mask.shape
             spreads[name].add(values[mask.astype(bool)] if padded and mask is not None else values)
     return spreads
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import onnx_ir
 
-from artifact.records import cannot_write, replacing
+from artifact.records import replacing
 
 
 def weight_bytes(graph: onnx_ir.Model) -> int:
@@ -21,19 +21,19 @@ def save_graph(
     """
     data_name = data_name or f"{path.name}_data"
     if weight_bytes(graph) <= external_data_bytes:
+        onnx_ir.external_data.load_to_model(graph)
         with replacing(path) as temporary:
             onnx_ir.save(graph, temporary, format="protobuf")
         path.with_name(data_name).unlink(missing_ok=True)
         return (path.name,)
     data = path.with_name(data_name)
-    path.unlink(missing_ok=True)  # without its graph, a data file cut short is never read
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as temporary:
+    with replacing(path) as temporary:
+        path.unlink(missing_ok=True)  # without its graph, a data file cut short is never read
+        try:
             onnx_ir.save(graph, temporary, format="protobuf", external_data=data_name)
-    except OSError as error:
-        data.unlink(missing_ok=True)
-        raise cannot_write(path, error) from error
+        except OSError:
+            data.unlink(missing_ok=True)
+            raise
     return (path.name, data_name)
 
 

@@ -1,7 +1,6 @@
 """Where a finished file runs, tried and not guessed."""
 
 import tempfile
-from collections import Counter
 from pathlib import Path
 
 import onnx
@@ -25,7 +24,7 @@ def _on_cpu(path: Path, batch: Batch) -> Support:
     try:
         open_file(path).answer(batch)
     except Exception as error:  # onnxruntime raises many types, all of them about this file
-        return Support(engine=CPU, runs=False, reason=_short(error))
+        return Support(engine=CPU, runs=False, reason=_short(error, path))
     casts = _casts(path)
     return Support(
         engine=CPU, runs=True, reason=f"in fp32, between {casts} casts: no kernels of its own" if casts else None
@@ -51,13 +50,15 @@ def _casts(path: Path) -> int:
         options.optimized_model_filepath = str(Path(folder) / "optimized.onnx")
         onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         placed = onnx.load(options.optimized_model_filepath, load_external_data=False)
-    counts = [Counter(node.op_type for node in graph.graph.node)["Cast"] for graph in (placed, model)]
-    return max(0, counts[0] - counts[1])
+    before, after = (
+        {node.output[0] for node in graph.graph.node if node.op_type == "Cast"} for graph in (model, placed)
+    )
+    return len(after - before)
 
 
-def _short(error: Exception) -> str:
-    """The engine's own sentence without its prefix and without paths."""
+def _short(error: Exception, path: Path) -> str:
+    """The engine's own sentence without its prefix, the file by its name alone."""
     text = error.message if isinstance(error, UserError) else str(error)
-    text = text.rpartition("[ONNXRuntimeError] : ")[2].splitlines()[0]
+    text = text.rpartition("[ONNXRuntimeError] : ")[2].splitlines()[0].replace(str(path), path.name)
     parts = [part.strip() for part in text.split(" : ")]
     return ": ".join(parts[1:] if parts[0].isdigit() else parts)

@@ -20,7 +20,9 @@ def tie(graph: onnx_ir.Model) -> onnx_ir.Model:
     first: dict[str, onnx_ir.Value] = {}
     for value in list(graph.graph.initializers.values()):
         tensor = value.const_value
-        if tensor is None or len(tensor.shape) != 2 or tensor.nbytes < LEAST_BYTES or value.is_graph_output():
+        if tensor is None or len(tensor.shape) != 2 or tensor.nbytes < LEAST_BYTES:
+            continue
+        if value.is_graph_output() or not value.uses():
             continue
         array = tensor.numpy()
         same, turned = first.get(_key(array)), first.get(_key(array.T))
@@ -45,6 +47,8 @@ def untie(graph: onnx_ir.Model) -> onnx_ir.Model:
     for node in list(graph.graph):
         source = node.inputs[0] if node.op_type == "Transpose" else None
         if source is None or source.const_value is None or len(source.const_value.shape) != 2:
+            continue
+        if list(node.attributes.get_ints("perm", [1, 0])) != [1, 0]:
             continue
         array = np.ascontiguousarray(source.const_value.numpy().T)
         name = str(node.outputs[0].name).removesuffix(".tied")

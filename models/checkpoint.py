@@ -109,8 +109,22 @@ def _model_class(directory: Path, config: dict[str, Any]) -> Any:
     return kind
 
 
-def load_model(directory: Path, *, allow_pickle: bool = False) -> Any:
-    """The checkpoint's model, of the class that wrote it, in fp32 on the CPU and in eval mode.
+def _class_for(directory: Path, config: dict[str, Any], task: Task | None) -> Any:
+    """The class that wrote a checkpoint, or the one that transformers has for another `task`."""
+    from optimum.exporters.tasks import TasksManager
+
+    kind = _model_class(directory, config)
+    if task is None:
+        return kind
+    try:
+        written_for: Task | None = infer_task(directory, config)
+    except UserError:
+        written_for = None
+    return kind if written_for is task else TasksManager.get_model_class_for_task(task.value)
+
+
+def load_model(directory: Path, *, task: Task | None = None, allow_pickle: bool = False) -> Any:
+    """The checkpoint's model in fp32 on the CPU and in eval mode: of the class that wrote it, or for another `task`.
 
     Raises `UserError` when weights are missing or do not fit.
     """
@@ -118,13 +132,14 @@ def load_model(directory: Path, *, allow_pickle: bool = False) -> Any:
     from safetensors import SafetensorError
 
     config = read_config(directory, "config.json")
-    kind = _model_class(directory, config)
-    if config.get("model_type") != kind.config_class.model_type:
+    written = _model_class(directory, config)
+    if config.get("model_type") != written.config_class.model_type:
         raise UserError(
-            f"{directory} cannot be loaded: config.json says {config.get('model_type')}, and {kind.__name__} is of "
-            f"{kind.config_class.model_type}",
+            f"{directory} cannot be loaded: config.json says {config.get('model_type')}, and {written.__name__} is of "
+            f"{written.config_class.model_type}",
             "save the checkpoint again",
         )
+    kind = _class_for(directory, config, task)
     with quiet():
         try:
             model, report = kind.from_pretrained(
@@ -136,13 +151,18 @@ def load_model(directory: Path, *, allow_pickle: bool = False) -> Any:
             )
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             raise UserError(f"{directory} cannot be loaded: {error}", "save the checkpoint again") from error
-    missing = sorted(report["missing_keys"])
+    missing = sorted(name for name in report["missing_keys"] if not _is_unread(name, task))
     if missing:
         raise UserError(
             f"{directory} lacks the weights {', '.join(missing[:3])}, so its answers would be random",
             "fine-tune it first: steelyard finetune",
         )
     return model.eval()
+
+
+def _is_unread(name: str, task: Task | None) -> bool:
+    """Whether a weight does not matter: features are read before the pooler, which many checkpoints lack."""
+    return task is Task.FEATURE_EXTRACTION and name.startswith("pooler.")
 
 
 def load_tokenizer(directory: Path) -> Any:

@@ -7,10 +7,15 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from artifact.precision import Precision
 from artifact.run_folder import RunFolder
+from cli import app
+from commands.stages import export_request
 from measure.records import append
 from tests.conftest import ROOT, Steelyard
 from tests.report.records import usual
@@ -180,6 +185,95 @@ def test_unusable_options_of_compare_name_the_flag(
 ) -> None:
     done = steelyard("compare", tiny_run, "--data", reviews, "--out", tmp_path / "results", *options)
     fails(done, 2, words)
+
+
+NET = "import torch\ndef build():\n    return torch.nn.Linear(2, 2), torch.zeros(1, 2)\n"
+CHECKPOINT = "CHECKPOINT"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((CHECKPOINT, "--block-size", "33"), ("--block-size has 33", "a power of two from 16")),
+        (("--module", "nonsense"), ("--module has 'nonsense'", "write FILE.py:FUNCTION")),
+        (("--module", "gone.py:build"), ("--module gone.py does not exist",)),
+        (("--module", "net.py:missing"), ("net.py has no function 'missing'",)),
+        (("--module", "net.py:build"), ("the sample of 'input' has the shape (1, 2)", "at least two rows")),
+        (("weights.bin", "--module", "net.py:build"), ("weights.bin is not a .safetensors file",)),
+        ((), ("there is nothing to export", "name a checkpoint, or a module with --module FILE:FUNCTION")),
+        ((CHECKPOINT, "--pooling", "mean"), ("--pooling is for models that give features", "text-classification")),
+        ((CHECKPOINT, "--data", "gone.csv"), ("gone.csv does not exist",)),
+        ((CHECKPOINT, "--precisions", "tf32"), ("--precisions names tf32, which cannot be exported",)),
+        ((CHECKPOINT, "--precisions", "int8-static"), ("int8-static needs examples of the training split",)),
+    ],
+)
+def test_unusable_options_of_export_are_one_sentence(
+    arguments: tuple[str, ...],
+    words: tuple[str, ...],
+    tiny_checkpoint: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In this process, because another would load torch anew."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "net.py").write_text(NET)
+    named = [str(tiny_checkpoint) if word == CHECKPOINT else word for word in arguments]
+    done = CliRunner().invoke(app, ["export", *named, "--out", "run"])
+    assert (done.exit_code, done.stdout) == (2, ""), done.output
+    assert done.stderr.count("error:") == 1
+    for word in words:
+        assert word in done.stderr
+    assert not Path("run").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "known"), [("--profile", "ort-gpu"), ("--target", "x86-without-vnni"), ("--pooling", "lasttoken")]
+)
+def test_an_unknown_choice_of_export_lists_those_there_are(option: str, known: str) -> None:
+    done = CliRunner().invoke(app, ["export", "model", "--out", "run", option, "fastest"], env={"COLUMNS": "200"})
+    assert done.exit_code == 2
+    assert "'fastest' is not one of" in done.stderr
+    assert known in done.stderr
+
+
+def _request(checkpoint: Path, precisions: tuple[Precision, ...] | None, **given: Any) -> Any:
+    usual = {"module": None, "data": (None, 500), "calibration": None, "columns": (None, None, None)}
+    return export_request(checkpoint, Path("run"), precisions, **{**usual, **given})
+
+
+def test_all_leaves_out_what_cannot_be_calibrated_and_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    without = _request(tmp_path, None)
+    assert [str(precision) for precision in without.precisions] == ["fp32", "fp16", "bf16", "int8-dynamic", "int4"]
+    told = capsys.readouterr()
+    assert (told.out, told.err.count("\n")) == ("", 1)
+    assert told.err == "int8-static is left out: it needs training examples (--calibration FILE)\n"
+    given = _request(tmp_path, None, calibration=tmp_path / "train.csv")
+    assert Precision.INT8_STATIC in given.precisions
+    assert capsys.readouterr().err == ""
+    assert _request(tmp_path, (Precision.FP32,)).precisions == (Precision.FP32,)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_runs_own_checkpoint_and_splits_are_taken_where_none_are_named(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    for path in (run.own_checkpoint / "config.json", run.evaluation_data, run.training_data):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("{}")
+    assert _request(tmp_path, None).data is None  # a folder that is not marked as a run has no splits
+    run.begin()
+    request = _request(tmp_path, None, data=(None, 7), columns=("body", "pair", "stars"))
+    assert request.model == run.own_checkpoint
+    assert (request.data.path, request.data.limit) == (run.evaluation_data, 7)
+    assert (request.calibration.path, request.calibration.limit) == (run.training_data, None)
+    assert (request.data.columns.text, request.data.columns.pair, request.data.columns.label) == (
+        "body",
+        "pair",
+        "stars",
+    )
+    named = _request(tmp_path, None, data=(tmp_path / "other.csv", 500), calibration=tmp_path / "more.csv")
+    assert (named.data.path.name, named.calibration.path.name) == ("other.csv", "more.csv")
 
 
 def test_usage_errors_exit_with_2(steelyard: Steelyard) -> None:

@@ -1,16 +1,23 @@
 """Inputs and answers from transformers and onnxruntime, beside our own code."""
 
+import gc
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx_ir
 import onnxruntime
 import pytest
 import torch
 from numpy.typing import NDArray
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, DistilBertConfig
 from transformers import DistilBertForSequenceClassification as DistilBert
+
+from exporter.from_checkpoint import checkpoint_subject
+from exporter.subject import Subject
+from exporter.trace import trace
+from models.checkpoint import open_checkpoint
 
 Arrays = Mapping[str, NDArray[np.int64]]
 
@@ -60,8 +67,33 @@ def distilbert(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 @pytest.fixture(scope="package", autouse=True)
 def _one_thread() -> Iterator[None]:
-    """The tiny model is slower on two threads, and other tests may be running."""
+    """The tiny model is slower on two threads, and other tests may be running.
+
+    The exporter collects garbage before each derivation, and need not look at all of torch each time.
+    """
+    gc.freeze()
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
+    gc.unfreeze()
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def tiny_subject(tiny_checkpoint: Path) -> Subject:
+    """The tiny BERT classifier as the exporter sees it."""
+    return checkpoint_subject(open_checkpoint(tiny_checkpoint))
+
+
+@pytest.fixture(scope="session")
+def traced_bytes(tiny_subject: Subject) -> bytes:
+    """Its traced graph, as a file's bytes; each test makes what it changes of it anew."""
+    return bytes(onnx_ir.serde.serialize_model(trace(tiny_subject)).SerializeToString())
+
+
+@pytest.fixture(scope="session")
+def traced_path(traced_bytes: bytes, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same in a file that nobody writes to."""
+    path = tmp_path_factory.mktemp("traced") / "model.onnx"
+    path.write_bytes(traced_bytes)
+    return path

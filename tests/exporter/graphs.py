@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 Arrays = Mapping[str, NDArray[Any]]
-Shape = Sequence[int | str]
+Weights = Mapping[str, NDArray[Any] | np.generic]
+Shape = tuple[int | str, ...]
+Given = Mapping[str, Shape | tuple[str, Shape]]
 KINDS = {"float": TensorProto.FLOAT, "int64": TensorProto.INT64, "bool": TensorProto.BOOL}
-MICROSOFT = "com.microsoft"
+FP16_TYPE, BF16_TYPE = onnx_ir.DataType.FLOAT16, onnx_ir.DataType.BFLOAT16
 
 
 def node(op: str, inputs: Sequence[str], output: str, name: str = "", **attributes: Any) -> NodeProto:
@@ -24,17 +26,19 @@ def node(op: str, inputs: Sequence[str], output: str, name: str = "", **attribut
 
 def proto(
     nodes: Sequence[NodeProto],
-    inputs: Mapping[str, Shape | tuple[str, Shape]],
+    inputs: Given,
     outputs: Mapping[str, Shape],
-    weights: Arrays,
+    weights: Weights,
     *,
     opset: int = 20,
 ) -> onnx.ModelProto:
     """A checked model with the types of all its values. An input that is not float is a pair of its type and shape."""
     infos = []
     for name, given in inputs.items():
-        kind, shape = given if len(given) == 2 and isinstance(given[1], tuple | list) else ("float", given)
-        infos.append(helper.make_tensor_value_info(name, KINDS[str(kind)], list(shape)))
+        if len(given) == 2 and isinstance(given[1], tuple):
+            infos.append(helper.make_tensor_value_info(name, KINDS[str(given[0])], given[1]))
+        else:
+            infos.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, given))
     graph = helper.make_graph(
         list(nodes),
         "test",
@@ -50,9 +54,9 @@ def proto(
 
 def graph(
     nodes: Sequence[NodeProto],
-    inputs: Mapping[str, Shape | tuple[str, Shape]],
+    inputs: Given,
     outputs: Mapping[str, Shape],
-    weights: Arrays,
+    weights: Weights,
     *,
     opset: int = 20,
 ) -> onnx_ir.Model:
@@ -63,7 +67,9 @@ def graph(
 def product(weight: NDArray[np.float32]) -> onnx_ir.Model:
     """`y = x @ weight`; its layer is called `dense`."""
     inputs, outputs = weight.shape
-    return graph([node("MatMul", ["x", "w"], "y", "dense/MatMul")], {"x": ("n", inputs)}, {"y": ("n", outputs)}, {"w": weight})
+    return graph(
+        [node("MatMul", ["x", "w"], "y", "dense/MatMul")], {"x": ("n", inputs)}, {"y": ("n", outputs)}, {"w": weight}
+    )
 
 
 def as_bytes(model: onnx_ir.Model) -> bytes:

@@ -1,3 +1,4 @@
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -5,8 +6,15 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from artifact.precision import Precision
 from artifact.variant import TensorSpec
-from exporter.inspect import inspect_graph
+from exporter.four_bit import int4
+from exporter.half import to_half
+from exporter.inspect import FIRST_WITH_OPSET, TYPES, GraphFacts, inspect_graph
+from exporter.integer import int8_dynamic
+from exporter.request import EXPORTED
+from exporter.save import save_graph
+from tests.exporter.graphs import FP16_TYPE, product, random
 
 
 def _graph(path: Path, *, output: str = "y") -> Path:
@@ -29,9 +37,77 @@ def test_facts_are_those_of_a_hand_made_graph(tmp_path: Path) -> None:
     assert facts.operators == {"Add": 1, "MatMul": 1}
     assert facts.nodes == 2
     assert facts.weight_elements == {"float32": 7, "int8": 10}
-    assert facts.quantized_weights_fraction == pytest.approx(10 / 17)
+    assert facts.minimum_onnxruntime == "1.12"
+    assert facts.share_of(frozenset({"int8", "uint8"})) == pytest.approx(10 / 17)
+    assert facts.share_of(frozenset({"float32", "int8"})) == 1
+    assert facts.share_of(frozenset()) == 0
 
 
 def test_a_graph_that_the_checker_refuses_is_not_described(tmp_path: Path) -> None:
     with pytest.raises(onnx.checker.ValidationError):
         inspect_graph(_graph(tmp_path / "model.onnx", output="elsewhere"))
+
+
+def test_facts_of_a_traced_graph_are_onnxs(traced_path: Path) -> None:
+    facts, model = inspect_graph(traced_path), onnx.load(traced_path)
+    assert facts.operators == dict(Counter(item.op_type for item in model.graph.node))
+    arrays = [numpy_helper.to_array(tensor) for tensor in model.graph.initializer]
+    assert facts.weight_elements == {
+        kind: sum(array.size for array in arrays if str(array.dtype) == kind)
+        for kind in sorted({str(array.dtype) for array in arrays})
+    }
+    assert facts.ir_version == model.ir_version
+    assert [(item.domain or "ai.onnx", item.version) for item in model.opset_import] == [("ai.onnx", facts.opset)]
+
+
+def test_facts_of_a_graph_with_its_weights_beside_it(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    save_graph(product(random(30, 20)), path, external_data_bytes=1)
+    assert inspect_graph(path).weight_elements == {"float32": 600}
+
+
+def test_each_kind_of_file_is_told_by_its_weights(tmp_path: Path) -> None:
+    made = {
+        Precision.FP32: product(random(32, 8)),
+        Precision.FP16: to_half(product(random(32, 8)), FP16_TYPE, ()),
+        Precision.INT8_DYNAMIC: int8_dynamic(product(random(32, 8)), {"dense"}),
+        Precision.INT4: int4(product(random(32, 8)), {"dense"}),
+    }
+    for precision, graph in made.items():
+        save_graph(graph, tmp_path / f"{precision}.onnx")
+        facts = inspect_graph(tmp_path / f"{precision}.onnx")
+        shares = {name: facts.share_of(TYPES[name]) for name in made}
+        assert shares[precision] > 0.5
+        assert shares[Precision.FP32] < 0.5 or precision is Precision.FP32
+    assert set(TYPES) == set(EXPORTED)
+
+
+def _facts(opset: int, *operators: str) -> GraphFacts:
+    return GraphFacts(opset, 8, ("ai.onnx",), (), (), dict.fromkeys(operators, 1), {})
+
+
+@pytest.mark.parametrize(
+    ("opset", "operators", "expected"),
+    [
+        (17, (), "1.12"),
+        (18, ("MultiHeadAttention",), "1.14"),
+        (17, ("MultiHeadAttention",), "1.14"),
+        (20, (), "1.17"),
+        (18, ("MatMulNBits",), "1.17"),
+        (21, ("MatMulNBits", "MatMul"), "1.18"),
+        (23, ("MatMulNBits", "MultiHeadAttention"), "1.22"),
+        (99, ("MatMulNBits",), "unknown"),
+        (99, (), "unknown"),
+    ],
+)
+def test_the_first_onnxruntime_is_the_newest_of_what_is_needed(
+    opset: int, operators: tuple[str, ...], expected: str
+) -> None:
+    assert _facts(opset, *operators).minimum_onnxruntime == expected
+
+
+def test_versions_are_numbers_and_grow_with_the_opset() -> None:
+    """As onnx's own table of versions has them: each opset came with an onnx that came before that onnxruntime."""
+    versions = [tuple(map(int, text.split("."))) for _, text in sorted(FIRST_WITH_OPSET.items())]
+    assert versions == sorted(versions)
+    assert sorted(FIRST_WITH_OPSET) == list(range(min(FIRST_WITH_OPSET), max(FIRST_WITH_OPSET) + 1))

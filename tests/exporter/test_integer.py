@@ -72,7 +72,7 @@ def test_dynamic_is_fused_into_one_integer_kernel(tmp_path: Path) -> None:
 def test_two_layers_on_one_input_round_it_once(tmp_path: Path) -> None:
     nodes = [node("MatMul", ["x", name], name.upper(), f"{name}/MatMul") for name in ("q", "k", "v")]
     weights = {name: random(8, 6, seed=seed) for seed, name in enumerate("qkv")}
-    made = graph(nodes, {"x": ("n", 8)}, {name: ("n", 6) for name in "QKV"}, weights)
+    made = graph(nodes, {"x": ("n", 8)}, dict.fromkeys("QKV", ("n", 6)), weights)
     int8_dynamic(made, set("qkv"))
     assert operators(made).count("DynamicQuantizeLinear") == 1
     ran = running_operators(made, tmp_path)
@@ -132,7 +132,8 @@ def test_each_row_of_a_table_has_its_own_scale(limited: Target) -> None:
     others = ids != 4
     assert np.abs(found - table[ids])[others].max() <= 0.51 * np.abs(table[ids])[others].max() / 127
     stored = weights_of(made)
-    assert (stored["table.int8"].dtype, stored["table.int8"].shape) == (np.int8, (9, 16))
+    assert stored["table.int8"].dtype == np.int8
+    assert stored["table.int8"].shape == (9, 16)
     assert "table" not in stored
 
 
@@ -200,9 +201,7 @@ def test_both_ends_of_a_range_survive() -> None:
     assert found == pytest.approx(np.array([[-1.0, 3.0]] * 2), abs=4 / 255 / 2)
 
 
-def _conv(
-    weight: NDArray[np.float32], bias: NDArray[np.float32] | None = None, **attributes: Any
-) -> onnx_ir.Model:
+def _conv(weight: NDArray[np.float32], bias: NDArray[np.float32] | None = None, **attributes: Any) -> onnx_ir.Model:
     weights = {"w": weight} | ({} if bias is None else {"b": bias})
     made = node("Conv", ["x", *weights], "y", "conv/Conv", **attributes)
     channels = weight.shape[1] * int(attributes.get("group", 1))
@@ -222,7 +221,9 @@ CONVOLUTIONS = {
 @pytest.mark.parametrize("target", list(Target))
 @pytest.mark.parametrize("biased", [True, False])
 def test_static_convolutions_are_near_fp32(attributes: dict[str, Any], target: Target, *, biased: bool) -> None:
-    weight = random(6, 4 // attributes.get("group", 1), 3, 3) * np.logspace(-2, 2, 6, dtype=np.float32).reshape(-1, 1, 1, 1)
+    weight = random(6, 4 // attributes.get("group", 1), 3, 3) * np.logspace(-2, 2, 6, dtype=np.float32).reshape(
+        -1, 1, 1, 1
+    )
     bias = np.logspace(-1, 2, 6, dtype=np.float32) if biased else None
     x = random(2, 4, 9, 8, seed=1)
     made = _conv(weight, bias, **attributes)

@@ -233,6 +233,7 @@ def test_answers_that_are_not_finite_fail(precision: Precision, bad: float) -> N
         assert not parity.passed
         assert any("not finite" in reason for reason in parity.reasons)
         assert np.isfinite([parity.max_error_fraction, parity.p99_error_fraction, parity.cosine]).all()
+        assert parity.max_error_fraction > 1e300
     assert every.shapes == ()
     assert every.agreement_fraction == 0  # what is no number is nobody's answer
     assert one.agreement_fraction == 0.75

@@ -16,6 +16,7 @@ from artifact.task import Task
 from errors import UserError
 from exporter.export import Exported, export
 from exporter.options import Pooling, PoolingMode
+from exporter.pooling import pool
 from exporter.request import Request
 from tests.exporter.architectures import Architecture, write_checkpoint
 from tests.exporter.conftest import session
@@ -61,9 +62,33 @@ def pooled(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Callab
     return make
 
 
-@pytest.mark.slow
+def pooled_by_numpy(states: NDArray[Any], mask: NDArray[Any], pooling: Pooling) -> NDArray[Any]:
+    rows = [ONE_ROW[pooling.mode](row[keep.astype(bool)]) for row, keep in zip(states, mask, strict=True)]
+    vectors = np.stack(rows)
+    return vectors / np.sqrt((vectors**2).sum(axis=1, keepdims=True)) if pooling.normalize else vectors
+
+
 @pytest.mark.parametrize("normalize", [False, True])
 @pytest.mark.parametrize("mode", PoolingMode)
+@pytest.mark.parametrize("side", MASKS)
+def test_pooling_is_that_of_numpy(mode: PoolingMode, normalize: bool, side: str) -> None:
+    states = np.random.default_rng(1).standard_normal((3, 6, 32)).astype(np.float32)
+    mask, pooling = np.array(MASKS[side]), Pooling(mode, normalize)
+    found = pool(torch.tensor(states), torch.tensor(mask), pooling).numpy()
+    np.testing.assert_allclose(found, pooled_by_numpy(states, mask, pooling), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("mode", "normalize"),
+    [
+        (PoolingMode.MEAN, True),
+        (PoolingMode.MEAN, False),
+        (PoolingMode.CLS, False),
+        (PoolingMode.MAX, False),
+        (PoolingMode.LAST, True),
+    ],
+)
 def test_the_file_pools_as_numpy_does(
     checkpoint: Path, pooled: Callable[[Pooling], Exported], mode: PoolingMode, normalize: bool
 ) -> None:
@@ -76,9 +101,7 @@ def test_the_file_pools_as_numpy_does(
         batch = {"input_ids": ids * mask, "attention_mask": mask}
         with torch.inference_mode():
             states = model(**{name: torch.tensor(array) for name, array in batch.items()}).last_hidden_state.numpy()
-        expected = np.stack([ONE_ROW[mode](row[keep.astype(bool)]) for row, keep in zip(states, mask, strict=True)])
-        if normalize:
-            expected /= np.sqrt((expected**2).sum(axis=1, keepdims=True))
+        expected = pooled_by_numpy(states, mask, Pooling(mode, normalize))
         (found,) = session(exported.path).run(["sentence_embedding"], batch)
         assert found.shape == (3, 32)
         assert np.abs(found - expected).max() <= 1e-4 * np.abs(expected).max()

@@ -1,52 +1,55 @@
-import csv
 import getpass
 import os
 import shutil
 import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
-import onnx_ir
 import pytest
 import torch
+from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
 
+from artifact.records import sha256_bytes
+from artifact.task import Task
 from errors import UserError
 from exporter import trace as traced
-from exporter.trace import save_graph, trace
-from models.checkpoint import load_model
+from exporter.clean import clean
+from exporter.subject import BATCH, Axis, Filling, Input, Subject
+from exporter.trace import trace
 from tests.exporter.conftest import close, onnx_logits, tokenize, torch_logits
+from tests.exporter.graphs import as_bytes, graph, node, run
 
 REFUSED = Exception  # onnxruntime's own errors derive from nothing else
+TEXTS = ["a warm and funny film", "dull, slow and far too long, and i want my two hours back", "not bad"]
 
 
-def _graph(run: Path) -> Path:
-    return run / "variants" / "fp32" / "model.onnx"
-
-
-def _random(rows: int, length: int) -> dict[str, np.ndarray[Any, np.dtype[np.int64]]]:
+def _random(rows: int, length: int) -> dict[str, NDArray[np.int64]]:
     draw = np.random.default_rng(rows * 100 + length)
     return {
-        "input_ids": draw.integers(5, 100, (rows, length)),
+        "input_ids": draw.integers(5, 60, (rows, length)),
         "token_type_ids": draw.integers(0, 2, (rows, length)),
         "attention_mask": np.ones((rows, length), dtype=np.int64),
     }
 
 
-def _texts(reviews: Path, number: int) -> list[str]:
-    with reviews.open(encoding="utf-8", newline="") as file:
-        return [row["text"] for row in csv.DictReader(file)][:number]
+@pytest.fixture(scope="module")
+def model(traced_bytes: bytes) -> onnx.ModelProto:
+    return onnx.load_from_string(traced_bytes)
 
 
-def test_every_input_has_the_two_named_axes(tiny_run: Path) -> None:
-    model = onnx.load(_graph(tiny_run))
-    axes = {
-        value.name: [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]
-        for value in (*model.graph.input, *model.graph.output)
+def _shapes(values: Any) -> dict[str, list[int | str]]:
+    return {
+        value.name: [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim] for value in values
     }
-    assert axes == {
+
+
+def test_every_input_has_the_two_named_axes(model: onnx.ModelProto) -> None:
+    assert _shapes((*model.graph.input, *model.graph.output)) == {
         "input_ids": ["batch", "sequence"],
         "token_type_ids": ["batch", "sequence"],
         "attention_mask": ["batch", "sequence"],
@@ -54,148 +57,226 @@ def test_every_input_has_the_two_named_axes(tiny_run: Path) -> None:
     }
 
 
+def test_inner_shapes_name_no_other_axes(model: onnx.ModelProto) -> None:
+    found = {dim for shape in _shapes(model.graph.value_info).values() for dim in shape if isinstance(dim, str)}
+    assert found == {"batch", "sequence"}
+
+
 @pytest.mark.parametrize("shape", [(1, 1), (1, 7), (3, 5), (2, 64), (2, 8)])
-def test_every_shape_gives_pytorchs_logits(tiny_checkpoint: Path, tiny_run: Path, shape: tuple[int, int]) -> None:
+def test_every_shape_gives_pytorchs_logits(tiny_checkpoint: Path, traced_path: Path, shape: tuple[int, int]) -> None:
     batch = _random(*shape)
-    assert close(onnx_logits(_graph(tiny_run), batch), torch_logits(tiny_checkpoint, batch))
+    assert close(onnx_logits(traced_path, batch), torch_logits(tiny_checkpoint, batch))
 
 
-def test_onnxs_own_reference_gives_pytorchs_logits(tiny_checkpoint: Path, tiny_run: Path) -> None:
+def test_onnxs_own_reference_gives_pytorchs_logits(tiny_checkpoint: Path, traced_path: Path) -> None:
     batch = _random(2, 6)
     batch["attention_mask"][1, 4:] = 0
-    outputs = np.asarray(ReferenceEvaluator(str(_graph(tiny_run))).run(["logits"], batch))
+    outputs = np.asarray(ReferenceEvaluator(str(traced_path)).run(["logits"], batch))
     assert close(outputs[0], torch_logits(tiny_checkpoint, batch))
 
 
-def test_real_texts_with_padding_give_pytorchs_logits(tiny_checkpoint: Path, tiny_run: Path, reviews: Path) -> None:
-    batch = tokenize(tiny_checkpoint, _texts(reviews, 40))
+def test_padding_changes_nothing_and_rows_may_be_permuted(tiny_checkpoint: Path, traced_path: Path) -> None:
+    batch = tokenize(tiny_checkpoint, TEXTS)
     assert (batch["attention_mask"] == 0).any()
-    assert close(onnx_logits(_graph(tiny_run), batch), torch_logits(tiny_checkpoint, batch))
-
-
-def test_padding_changes_nothing(tiny_checkpoint: Path, tiny_run: Path, reviews: Path) -> None:
-    texts = _texts(reviews, 12)
-    together = onnx_logits(_graph(tiny_run), tokenize(tiny_checkpoint, texts))
-    alone = np.concatenate([onnx_logits(_graph(tiny_run), tokenize(tiny_checkpoint, [text])) for text in texts])
+    together = onnx_logits(traced_path, batch)
+    assert close(together, torch_logits(tiny_checkpoint, batch))
+    alone = np.concatenate([onnx_logits(traced_path, tokenize(tiny_checkpoint, [text])) for text in TEXTS])
     assert close(together, alone)
+    turned = onnx_logits(traced_path, {name: array[::-1].copy() for name, array in batch.items()})
+    assert close(turned[::-1], together)
 
 
-def test_rows_may_be_permuted(tiny_checkpoint: Path, tiny_run: Path, reviews: Path) -> None:
-    batch = tokenize(tiny_checkpoint, _texts(reviews, 12))
-    order = np.random.default_rng(0).permutation(12)
-    permuted = onnx_logits(_graph(tiny_run), {name: array[order] for name, array in batch.items()})
-    assert close(permuted, onnx_logits(_graph(tiny_run), batch)[order])
-
-
-def test_a_fully_padded_row_gives_numbers_and_leaves_the_others_alone(tiny_checkpoint: Path, tiny_run: Path) -> None:
+def test_a_fully_padded_row_gives_numbers_and_leaves_the_others_alone(tiny_checkpoint: Path, traced_path: Path) -> None:
     batch = _random(3, 6)
     expected = torch_logits(tiny_checkpoint, batch)
     batch["attention_mask"][1] = 0
-    logits = onnx_logits(_graph(tiny_run), batch)
+    logits = onnx_logits(traced_path, batch)
     assert np.isfinite(logits).all()
     assert close(logits[[0, 2]], expected[[0, 2]])
 
 
 @pytest.mark.parametrize("name", ["attention_mask", "token_type_ids"])
 @pytest.mark.parametrize("shape", [(1, 5), (2, 1), (2, 4)])
-def test_an_input_smaller_than_the_ids_is_refused(tiny_run: Path, name: str, shape: tuple[int, int]) -> None:
+def test_an_input_smaller_than_the_ids_is_refused(traced_path: Path, name: str, shape: tuple[int, int]) -> None:
     batch = _random(2, 5) | {name: np.ones(shape, dtype=np.int64)}
     with pytest.raises(REFUSED, match="node"):
-        onnx_logits(_graph(tiny_run), batch)
+        onnx_logits(traced_path, batch)
 
 
-def test_a_text_longer_than_the_models_positions_is_refused(tiny_run: Path) -> None:
+def test_a_text_longer_than_the_models_positions_is_refused(traced_path: Path) -> None:
     with pytest.raises(REFUSED, match="64 by 65"):
-        onnx_logits(_graph(tiny_run), _random(1, 65))
+        onnx_logits(traced_path, _random(1, 65))
 
 
-def test_no_byte_tells_where_or_by_whom_it_was_made(tiny_checkpoint: Path, tiny_run: Path) -> None:
-    data = _graph(tiny_run).read_bytes()
-    secrets = [str(Path.cwd()), str(tiny_checkpoint), str(tiny_run), str(Path.home()), "site-packages", "/tmp/"]
-    secrets += ["stack_trace", "pkg.torch", "exporter/", socket.gethostname(), f"/{getpass.getuser()}/"]
-    # in random weights two letters meet by chance
-    assert [secret for secret in secrets if len(secret) > 4 and secret.encode() in data] == []
-    model = onnx.load_from_string(data)
-    assert not model.metadata_props
-    parts = (*model.graph.node, *model.graph.input, *model.graph.output, *model.graph.value_info)
-    assert not any(part.metadata_props or part.doc_string for part in (*parts, *model.graph.initializer))
+def test_nodes_and_weights_are_named_after_modules(model: onnx.ModelProto, tiny_subject: Subject) -> None:
+    names = [node.name for node in model.graph.node]
+    assert len(set(names)) == len(names)
+    modules = {name for name, _ in tiny_subject.module.named_modules()}
+    dense = [node.name.rpartition("/")[0] for node in model.graph.node if node.op_type in ("MatMul", "Gemm")]
+    assert set(dense) <= modules
+    linear = {name for name, module in tiny_subject.module.named_modules() if isinstance(module, torch.nn.Linear)}
+    assert linear <= set(dense)
+    assert {node.name.rpartition("/")[0] for node in model.graph.node} <= modules | {""}
+    assert not [tensor.name for tensor in model.graph.initializer if tensor.name.startswith("val_") and tensor.dims[1:]]
 
 
-@pytest.fixture(scope="module")
-def retraced(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> onnx_ir.Model:
-    """The same checkpoint in another place, traced once more."""
-    return trace(shutil.copytree(tiny_checkpoint, tmp_path_factory.mktemp("moved") / "elsewhere"))
+def test_no_byte_tells_where_or_by_whom_it_was_made(model: onnx.ModelProto, tiny_checkpoint: Path) -> None:
+    bare = onnx.ModelProto()
+    bare.CopyFrom(model)
+    for tensor in bare.graph.initializer:
+        tensor.raw_data = b""  # in which any few letters meet by chance
+    data = bare.SerializeToString().lower()
+    secrets = [
+        "/root",
+        "/work",
+        "/usr",
+        "/home",
+        "/tmp",
+        ".py",
+        "site-packages",
+        "stack_trace",
+        "pkg.torch",
+        "exporter/",
+    ]
+    secrets += [str(Path.cwd()), str(Path.home()), str(tiny_checkpoint), socket.gethostname(), getpass.getuser()]
+    assert [secret for secret in secrets if len(secret) > 2 and secret.lower().encode() in data] == []
+    assert (bare.producer_name, bare.producer_version) == ("steelyard", "")
+    assert (bare.graph.name, bare.doc_string, bare.graph.doc_string) == ("model", "", "")
+    assert not bare.metadata_props
+    assert not bare.graph.metadata_props
+    parts = (*bare.graph.node, *bare.graph.input, *bare.graph.output, *bare.graph.value_info, *bare.graph.initializer)
+    assert not any(part.metadata_props or part.doc_string for part in parts)
 
 
-@pytest.mark.slow
-def test_two_traces_are_the_same_bytes(retraced: onnx_ir.Model, tiny_run: Path, tmp_path: Path) -> None:
-    save_graph(retraced, tmp_path / "model.onnx")
-    assert (tmp_path / "model.onnx").read_bytes() == _graph(tiny_run).read_bytes()
-
-
-def test_only_opsets_that_nodes_use_are_imported(tiny_run: Path) -> None:
-    model = onnx.load(_graph(tiny_run))
-    assert {item.domain for item in model.opset_import} == {node.domain for node in model.graph.node} == {""}
+def test_only_opsets_that_nodes_use_are_imported_and_the_ir_is_theirs(model: onnx.ModelProto) -> None:
+    (opset,) = model.opset_import
+    assert opset.domain == ""
+    assert {node.domain for node in model.graph.node} == {""}
     assert not model.functions
+    first = min(row[1] for row in onnx.helper.VERSION_TABLE if row[2] >= opset.version)  # what onnx released it with
+    assert model.ir_version == first
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+import onnx_ir
+from artifact.records import sha256_bytes
+from exporter.from_checkpoint import checkpoint_subject
+from exporter.trace import trace
+from models.checkpoint import open_checkpoint
+graph = trace(checkpoint_subject(open_checkpoint(Path(sys.argv[1]))))
+print(sha256_bytes(onnx_ir.serde.serialize_model(graph).SerializeToString()))
+"""
 
 
 @pytest.mark.slow
-def test_model_and_sample_are_left_as_they_were(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model, sample = load_model(tiny_checkpoint), traced._sample(("input_ids", "attention_mask"))
-    weights = {name: value.clone() for name, value in model.state_dict().items()}
-    inputs = {name: value.clone() for name, value in sample.items()}
-    forwards = {name: module.forward for name, module in model.named_modules()}
-    attention = model.config._attn_implementation
-    monkeypatch.setattr(traced, "load_model", lambda folder: model)
-    monkeypatch.setattr(traced, "_sample", lambda names: sample)
-    trace(tiny_checkpoint)
-    assert not any(module.training for module in model.modules())
-    assert {name: module.forward for name, module in model.named_modules()} == forwards
-    assert model.config._attn_implementation == attention
-    assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
-    assert list(sample) == list(inputs)
-    assert all(torch.equal(value, inputs[name]) for name, value in sample.items())
+def test_another_process_in_another_folder_makes_the_same_bytes(
+    tiny_checkpoint: Path, traced_bytes: bytes, tmp_path: Path
+) -> None:
+    moved = shutil.copytree(tiny_checkpoint, tmp_path / "elsewhere")
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, str(moved)],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(Path.cwd()), "PYTHONHASHSEED": "1", "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split()[-1] == sha256_bytes(traced_bytes)
 
 
-def test_an_input_that_no_tokenizer_gives_is_named(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(traced, "model_input_names", lambda folder: ("input_ids", "bbox"))
-    with pytest.raises(UserError, match="inputs that no text tokenizer gives: bbox"):
-        trace(tiny_checkpoint)
+class Net(torch.nn.Module):
+    """Two layers; `steps` fixes the axis that the trace must keep open."""
+
+    def __init__(self, steps: int | None = None) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.second = torch.nn.Linear(6, 8), torch.nn.Linear(8, 3)
+        self.steps = steps
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        x = x if self.steps is None else x.reshape(x.shape[0], self.steps, 6)
+        return {"scores": self.second(torch.relu(self.first(x))).softmax(-1), "unused": x + 1}
 
 
-def test_a_model_that_cannot_be_traced_is_named(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _net(module: torch.nn.Module, *outputs: str) -> Subject:
+    steps = Axis("steps", (1, 3, 6, 9))
+    item = Input("x", "float32", (BATCH, steps, 6), Filling.NORMAL)
+    return Subject("Net", Task.MODULE, module.eval(), (item,), outputs, is_transformers=False)
+
+
+def test_a_module_of_ones_own_keeps_only_the_outputs_that_are_wanted() -> None:
+    subject = _net(Net(), "scores")
+    made = trace(subject)
+    loaded = onnx.load_from_string(as_bytes(made))
+    assert _shapes((*loaded.graph.input, *loaded.graph.output)) == {
+        "x": ["batch", "steps", 6],
+        "scores": ["batch", "steps", 3],
+    }
+    assert [node.name for node in loaded.graph.node if node.op_type == "MatMul"] == ["first/MatMul", "second/MatMul"]
+    for sizes in ((1, 1), (2, 5), (7, 3)):
+        x = np.random.default_rng(0).standard_normal((*sizes, 6)).astype(np.float32)
+        with torch.inference_mode():
+            expected = subject.module(torch.from_numpy(x))["scores"].numpy()
+        assert run(made, {"x": x})[0] == pytest.approx(expected, rel=1e-4, abs=1e-6)
+
+
+def test_a_module_that_fixes_an_axis_is_an_error() -> None:
+    with pytest.raises(UserError, match="the axis 'steps' of input 'x' became static in the trace"):
+        trace(_net(Net(steps=4), "scores"))
+
+
+@pytest.mark.parametrize(("shape", "axis"), [(("b", 4, 6), "steps"), ((2, "s", 6), "batch")])
+def test_a_static_axis_is_named(shape: tuple[int | str, ...], axis: str) -> None:
+    made = graph([node("Relu", ["x"], "scores")], {"x": shape}, {"scores": shape}, {})
+    with pytest.raises(UserError, match=f"the axis '{axis}' of input 'x' became static in the trace"):
+        clean(made, _net(Net(), "scores"))
+
+
+def test_an_output_that_the_graph_lacks_is_an_error() -> None:
+    with pytest.raises(UserError, match="the traced graph gives scores, unused, and not logits"):
+        trace(_net(Net(), "logits"))
+
+
+def test_an_opset_may_be_asked_for() -> None:
+    loaded = onnx.load_from_string(as_bytes(trace(_net(Net(), "scores"), opset=18)))
+    assert ([item.version for item in loaded.opset_import], loaded.ir_version) == ([18], 8)
+
+
+def test_the_module_is_left_as_it_was() -> None:
+    module = Net().train()
+    subject = Subject("Net", Task.MODULE, module, _net(Net(), "scores").inputs, ("scores",), is_transformers=False)
+    weights = {name: value.clone() for name, value in module.state_dict().items()}
+    forward = module.forward
+    trace(subject)
+    assert module.training
+    assert module.forward == forward
+    assert all(torch.equal(value, weights[name]) for name, value in module.state_dict().items())
+
+
+def test_a_transformers_model_is_left_as_it_was(
+    traced_bytes: bytes, tiny_subject: Subject, tiny_checkpoint: Path
+) -> None:
+    """After the trace that the session's fixture made of it."""
+    from transformers import AutoModelForSequenceClassification
+
+    fresh = AutoModelForSequenceClassification.from_pretrained(tiny_checkpoint)
+    assert not any(module.training for module in tiny_subject.module.modules())
+    modules = list(tiny_subject.module.modules())
+    assert all(module.forward.__func__ is type(module).forward for module in modules)
+    assert tiny_subject.module.config._attn_implementation == fresh.config._attn_implementation
+    known = fresh.state_dict()
+    assert all(torch.equal(value, known[name]) for name, value in tiny_subject.module.state_dict().items())
+
+
+@pytest.mark.parametrize("is_transformers", [True, False])
+def test_a_model_that_cannot_be_traced_is_named(monkeypatch: pytest.MonkeyPatch, *, is_transformers: bool) -> None:
     def fail(*_: object) -> None:
         raise NotImplementedError("a loop over data\nand more")  # as torch does for what it cannot trace
 
-    monkeypatch.setattr("exporter.trace.OnnxExporter.export_program", fail)
-    with pytest.raises(UserError, match=r"^BertForSequenceClassification cannot be traced: a loop over data$"):
-        trace(tiny_checkpoint)
-
-
-def test_weights_beside_the_graph_load_from_anywhere(
-    retraced: onnx_ir.Model, tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    save_graph(retraced, tmp_path / "first" / "model.onnx", external_data_bytes=1000)
-    folder = (tmp_path / "first").rename(tmp_path / "moved")
-    assert sorted(path.name for path in folder.iterdir()) == ["model.onnx", "model.onnx_data"]
-    expected = onnx_logits(_graph(tiny_run), _random(2, 5))
-    for cwd, path in ((tmp_path, folder / "model.onnx"), (folder, Path("model.onnx"))):
-        monkeypatch.chdir(cwd)
-        assert (onnx_logits(path, _random(2, 5)) == expected).all()
-
-
-def test_a_failed_write_leaves_the_earlier_graph(
-    retraced: onnx_ir.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "model.onnx"
-    path.write_bytes(b"earlier")
-
-    def full(graph: object, temporary: Path, **_: object) -> None:
-        temporary.write_bytes(b"half")
-        raise OSError(28, os.strerror(28))
-
-    monkeypatch.setattr("onnx_ir.save", full)
-    with pytest.raises(UserError, match=r"cannot write .*model\.onnx: No space left on device"):
-        save_graph(retraced, path)
-    assert [file.name for file in tmp_path.iterdir()] == ["model.onnx"]
-    assert path.read_bytes() == b"earlier"
+    monkeypatch.setattr(traced, "_trace_transformers" if is_transformers else "_trace_module", fail)
+    subject = _net(Net().train(), "scores")
+    subject = Subject("Net", subject.task, subject.module, subject.inputs, subject.outputs, is_transformers)
+    with pytest.raises(UserError, match=r"^Net cannot be traced: a loop over data$"):
+        trace(subject)
