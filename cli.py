@@ -135,6 +135,8 @@ def export(
     """Trace a model once, derive each precision from it, and check each against PyTorch."""
     if block_size & (block_size - 1):
         raise UserError(f"--block-size has {block_size}", "give a power of two from 16, such as 32")
+    if normalize and not pooling:
+        raise UserError("--normalize is about the vector that --pooling makes", "say how with --pooling, such as mean")
     request = stages.export_request(
         checkpoint,
         out,

@@ -108,9 +108,11 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     """How a variant was derived; what does not apply is `None` or empty.
 
     `calibrations` are the metric, or else the negative error, of each way that was tried on training examples.
+    `chosen_on` says which examples decided what stays in fp32.
     """
 
     profile: str
+    chosen_on: str | None = None
     target: str | None = None
     kept: tuple[Kept, ...] = ()
     calibration: str | None = None

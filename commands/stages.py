@@ -64,22 +64,26 @@ def export_request(
 
     if checkpoint is None and module is None:
         raise UserError("there is nothing to export", "name a checkpoint, or a module with --module FILE:FUNCTION")
+    if module and (chosen.get("task") or chosen.get("pooling")):
+        raise UserError("--task and --pooling are for checkpoints, and --module is given", "leave them out")
     run = RunFolder(checkpoint) if checkpoint else RunFolder(out)
-    judged, limit = data
-    if run.is_run and module is None:
-        judged = judged or (run.evaluation_data if run.evaluation_data.is_file() else None)
-        calibration = calibration or (run.training_data if run.training_data.is_file() else None)
+    named, limit = Columns(*columns), data[1]
+    judged = Source(data[0], named, limit) if data[0] else None
+    training = Source(calibration, named) if calibration else None
+    if run.is_run and module is None:  # its own files have the columns that finetune wrote
+        judged = judged or (Source(run.evaluation_data, Columns(), limit) if run.evaluation_data.is_file() else None)
+        training = training or (Source(run.training_data, Columns()) if run.training_data.is_file() else None)
         checkpoint = run.checkpoint or checkpoint
     if precisions is None:
-        precisions = tuple(item for item in EXPORTED if calibration or item not in CALIBRATED)
+        precisions = tuple(item for item in EXPORTED if training or item not in CALIBRATED)
         for item in set(EXPORTED) - set(precisions):
             typer.echo(f"{item} is left out: it needs training examples (--calibration FILE)", err=True)
     return Request(
         model=ModuleSource.parse(module, checkpoint) if module else checkpoint or out,
         out=out,
         precisions=precisions,
-        data=Source(judged, Columns(*columns), limit) if judged else None,
-        calibration=Source(calibration, Columns(*columns)) if calibration else None,
+        data=judged,
+        calibration=training,
         **chosen,
     )
 
@@ -92,17 +96,18 @@ def export_failures(exported: "tuple[Exported, ...]") -> str:
 
 
 def export(request: "Request") -> "tuple[Exported, ...]":
-    """Export, or reuse the variants that the same request made before; writes `variants.md`."""
+    """Export, or reuse the variants that the same request made before; writes `variants.md`, also when it fails."""
     need("train", "torch", "transformers", "onnx", "onnxscript", "optimum")
     need("cpu", "onnxruntime")
     from artifact.run_folder import RunFolder
     from exporter.export import export as trace_and_derive
     from report.files import write_variants
 
-    with _progress() as bar:
-        exported = trace_and_derive(request, bar)
-    write_variants(RunFolder(request.out), [item.variant for item in exported])
-    return exported
+    try:
+        with _progress() as bar:
+            return trace_and_derive(request, bar)
+    finally:
+        write_variants(RunFolder(request.out))
 
 
 def compare(

@@ -16,7 +16,7 @@ from exporter.clean import strip
 from exporter.four_bit import KINDS as INT4_KINDS
 from exporter.four_bit import int4
 from exporter.fuse import fuse
-from exporter.half import nodes_to_keep, to_half, weight_range
+from exporter.half import nodes_to_keep, to_half, unsupported, weight_range
 from exporter.integer import DYNAMIC_KINDS, STATIC_KINDS, int8_dynamic, int8_static
 from exporter.layers import LayerKind, find_layers
 from exporter.observe import Spread, largest_values, layer_inputs, multiply_adds
@@ -39,14 +39,24 @@ class Material:
     options: Options = field(default_factory=Options)
 
     def graph(self) -> onnx_ir.Model:
-        """A fresh copy of the fp32 graph; nodes and values refer to each other, so the one before has to be collected."""
-        gc.collect()
+        """A fresh copy of the fp32 graph."""
+        gc.collect()  # nodes and values refer to each other, so that only this frees the copy before
         return untie(load_graph(self.fp32))
+
+    @property
+    def observed(self) -> tuple[Batch, ...]:
+        """Training batches where there are any: what is chosen by examples should not be judged by the same ones."""
+        return self.calibration or self.batches
+
+    @property
+    def chosen_on(self) -> str:
+        """What those batches are."""
+        return "training examples" if self.calibration else "the judged examples"
 
     @cached_property
     def largest(self) -> dict[str, float]:
-        """Largest magnitude of each tensor on all batches."""
-        return largest_values(self.graph(), (*self.batches, *self.calibration))
+        """Largest magnitude of each tensor on the batches that may be observed."""
+        return largest_values(self.graph(), self.observed)
 
     @cached_property
     def spreads(self) -> dict[str, Spread]:
@@ -64,9 +74,9 @@ class Material:
         return multiply_adds(self.graph(), self.batches[0])
 
     @cached_property
-    def elements(self) -> dict[str, int]:
-        """Number of weights of each layer."""
-        return {layer.name: layer.elements for layer in find_layers(self.graph())}
+    def elements(self) -> dict[str, tuple[str, int]]:
+        """The weight of each layer and its number of elements; layers may share one."""
+        return {layer.name: (str(layer.weight.name), layer.elements) for layer in find_layers(self.graph())}
 
     @cached_property
     def weights(self) -> int:
@@ -81,7 +91,7 @@ class Material:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What a derivation is given: the layers to put in fewer bits, nodes to keep besides, and the calibration."""
+    """What a derivation is given: the layers to put in fewer bits, and how their ranges are found."""
 
     layers: tuple[str, ...] = ()
     calibration: Calibration | None = None
@@ -112,7 +122,10 @@ def _fp16(material: Material, choice: Choice) -> tuple[onnx_ir.Model, Recipe]:
     kept, found = nodes_to_keep(graph, material.largest), weight_range(graph)
     recipe = Recipe(
         profile=material.options.profile,
-        kept=tuple(Kept(name=item.node, why=item.why) for item in kept),
+        chosen_on=material.chosen_on if kept else None,
+        kept=tuple(
+            Kept(name=item.node, why=item.why) for item in (*kept, *unsupported(graph, onnx_ir.DataType.FLOAT16))
+        ),
         weights_overflowing=found.overflowing,
         weights_vanishing=found.vanishing,
     )
@@ -120,8 +133,10 @@ def _fp16(material: Material, choice: Choice) -> tuple[onnx_ir.Model, Recipe]:
 
 
 def _bf16(material: Material, choice: Choice) -> tuple[onnx_ir.Model, Recipe]:
-    graph = to_half(material.graph(), onnx_ir.DataType.BFLOAT16, ())
-    return graph, Recipe(profile=material.options.profile)
+    graph = material.graph()
+    kept = unsupported(graph, onnx_ir.DataType.BFLOAT16)
+    recipe = Recipe(profile=material.options.profile, kept=tuple(Kept(name=item.node, why=item.why) for item in kept))
+    return to_half(graph, onnx_ir.DataType.BFLOAT16, ()), recipe
 
 
 def _int8_dynamic(material: Material, choice: Choice) -> tuple[onnx_ir.Model, Recipe]:

@@ -1,6 +1,7 @@
 """Which examples a subject is compared on, and which its ranges come from."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from exporter.samples import PASSAGES, SAMPLES
 from exporter.subject import Filling, Subject
 from models.checkpoint import Checkpoint, load_tokenizer, text_limits
 from models.example_set import ExampleSet
+from models.metrics import CLASSIFIERS, MULTI_LABEL, problem_of
 from models.task_examples import read_arrays, read_task_examples
 
 RANDOM_EXAMPLES = 16
@@ -22,7 +24,7 @@ ARRAYS = ".npz"
 def read_source(source: Source, subject: Subject, checkpoint: Checkpoint | None) -> ExampleSet:
     """The examples of a file. Raises `UserError` when they do not have the subject's inputs."""
     if source.path.suffix == ARRAYS or checkpoint is None or checkpoint.limits is None:
-        examples = read_arrays(source.path, limit=source.limit)
+        examples = _with_truth(read_arrays(source.path, limit=source.limit), source, subject, checkpoint)
     else:
         examples = read_task_examples(
             source.path,
@@ -40,6 +42,24 @@ def read_source(source: Source, subject: Subject, checkpoint: Checkpoint | None)
             f"{source.path} has {', '.join(sorted(found))}, {subject.name} takes {', '.join(sorted(wanted))}",
             "name each array after the input it is for",
         )
+    kinds = {item.name: item.dtype for item in subject.inputs}
+    rows = tuple({name: row[name].astype(kind) for name, kind in kinds.items()} for row in examples.rows)
+    return replace(examples, rows=rows)
+
+
+def _with_truth(examples: ExampleSet, source: Source, subject: Subject, checkpoint: Checkpoint | None) -> ExampleSet:
+    """Examples of arrays with their labels as the task's metric wants them: numbers, sets of them, or maps."""
+    if examples.truth is None or checkpoint is None:
+        return replace(examples, truth=None)
+    several = subject.task in CLASSIFIERS and problem_of(checkpoint.problem, len(checkpoint.labels)) == MULTI_LABEL
+    axes = 2 if subject.task is Task.IMAGE_SEGMENTATION else int(several)
+    if subject.task not in {*CLASSIFIERS, Task.IMAGE_SEGMENTATION}:
+        raise UserError(f"{source.path}: no labels of {subject.task} fit into an array", "leave 'labels' out")
+    if any(np.ndim(truth) != axes for truth in examples.truth):
+        wanted = {0: "one number", 1: "a 0 or 1 for each label", 2: "a map of class numbers"}[axes]
+        raise UserError(f"{source.path}: 'labels' must hold {wanted} for each example of {subject.task}")
+    if several:
+        examples = replace(examples, truth=tuple(tuple(np.flatnonzero(truth).tolist()) for truth in examples.truth))
     return examples
 
 

@@ -3,14 +3,19 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from artifact.golden import Golden
+from artifact.identity import checkpoint_sha256
 from artifact.precision import Precision
 from artifact.progress import Progress, silent
 from artifact.records import read_if_present
 from artifact.run_folder import RunFolder, claim_output
 from artifact.variant import Variant, is_whole
-from exporter.request import Request
+from exporter.request import ModuleSource, Request
+
+if TYPE_CHECKING:
+    from exporter.subject import Subject
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,18 +37,30 @@ def export(request: Request, progress: Progress = silent) -> tuple[Exported, ...
     """
     request.check()
     run = claim_output(request.out)
-    marks = request.fingerprints()
+    source_sha256, built = _source(request)
+    marks = request.fingerprints(source_sha256)
     kept = {precision: variant for precision, mark in marks.items() if (variant := _kept(run, precision, mark))}
     made: dict[Precision, Variant] = {}
-    if len(kept) < len(marks) or not _golden_is_of(run, request.source_sha256):
+    if len(kept) < len(marks) or not _golden_is_of(run, source_sha256):
         from exporter.job import Job
 
-        made = Job(request, run, progress).make(marks, kept)
+        made = Job(request, run, progress, source_sha256, built).make(marks, kept)
+    known = kept | made
+    shown = [precision for precision in marks if precision in request.precisions or not known[precision].passed]
     return tuple(
-        Exported(variant, run.variant(precision) / variant.file, precision in made)
-        for precision in dict.fromkeys(request.precisions)
-        if (variant := made.get(precision) or kept.get(precision))
+        Exported(known[precision], run.variant(precision) / known[precision].file, precision in made)
+        for precision in shown
     )
+
+
+def _source(request: Request) -> "tuple[str, Subject | None]":
+    """Hash of what is exported. A module has to be built for it: what its file imports or loads may have changed."""
+    if not isinstance(request.model, ModuleSource):
+        return checkpoint_sha256(request.model) if request.model.is_dir() else "", None
+    from exporter.from_module import module_sha256, module_subject
+
+    built = module_subject(request.model)
+    return module_sha256(request.model, built), built
 
 
 def failures(exported: Sequence[Exported]) -> str:

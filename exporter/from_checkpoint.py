@@ -20,6 +20,7 @@ LONGEST_TRIAL = 2048
 """Longer sequences than this are not tried: attention's memory grows with the square."""
 
 IMAGE_AXES = ("height", "width")
+SEQUENCE = "sequence"
 
 SECOND = 16_000
 """Samples in one second of speech, as every speech model of transformers takes it."""
@@ -53,7 +54,13 @@ def checkpoint_subject(checkpoint: Checkpoint, pooling: Pooling | None = None) -
         subject = replace(subject, module=PooledModule(model, pooling), outputs=("sentence_embedding",))
     _check_answers(subject)
     for axis in subject.axes[1:]:
-        if not _varies(subject, axis):
+        refusal = _refusal(subject, axis)
+        if refusal and axis.name == SEQUENCE:
+            raise UserError(
+                f"{subject.name} does not take texts of every length up to {axis.trials[-1]} tokens: {refusal}",
+                "say in tokenizer_config.json how many it takes (model_max_length)",
+            )
+        if refusal:
             subject = fix_axes(subject, (axis,))
     return subject
 
@@ -79,7 +86,7 @@ def _text(checkpoint: Checkpoint, model: Any) -> tuple[Input, ...]:
     _check_vocabulary(checkpoint, rows)
     most = text_limits(checkpoint).max_length_tokens
     longest = min(LONGEST_TRIAL, most)
-    sequence = Axis("sequence", (1, min(7, longest), min(5, longest), longest), most)
+    sequence = Axis(SEQUENCE, (1, min(7, longest), min(5, longest), longest), most)
     fillings = {"input_ids": Filling.IDS, "attention_mask": Filling.MASK}
     return tuple(
         Input(
@@ -146,15 +153,15 @@ def _check_answers(subject: Subject) -> None:
         ) from error
 
 
-def _varies(subject: Subject, axis: Axis) -> bool:
-    """Whether the module itself takes other sizes of an axis."""
+def _refusal(subject: Subject, axis: Axis) -> str:
+    """What the module itself says to other sizes of an axis; empty when it takes them."""
     sizes = {other.name: other.trials[0] for other in subject.axes}
     try:
         for trial in axis.trials[1:]:
             subject.answer(subject.random(sizes | {axis.name: trial}, seed=0))
-    except REFUSALS:
-        return False
-    return True
+    except REFUSALS as error:
+        return str(error) or type(error).__name__
+    return ""
 
 
 def fix_axes(subject: Subject, axes: Sequence[Axis]) -> Subject:

@@ -1,5 +1,6 @@
 """A plain PyTorch module from the user's own file as a subject."""
 
+import hashlib
 import importlib.util
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from artifact.records import sha256_file
 from artifact.task import Task
 from errors import UserError
 from exporter.from_checkpoint import check_weights
@@ -157,3 +159,13 @@ def _axes(
                 )
             found[name][place] = Axis(str(axis), (1, size, size + 3, 2 * size))
     return found
+
+
+def module_sha256(source: ModuleSource, subject: Subject) -> str:
+    """Hash of the file, of every weight that was built, and of the sample inputs."""
+    digest = hashlib.sha256(f"{sha256_file(source.file)} {source.function}".encode())
+    for name, tensor in sorted(subject.module.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode() + tensor.contiguous().numpy().tobytes())
+    for item in subject.inputs:
+        digest.update(f"{item.name} {item.shape}".encode() + np.asarray(item.choices).tobytes())
+    return digest.hexdigest()

@@ -20,6 +20,10 @@ FUSABLE = {
 """Standard operators that remain where a fusion did not match, and what they become where it did."""
 
 
+QUANTIZED = frozenset({"MatMulNBits"})
+"""Operators of ONNX Runtime's own that stand for one layer, and so are no fusion."""
+
+
 @dataclass(frozen=True, slots=True)
 class Fusions:
     """Fused operators by name, and standard ones that were not fused although they may be."""
@@ -40,7 +44,7 @@ def fuse(graph: onnx_ir.Model, profile: Profile) -> onnx_ir.Model:
 
 def fusions(graph: onnx_ir.Model) -> Fusions:
     """What is fused in a graph, and what is not."""
-    own = Counter(node.op_type for node in graph.graph if node.domain == MICROSOFT)
-    fused = {name: own[name] for names in FUSABLE.values() for name in names if own[name]}
+    own = Counter(node.op_type for node in graph.graph if node.domain == MICROSOFT and node.op_type not in QUANTIZED)
+    fused = dict(sorted(own.items()))
     left = Counter(node.op_type for node in graph.graph if not node.domain)
     return Fusions(fused, {name: left[name] for name in FUSABLE if left[name]})

@@ -4,6 +4,7 @@ Which operators take half numbers is read from the ONNX operator schemas. Which 
 the values they met on real inputs.
 """
 
+from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -94,6 +95,21 @@ def nodes_to_keep(graph: onnx_ir.Model, largest: Mapping[str, float]) -> tuple[K
                 kept.append(Kept(str(node.name), f"{value.name} reaches {found:.3g}"))
                 break
     return tuple(kept)
+
+
+def unsupported(graph: onnx_ir.Model, dtype: onnx_ir.DataType) -> tuple[Kept, ...]:
+    """The operators of a graph that give fp32 values and take none of `dtype`, so that they stay in fp32."""
+    opset = graph.opset_imports[""]
+    counts = Counter(
+        node.op_type
+        for node in graph.graph
+        if any(value.dtype is FLOAT for value in node.outputs) and not _can_take(node, opset, dtype)
+    )
+    name = dtype.name.lower()
+    return tuple(
+        Kept(f"{count} {operator}", f"it takes no {name} at opset {opset}")
+        for operator, count in sorted(counts.items())
+    )
 
 
 def weight_range(graph: onnx_ir.Model) -> WeightRange:

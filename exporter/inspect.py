@@ -24,13 +24,20 @@ TYPES = {
 FIRST_WITH_OPSET = {17: "1.12", 18: "1.14", 19: "1.16", 20: "1.17", 21: "1.18", 22: "1.20", 23: "1.22", 24: "1.23"}
 """First onnxruntime that runs each opset (its own compatibility table)."""
 
-FIRST_WITH_CONTRIB = {"MatMulNBits": "1.17", "MultiHeadAttention": "1.14"}
-"""First onnxruntime with each of its own operators that an export may use; the others are older than any opset here."""
+FIRST_WITH_CONTRIB = {
+    "BiasGelu": "1.3",
+    "FusedMatMul": "1.8",
+    "MatMulNBits": "1.17",
+    "MultiHeadAttention": "1.14",
+    "SkipLayerNormalization": "1.3",
+}
+"""First onnxruntime with each of its own operators; of others it is not known."""
 
 
 @dataclass(frozen=True, slots=True)
 class GraphFacts:
-    """What a graph is made of. `weight_elements` counts the elements of constant tensors by number type."""
+    """What a graph is made of. `contrib` are ONNX Runtime's own operators among `operators`; `weight_elements` counts
+    the elements of constant tensors by number type."""
 
     opset: int
     ir_version: int
@@ -38,6 +45,7 @@ class GraphFacts:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     operators: dict[str, int]
+    contrib: frozenset[str]
     weight_elements: dict[str, int]
 
     @property
@@ -48,11 +56,16 @@ class GraphFacts:
         """Share of the weights that are of these number types."""
         return sum(self.weight_elements.get(kind, 0) for kind in types) / max(1, sum(self.weight_elements.values()))
 
+    def is_of(self, precision: Precision) -> bool:
+        """Whether a file is what its name says: some weights of its type, and for int4 a product in 4 bits."""
+        named = precision is not Precision.INT4 or "MatMulNBits" in self.operators
+        return named and self.share_of(TYPES[precision]) > 0
+
     @property
     def minimum_onnxruntime(self) -> str:
-        """First onnxruntime that knows the opset and every operator; `unknown` for an opset newer than the table."""
+        """First onnxruntime that knows the opset and every operator; `unknown` for what the tables lack."""
         found = [FIRST_WITH_OPSET.get(self.opset, "unknown")]
-        found += [FIRST_WITH_CONTRIB[name] for name in self.operators if name in FIRST_WITH_CONTRIB]
+        found += [FIRST_WITH_CONTRIB.get(name, "unknown") for name in self.contrib]
         return max(found, key=lambda text: (text == "unknown", *map(int, text.replace("unknown", "0").split("."))))
 
 
@@ -75,6 +88,7 @@ def inspect_graph(path: Path) -> GraphFacts:
         inputs=tuple(_spec(value) for value in model.graph.input),
         outputs=tuple(_spec(value) for value in model.graph.output),
         operators=dict(sorted(Counter(node.op_type for node in model.graph.node).items())),
+        contrib=frozenset(node.op_type for node in model.graph.node if node.domain == MICROSOFT),
         weight_elements=dict(sorted(elements.items())),
     )
 

@@ -12,8 +12,8 @@ import numpy as np
 import onnx_ir
 from numpy.typing import NDArray
 
-from exporter.edit import Editor, drop_unused_constants
-from exporter.layers import PRODUCTS, Layer, LayerKind, find_layers
+from exporter.edit import Editor, drop_unused_constants, maker
+from exporter.layers import PRODUCTS, Layer, LayerKind, conv_tail, find_layers
 from exporter.options import Target
 
 DYNAMIC_KINDS = PRODUCTS | {LayerKind.GATHER}
@@ -76,7 +76,10 @@ def int8_static(
             quantized[id(source)] = _quantize_activation(editor, node, source, ranges[str(source.name)], target)
         activation, scale = quantized[id(source)]
         if layer.kind is LayerKind.CONV:
-            _quantize_conv(editor, layer, activation, scale, target)
+            tail = conv_tail(_quantize_conv(editor, layer, activation, scale, target))
+            if not tail.is_graph_output():
+                number, step = _quantize_result(editor, tail, ranges[str(tail.name)], target)
+                quantized[id(number)] = (number, step)
             continue
         whole, weight_scale = quantize_columns(layer.array, target.weight_limit)
         weight = _dequantized(editor, node, str(layer.weight.name), whole, weight_scale, axis=1)
@@ -119,8 +122,17 @@ def with_bias(editor: Editor, layer: Layer, product: onnx_ir.Value) -> onnx_ir.V
     return editor.add(layer.node, "Add", [product, bias], [f"{layer.name}.sum"], dtype=onnx_ir.DataType.FLOAT)[0]
 
 
+def _quantize_result(editor: Editor, result: onnx_ir.Value, span: Range, target: Target) -> tuple[onnx_ir.Value, float]:
+    """The same of a convolution's result, for all that read it: only so does its integer kernel run."""
+    readers = [(use.node, use.idx) for use in result.uses()]
+    number, scale = _quantize_activation(editor, maker(result), result, span, target, after=True)
+    for reader, place in readers:
+        reader.replace_input_with(place, number)
+    return number, scale
+
+
 def _quantize_activation(
-    editor: Editor, before: onnx_ir.Node, source: onnx_ir.Value, span: Range, target: Target
+    editor: Editor, place: onnx_ir.Node, source: onnx_ir.Value, span: Range, target: Target, *, after: bool = False
 ) -> tuple[onnx_ir.Value, float]:
     """The activation rounded to bytes and back, and its scale; 0 is always exact, as padding needs it."""
     low, high = min(span.low, 0.0), max(span.high, 0.0)
@@ -133,9 +145,14 @@ def _quantize_activation(
         zero_point = np.asarray(np.clip(np.rint(-low / scale), 0, 255)).astype(np.uint8)
     scales = editor.constant(f"{source.name}.scale", np.asarray(scale))
     zero = editor.constant(f"{source.name}.zero_point", zero_point)
-    (whole,) = editor.add(before, "QuantizeLinear", [source, scales, zero], [f"{source.name}.int8"])
+    (whole,) = editor.add(place, "QuantizeLinear", [source, scales, zero], [f"{source.name}.int8"], after=after)
     (number,) = editor.add(
-        before, "DequantizeLinear", [whole, scales, zero], [f"{source.name}.float"], dtype=onnx_ir.DataType.FLOAT
+        maker(whole),
+        "DequantizeLinear",
+        [whole, scales, zero],
+        [f"{source.name}.float"],
+        dtype=onnx_ir.DataType.FLOAT,
+        after=True,
     )
     return number, float(scale)
 
@@ -151,14 +168,15 @@ def _dequantized(
     )[0]
 
 
-def _quantize_conv(editor: Editor, layer: Layer, activation: onnx_ir.Value, scale: float, target: Target) -> None:
+def _quantize_conv(
+    editor: Editor, layer: Layer, activation: onnx_ir.Value, scale: float, target: Target
+) -> onnx_ir.Node:
+    """Replace a convolution by one of rounded numbers, and return that."""
     node, name = layer.node, str(layer.weight.name)
     filters = layer.array
     bias = node.inputs[2] if len(node.inputs) > 2 else None
     added = None if bias is None or bias.const_value is None else bias.const_value.numpy().astype(np.float64)
-    least = (
-        0.0 if added is None else np.abs(added) / (scale * LARGEST_BIAS)
-    )  # a tiny filter's steps are too fine for it
+    least = 0.0 if added is None else np.abs(added) / (scale * LARGEST_BIAS)  # a tiny filter's steps may be too fine
     flat, weight_scale = quantize_columns(filters.reshape(filters.shape[0], -1).T, target.weight_limit, least)
     weight = _dequantized(editor, node, name, flat.T.reshape(filters.shape), weight_scale, axis=0)
     inputs: list[onnx_ir.Value | None] = [activation, weight]
@@ -171,3 +189,4 @@ def _quantize_conv(editor: Editor, layer: Layer, activation: onnx_ir.Value, scal
     attributes = {key: attribute.value for key, attribute in node.attributes.items()}
     (result,) = editor.add(node, "Conv", inputs, [f"{layer.name}.product"], dtype=onnx_ir.DataType.FLOAT, **attributes)
     editor.replace(node, result)
+    return maker(result)

@@ -85,6 +85,15 @@ def layer_name(node: onnx_ir.Node) -> str:
     return module if module and operator == node.op_type else str(node.name)
 
 
+def conv_tail(node: onnx_ir.Node) -> onnx_ir.Value:
+    """Where the result of a convolution is rounded to bytes: after its `Relu`, if that alone reads it."""
+    output = node.outputs[0]
+    readers = [use.node for use in output.uses()]
+    if len(readers) == 1 and readers[0].op_type == "Relu" and not output.is_graph_output():
+        return readers[0].outputs[0]
+    return output
+
+
 def _flag(node: onnx_ir.Node, name: str) -> bool:
     return name in node.attributes and node.attributes[name].as_int() != 0
 

@@ -21,11 +21,12 @@ from exporter.derive import DERIVATIONS, Choice, Material, derive
 from exporter.fuse import fusions
 from exporter.gate import Gate, Judged
 from exporter.half import emulate
-from exporter.inspect import TYPES, inspect_graph
+from exporter.inspect import inspect_graph
+from exporter.options import Profile
 from exporter.parity import Case, Run, example_outputs
 from exporter.request import CALIBRATED, Request, versions
 from exporter.rescue import fewest, most_to_return, rank_by_damage, returned
-from exporter.save import load_graph, save_graph
+from exporter.save import copy_graph, load_graph, save_graph
 from exporter.sessions import GraphSession, open_file, open_graph
 from exporter.subject import Batch
 from exporter.support import support
@@ -63,6 +64,7 @@ class Maker:
     training: Training
     golden: Golden | None
     task: Task
+    source_sha256: str
 
     def make(self, precision: Precision, mark: str, spent_s: float) -> Variant:
         """Write a variant's graph and `variant.json`; `spent_s` is added to its seconds."""
@@ -88,8 +90,9 @@ class Maker:
     def _attempt(self, precision: Precision, choice: Choice, kept: tuple[Kept, ...] = ()) -> Attempt:
         """Derive and save a variant, then judge the file."""
         path, derivation = self._path(precision), DERIVATIONS[precision]
-        if path == self.material.fp32:
-            recipe = Recipe(profile=self.material.options.profile)  # the traced graph itself
+        if precision is Precision.FP32 and self.material.options.profile is Profile.PORTABLE:
+            recipe = Recipe(profile=Profile.PORTABLE)
+            copy_graph(self.material.fp32, path)
         else:
             graph, recipe = derive(precision, self.material, choice)
             save_graph(
@@ -104,7 +107,7 @@ class Maker:
         else:
             emulated = open_graph(emulate(load_graph(path), derivation.half))
             judged = self.gate.judge(emulated.answer, precision, emulated=True)
-        if not inspect_graph(path).share_of(TYPES[precision]):
+        if not inspect_graph(path).is_of(precision):
             judged = judged.failed(f"it is called {precision}, but none of its weights is")
         return Attempt(choice, recipe, judged, kept)
 
@@ -167,10 +170,7 @@ class Maker:
         found = fusions(graph)
         parity, golden_max_error = attempt.judged.parity, None
         names = [path.name] + [file.name for file in path.parent.glob("*.onnx_data")]
-        supported = tuple(
-            msgspec.structs.replace(item, reason=item.reason and _without_folder(item.reason, path))
-            for item in support(path, self.material.batches[0])
-        )
+        supported = support(path, self.material.batches[0])
         if self.golden is not None:
             golden_max_error = parity.max_error_fraction * parity.scales["logits"]
             if attempt.judged.parity.passed and supported[0].runs:
@@ -178,7 +178,7 @@ class Maker:
         return Variant(
             schema_version=SCHEMA_VERSION,
             fingerprint=mark,
-            checkpoint_sha256=self.request.source_sha256,
+            checkpoint_sha256=self.source_sha256,
             task=self.task,
             precision=precision,
             file=path.name,
@@ -196,9 +196,7 @@ class Maker:
             unfused=found.unfused,
             weight_elements=facts.weight_elements,
             coverage=self._coverage(attempt, layers) if layers else None,
-            recipe=msgspec.structs.replace(
-                attempt.recipe, kept=(*attempt.recipe.kept, *attempt.kept), calibrations=tried
-            ),
+            recipe=self._recipe(attempt, tried),
             parity=parity,
             metric=attempt.judged.metric,
             support=supported,
@@ -207,13 +205,19 @@ class Maker:
             versions=versions(),
         )
 
+    def _recipe(self, attempt: Attempt, tried: dict[str, float]) -> Recipe:
+        recipe = msgspec.structs.replace(attempt.recipe, calibrations=tried)
+        if not attempt.kept:
+            return recipe
+        return msgspec.structs.replace(recipe, kept=attempt.kept, chosen_on=self.material.chosen_on)
+
     def _coverage(self, attempt: Attempt, layers: tuple[str, ...]) -> Coverage:
         quantized, macs = set(attempt.choice.layers), self.material.macs
         elements = self.material.elements
         return Coverage(
             layers=len(quantized),
             of_layers=len(layers),
-            weights_fraction=sum(elements[name] for name in quantized) / max(1, self.material.weights),
+            weights_fraction=sum(dict(elements[name] for name in quantized).values()) / max(1, self.material.weights),
             macs_fraction=sum(macs.get(name, 0) for name in quantized) / max(1, sum(macs.values())),
         )
 
@@ -223,17 +227,12 @@ def _run(path: Path) -> Run:
     try:
         return open_file(path).answer
     except UserError as error:
-        reason = _without_folder(error.message, path)
+        reason = error.message.replace(f"{path.parent}{os.sep}", "")  # a record says nothing of its folder
 
     def refuse(batch: Batch) -> Any:
         raise UserError(reason)
 
     return refuse
-
-
-def _without_folder(reason: str, path: Path) -> str:
-    """An engine's words about a file, without where it lies."""
-    return reason.replace(f"{path.parent}{os.sep}", "")
 
 
 def _golden_error(session: GraphSession, golden: Golden) -> float:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from exporter.edit import Editor, maker
 from exporter.half import FLOAT, MASKING
-from exporter.layers import PRODUCTS, find_layers
+from exporter.layers import PRODUCTS, LayerKind, conv_tail, find_layers
 from exporter.sessions import open_graph
 from exporter.subject import Batch
 
@@ -79,10 +79,12 @@ def largest_values(graph: onnx_ir.Model, batches: Iterable[Batch]) -> dict[str, 
 def layer_inputs(
     graph: onnx_ir.Model, batches: Sequence[Batch], mask_name: str = "attention_mask"
 ) -> dict[str, Spread]:
-    """How the inputs of the layers that multiply are spread, by value name."""
+    """How the inputs of the layers that multiply, and the results of convolutions, are spread, by value name."""
     graph = graph.clone()
     layers = [layer for layer in find_layers(graph) if layer.macs_per_output]
     sources = {str(layer.source.name): layer.source for layer in layers}
+    tails = [conv_tail(layer.node) for layer in layers if layer.kind is LayerKind.CONV]
+    sources |= {str(tail.name): tail for tail in tails}
     of_tokens = {str(layer.source.name) for layer in layers if layer.kind in PRODUCTS}
     names = [name for name, value in sources.items() if not value.is_graph_input()]
     graph.graph.outputs.extend(sources[name] for name in names if not sources[name].is_graph_output())

@@ -26,21 +26,29 @@ REFERENCE_ELEMENTS = 50_000_000
 
 @dataclass(frozen=True, slots=True)
 class Tolerance:
-    """What a variant may differ by: errors as a share of the output's scale, the others as floors."""
+    """What a variant may differ by: errors as a share of the output's scale, the others as floors.
+
+    `max_error_fraction` bounds the examples (`None`: the metric judges them), `shapes_error_fraction` random inputs of
+    other shapes, and examples that are padded otherwise. A flip with a margin up to `tie_fraction` is a tie, no flip.
+    """
 
     max_error_fraction: float | None
+    shapes_error_fraction: float
     agreement_fraction: float
     cosine: float
+    tie_fraction: float = 0.0
 
 
-_EIGHT_BITS = Tolerance(max_error_fraction=None, agreement_fraction=0.95, cosine=0.98)
+_EIGHT_BITS = Tolerance(None, shapes_error_fraction=1.0, agreement_fraction=0.95, cosine=0.98)
 TOLERANCES: Mapping[Precision, Tolerance] = {
-    Precision.FP32: Tolerance(max_error_fraction=1e-4, agreement_fraction=1.0, cosine=0.999999),
-    Precision.FP16: Tolerance(max_error_fraction=0.02, agreement_fraction=0.995, cosine=0.9999),
-    Precision.BF16: Tolerance(max_error_fraction=0.1, agreement_fraction=0.98, cosine=0.999),
+    Precision.FP32: Tolerance(
+        1e-4, shapes_error_fraction=1e-4, agreement_fraction=1.0, cosine=0.999999, tie_fraction=2e-4
+    ),
+    Precision.FP16: Tolerance(0.02, shapes_error_fraction=0.02, agreement_fraction=0.995, cosine=0.9999),
+    Precision.BF16: Tolerance(0.1, shapes_error_fraction=0.1, agreement_fraction=0.98, cosine=0.999),
     Precision.INT8_DYNAMIC: _EIGHT_BITS,
     Precision.INT8_STATIC: _EIGHT_BITS,
-    Precision.INT4: Tolerance(max_error_fraction=None, agreement_fraction=0.9, cosine=0.95),
+    Precision.INT4: Tolerance(None, shapes_error_fraction=1.0, agreement_fraction=0.9, cosine=0.95),
 }
 """fp32 must be the same function up to rounding, half precision nearly so; a quantised one must be recognisably the
 same model here, and is judged by the task's metric."""
@@ -145,54 +153,76 @@ def check_parity(run: Run, reference: Reference, precision: Precision, *, emulat
     scales = expected.scales()
     errors = expected.errors(actual, scales)
     flips = expected.flips(actual, scales, reference.examples.titles)
-    cosine = expected.cosine(actual)
     shapes = [(name, _error(answer, case, scales, run)) for name, case in reference.shapes]
     invariance, more = _invariance(run, reference, scales)
     reasons += [f"shape {name} {error}" for name, error in shapes if isinstance(error, str)] + more
-
-    limit = tolerance.max_error_fraction
-    found_errors = {"the examples": float(max(array.max() for array in errors.values()))}
-    found_errors["the shapes"] = max((error for _, error in shapes if not isinstance(error, str)), default=0.0)
-    if invariance and invariance.left_error_fraction is not None:
-        found_errors["left-padded examples"] = invariance.left_error_fraction
-    if limit is not None:
-        reasons += [
-            f"the largest error on {where} is {error:.3g} of the scale (allowed: {limit:g})"
-            for where, error in found_errors.items()
-            if not error <= limit
-        ]
-        reasons += _depends(invariance, reference, limit)
-    near = 2 * limit if limit is not None else NEAR_TIE_FRACTION
-    ties = sum(margin <= near for _, margin in flips)
-    decisions = expected.decisions
-    counted = len(flips) - (ties if limit is not None else 0)  # where errors are bounded, a tie within them is none
-    allowed = ceil(round((1 - tolerance.agreement_fraction) * decisions, 6))
-    if counted > allowed:
-        reasons.append(f"{counted} of {decisions} answers differ (allowed: {allowed})")
-    if not cosine >= tolerance.cosine:
-        reasons.append(f"cosine {cosine:.6f} is below {tolerance.cosine}")
+    measured = _Measured(
+        max_error=float(max(array.max() for array in errors.values())),
+        shapes_error=max((error for _, error in shapes if not isinstance(error, str)), default=0.0),
+        cosine=expected.cosine(actual),
+        flips=tuple(flips),
+        decisions=expected.decisions,
+        invariance=invariance,
+    )
+    reasons += _beyond(measured, tolerance) + _depends(invariance, reference, tolerance)
+    near = tolerance.tie_fraction or NEAR_TIE_FRACTION
     parity = Parity(
         inputs=reference.inputs,
         examples=len(reference.examples),
         scales=scales,
-        max_error_fraction=found_errors["the examples"],
+        max_error_fraction=measured.max_error,
         p99_error_fraction=float(max(np.quantile(array, 0.99) for array in errors.values())),
-        cosine=cosine,
-        agreement_fraction=1 - len(flips) / decisions if decisions else None,
+        cosine=measured.cosine,
+        agreement_fraction=1 - len(flips) / measured.decisions if measured.decisions else None,
         flips=tuple(
             Flip(example=title, margin_fraction=margin, near_tie=margin <= near)
             for title, margin in sorted(flips, key=lambda flip: -flip[1])[:FLIPS_LISTED]
         ),
         flipped=len(flips),
-        near_ties=ties,
+        near_ties=sum(margin <= near for _, margin in flips),
         shapes=tuple(name for name, error in shapes if not isinstance(error, str)),
-        shapes_error_fraction=found_errors["the shapes"],
+        shapes_error_fraction=measured.shapes_error,
         invariance=invariance,
         emulated=emulated,
         passed=not reasons,
         reasons=tuple(dict.fromkeys(reasons)),
     )
     return Answered(parity, tuple(outputs))
+
+
+@dataclass(frozen=True, slots=True)
+class _Measured:
+    """What was found of a variant, before any of it is judged; errors are shares of the scale."""
+
+    max_error: float
+    shapes_error: float
+    cosine: float
+    flips: tuple[tuple[str, float], ...]
+    decisions: int
+    invariance: Invariance | None
+
+
+def _beyond(measured: _Measured, tolerance: Tolerance) -> list[str]:
+    """What is worse than the tolerance, in sentences."""
+    inner, outer = tolerance.max_error_fraction, tolerance.shapes_error_fraction
+    left = measured.invariance.left_error_fraction if measured.invariance else None
+    bounds = (
+        ("the examples", measured.max_error, inner),
+        ("the shapes", measured.shapes_error, outer),
+        ("left-padded examples", left or 0.0, outer),
+    )
+    reasons = [
+        f"the largest error on {where} is {error:.3g} of the scale (allowed: {limit:g})"
+        for where, error, limit in bounds
+        if limit is not None and not error <= limit
+    ]
+    counted = sum(margin > tolerance.tie_fraction for _, margin in measured.flips)
+    allowed = ceil(round((1 - tolerance.agreement_fraction) * measured.decisions, 6))
+    if counted > allowed:
+        reasons.append(f"{counted} of {measured.decisions} answers differ (allowed: {allowed})")
+    if not measured.cosine >= tolerance.cosine:
+        reasons.append(f"cosine {measured.cosine:.6f} is below {tolerance.cosine}")
+    return reasons
 
 
 def example_outputs(answer: Answer, outputs: Outputs, case: Case) -> list[dict[str, NDArray[np.float32]]]:
@@ -230,7 +260,7 @@ class _Gathered:
     def scales(self) -> dict[str, float]:
         """Largest absolute value of each output; 1 for one that is 0 everywhere."""
         return {
-            name: max((float(np.abs(part).max()) for part in parts if part.size), default=0.0) or 1.0
+            name: max((float(np.abs(part[np.isfinite(part)]).max(initial=0.0)) for part in parts), default=0.0) or 1.0
             for name, parts in self._values.items()
         }
 
@@ -240,7 +270,7 @@ class _Gathered:
         return {
             name: np.concatenate(
                 [
-                    np.nan_to_num(np.abs(mine - theirs) / scales[name], nan=most, posinf=most).ravel()
+                    np.nan_to_num(_difference(mine, theirs) / scales[name], nan=most, posinf=most).ravel()
                     for mine, theirs in zip(parts, other._values[name], strict=True)
                 ]
             )
@@ -255,7 +285,8 @@ class _Gathered:
                 rows = _choices(mine, self._answer)
                 rows = rows.reshape(-1, rows.shape[-1])
                 others = _choices(theirs, self._answer).reshape(rows.shape)
-                differ = (rows.argmax(-1) != others.argmax(-1)) | ~np.isfinite(others).all(-1)
+                unreal = (~np.isfinite(others) & np.isfinite(rows)).any(-1)
+                differ = unreal | (rows.argmax(-1) != others.argmax(-1))
                 for place in np.flatnonzero(differ):
                     best, second = np.sort(rows[place])[::-1][:2]
                     where = f" [{name} {place}]" if len(rows) > 1 or len(self._answer.choices) > 1 else ""
@@ -267,10 +298,18 @@ class _Gathered:
         found = []
         for name, parts in self._values.items():
             mine = np.concatenate([part.ravel() for part in parts])
-            theirs = np.nan_to_num(np.concatenate([part.ravel() for part in other._values[name]]), posinf=0, neginf=0)
+            theirs = np.concatenate([part.ravel() for part in other._values[name]])
+            real = np.isfinite(mine)  # what is infinite in PyTorch is compared as an error alone
+            mine, theirs = mine[real], np.nan_to_num(theirs[real], posinf=0, neginf=0)
             norms = float(np.linalg.norm(mine) * np.linalg.norm(theirs))
             found.append(float(mine @ theirs) / norms if norms else float(not mine.any() and not theirs.any()))
         return min(found)
+
+
+def _difference(mine: NDArray[Any], theirs: NDArray[Any]) -> NDArray[Any]:
+    """Absolute difference; equal infinities differ by nothing, as where a policy masks an action."""
+    with np.errstate(invalid="ignore"):
+        return np.where(mine == theirs, 0.0, np.abs(mine - theirs))
 
 
 def _choices(part: NDArray[np.float64], answer: Answer) -> NDArray[np.float64]:
@@ -302,7 +341,7 @@ def _try(run: Run, case: Case) -> tuple[Outputs, str]:
             return nothing, f"gives no '{name}'"
         if outputs[name].shape != expected.shape:
             return nothing, f"gives '{name}' the shape {outputs[name].shape}, not {expected.shape}"
-        if not np.isfinite(outputs[name]).all() and np.isfinite(expected).all():
+        if (~np.isfinite(outputs[name]) & np.isfinite(expected)).any():
             return outputs, "gives values that are not finite"
     return outputs, ""
 
@@ -316,7 +355,7 @@ def _error(answer: Answer, case: Case, scales: Mapping[str, float], run: Run) ->
 def _distance(answer: Answer, case: Case, one: Outputs, other: Outputs, scales: Mapping[str, float]) -> float:
     """Largest difference of two answers to one batch as a share of each output's scale, padding left out."""
     differences = [
-        float(np.abs(mine - theirs).max() / scales[name])
+        float(_difference(mine, theirs).max() / scales[name])
         for name in case.expected
         for mine, theirs in zip(
             _parts(answer, name, one[name], case.batch), _parts(answer, name, other[name], case.batch), strict=True
@@ -348,7 +387,7 @@ def _invariance(run: Run, reference: Reference, scales: Mapping[str, float]) -> 
             for row, mine in zip(case.rows, example_outputs(answer, outputs, case), strict=True):
                 for name, array in mine.items():
                     known = batched[row][name]
-                    most = max(most, float(np.abs(array - known).max() / scales[name]) if array.size else 0.0)
+                    most = max(most, float(_difference(array, known).max(initial=0.0) / scales[name]))
                     axis = answer.choices.get(name)
                     if axis is not None:
                         pair = (np.moveaxis(part, axis if axis < 0 else axis - 1, -1) for part in (array, known))
@@ -372,9 +411,10 @@ def _invariance(run: Run, reference: Reference, scales: Mapping[str, float]) -> 
     )
 
 
-def _depends(invariance: Invariance | None, reference: Reference, limit: float) -> list[str]:
-    """Reasons for a variant that is changed by its company or by padding, where PyTorch is not."""
-    if invariance is None:
+def _depends(invariance: Invariance | None, reference: Reference, tolerance: Tolerance) -> list[str]:
+    """Reasons for a variant that is changed by its company or by padding, where PyTorch is not; if that is bounded."""
+    limit = tolerance.max_error_fraction
+    if invariance is None or limit is None:
         return []
     own = _invariance(_Replay(reference), reference, _scales(reference))[0] or invariance
     pairs = (

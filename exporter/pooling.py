@@ -33,9 +33,7 @@ class PooledModule(torch.nn.Module):
         super().__init__()
         self.model, self.pooling = model, pooling
         self.config, self.main_input_name = model.config, model.main_input_name
-        self.train(
-            model.training
-        )  # a new module is in training mode, and tracing puts all its parts back into its mode
+        self.train(model.training)  # a new module is in training mode, and the tracer restores that in all its parts
 
     def forward(self, **inputs: torch.Tensor) -> dict[str, torch.Tensor]:
         states = self.model(**inputs).last_hidden_state

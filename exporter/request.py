@@ -4,9 +4,8 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 
-from artifact.identity import checkpoint_sha256
 from artifact.precision import Precision
-from artifact.records import fingerprint, sha256_bytes, sha256_file
+from artifact.records import fingerprint, sha256_file
 from artifact.task import Task
 from errors import UserError
 from exporter.options import Options, Pooling
@@ -54,13 +53,9 @@ class ModuleSource:
             raise UserError(
                 f"{weights} is not a .safetensors file", "save the weights with safetensors.torch.save_model"
             )
+        if weights is not None and not weights.is_file():
+            raise UserError(f"{weights} does not exist", "check the path of the module's weights")
         return cls(Path(file), function, weights)
-
-    @property
-    def sha256(self) -> str:
-        """Hash of the file, the function's name and the weights; what the file imports is not seen."""
-        parts = [sha256_file(self.file), self.function, sha256_file(self.weights) if self.weights else ""]
-        return sha256_bytes("\n".join(parts).encode())
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,18 +111,11 @@ class Request:
                 "give them with --calibration FILE, or leave it out with --precisions",
             )
 
-    @property
-    def source_sha256(self) -> str:
-        """Hash of what is exported; empty for a folder that is not there."""
-        if isinstance(self.model, ModuleSource):
-            return self.model.sha256
-        return checkpoint_sha256(self.model) if self.model.is_dir() else ""
-
-    def fingerprints(self) -> dict[Precision, str]:
+    def fingerprints(self, source_sha256: str) -> dict[Precision, str]:
         """What each variant depends on; the fp32 graph is always among them, because all others come from it."""
         common: dict[str, object] = {
             "recipe": RECIPE,
-            "source": self.source_sha256,
+            "source": source_sha256,
             "task": self.task,
             "pooling": [self.pooling.mode, self.pooling.normalize] if self.pooling else None,
             "opset": self.opset,

@@ -26,7 +26,7 @@ class Damage:
 
 def rank_by_damage(precision: Precision, material: Material, choice: Choice) -> tuple[Damage, ...]:
     """Quantise each layer alone and see what it does to the fp32 graph's outputs; the worst first."""
-    batches = (material.calibration or material.batches)[:DAMAGE_BATCHES]
+    batches = material.observed[:DAMAGE_BATCHES]
     fp32 = open_file(material.fp32)
     expected = [fp32.answer(batch) for batch in batches]
     found = []

@@ -1,5 +1,6 @@
 """Write a graph whole or not at all."""
 
+import shutil
 from pathlib import Path
 
 import onnx_ir
@@ -35,6 +36,18 @@ def save_graph(
             data.unlink(missing_ok=True)
             raise
     return (path.name, data_name)
+
+
+def copy_graph(source: Path, target: Path) -> None:
+    """Copy a graph, and the file of its weights if it has one; the graph comes last. Raises `UserError`."""
+    data = source.with_name(f"{source.name}_data")
+    if data.exists():
+        with replacing(target.with_name(data.name)) as temporary:
+            shutil.copyfile(data, temporary)
+    with replacing(target) as temporary:
+        shutil.copyfile(source, temporary)
+    if not data.exists():
+        target.with_name(data.name).unlink(missing_ok=True)
 
 
 def load_graph(path: Path) -> onnx_ir.Model:

@@ -12,7 +12,7 @@ LEAST_BYTES = 1024
 
 
 def tie(graph: onnx_ir.Model) -> onnx_ir.Model:
-    """Replace in place each matrix that is another one, or its transpose, by that other one.
+    """Replace in place each weight that is another one, or a matrix that is another's transpose, by that other one.
 
     ONNX Runtime folds the `Transpose` when it loads the file, so it costs nothing when the graph runs.
     """
@@ -20,12 +20,13 @@ def tie(graph: onnx_ir.Model) -> onnx_ir.Model:
     first: dict[str, onnx_ir.Value] = {}
     for value in list(graph.graph.initializers.values()):
         tensor = value.const_value
-        if tensor is None or len(tensor.shape) != 2 or tensor.nbytes < LEAST_BYTES:
+        if tensor is None or len(tensor.shape) < 2 or tensor.nbytes < LEAST_BYTES:
             continue
         if value.is_graph_output() or not value.uses():
             continue
         array = tensor.numpy()
-        same, turned = first.get(_key(array)), first.get(_key(array.T))
+        same = first.get(_key(array))
+        turned = first.get(_key(array.T)) if array.ndim == 2 else None
         if same is not None:
             value.replace_all_uses_with(same)
         elif turned is not None:

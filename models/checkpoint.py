@@ -14,6 +14,20 @@ from artifact.task import Activation, Task
 from artifact.tokenizer import TextLimits, read_config, read_limits
 from errors import UserError
 
+ENDINGS = {
+    "ForSequenceClassification": Task.TEXT_CLASSIFICATION,
+    "ForTokenClassification": Task.TOKEN_CLASSIFICATION,
+    "ForQuestionAnswering": Task.QUESTION_ANSWERING,
+    "ForMaskedLM": Task.FILL_MASK,
+    "ForImageClassification": Task.IMAGE_CLASSIFICATION,
+    "ForObjectDetection": Task.OBJECT_DETECTION,
+    "ForSemanticSegmentation": Task.IMAGE_SEGMENTATION,
+    "ForAudioClassification": Task.AUDIO_CLASSIFICATION,
+    "ForCTC": Task.SPEECH_RECOGNITION,
+    "Model": Task.FEATURE_EXTRACTION,
+}
+"""What transformers' class names say of their tasks, for those that optimum does not know."""
+
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
@@ -84,8 +98,9 @@ def infer_task(directory: Path, config: dict[str, Any]) -> Task:
         )
     try:
         task = str(TasksManager.infer_task_from_model(kind))
-    except ValueError:  # a bare encoder such as T5's is not in its table
-        task = Task.FEATURE_EXTRACTION if kind.__name__.endswith(("Model", "EncoderModel")) else "of no known task"
+    except ValueError:  # a class such as DeiT's or T5's encoder is not in its table
+        endings = (task for ending, task in ENDINGS.items() if kind.__name__.endswith(ending))
+        task = next(endings, "of no known task")
     if task not in {member.value for member in Task}:
         raise UserError(
             f"{directory} holds a {kind.__name__} ({task}); supported so far: {', '.join(Task)}",

@@ -13,6 +13,12 @@ from artifact.records import sha256_bytes
 from errors import UserError
 
 
+def evenly(count: int, limit: int | None) -> list[int]:
+    """At most `limit` of `count` positions, spread over all of them: files are often sorted by label."""
+    picks = count if limit is None else min(count, limit)
+    return [number * count // picks for number in range(picks)]
+
+
 @dataclass(frozen=True, slots=True)
 class ExampleSet:
     """Inputs of each example without batch axis (int64 or float32), its title, and what the task's metric wants.

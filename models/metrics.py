@@ -320,7 +320,7 @@ SINGLE_LABEL = "single_label_classification"
 MULTI_LABEL = "multi_label_classification"
 
 _BY_PROBLEM = {SINGLE_LABEL: ACCURACY, MULTI_LABEL: MULTI_LABEL_F1, REGRESSION: CORRELATION}
-_CLASSIFIERS = (Task.TEXT_CLASSIFICATION, Task.IMAGE_CLASSIFICATION, Task.AUDIO_CLASSIFICATION)
+CLASSIFIERS = (Task.TEXT_CLASSIFICATION, Task.IMAGE_CLASSIFICATION, Task.AUDIO_CLASSIFICATION)
 _BY_TASK = {
     Task.TOKEN_CLASSIFICATION: SPAN_F1,
     Task.QUESTION_ANSWERING: ANSWER_F1,
@@ -347,7 +347,7 @@ def metric_for(task: Task, *, problem: str | None, labels: int) -> Metric | None
 
     `problem` is the configuration's `problem_type`; raises `UserError` as `problem_of` does.
     """
-    if task not in _CLASSIFIERS:
+    if task not in CLASSIFIERS:
         return _BY_TASK.get(task)
     found = problem_of(problem, labels)
     return None if found == REGRESSION and labels > 1 else _BY_PROBLEM[found]

@@ -4,7 +4,6 @@ import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 from artifact.examples import LABEL_COLUMNS, TEXT_COLUMNS, read_rows
 from artifact.task import Task
 from errors import UserError
-from models.example_set import ExampleSet
+from models.example_set import ExampleSet, evenly
 from models.metrics import MULTI_LABEL, REGRESSION, SINGLE_LABEL, AnswerTruth, TokenTruth, problem_of, tag_type
 
 FIRST_COLUMNS = ("sentence1", "premise", "question1", "text1")
@@ -82,7 +81,7 @@ def read_task_examples(
     columns: Columns,
     limit: int | None,
 ) -> ExampleSet:
-    """Read the first `limit` rows of a `.csv`, `.tsv` or `.jsonl` file for a task on text, through a fast tokenizer.
+    """Read `limit` rows of a `.csv`, `.tsv` or `.jsonl` file for a task on text, spread over it, by a fast tokenizer.
 
     Each row has the int64 inputs that the model takes, of shape (tokens,); truth is `None` if no row is labelled.
     Raises `UserError` naming the file and the row or column that is missing, empty or not what the task needs.
@@ -104,7 +103,7 @@ def read_task_examples(
 
 
 def read_arrays(path: Path, *, limit: int | None) -> ExampleSet:
-    """Read the first `limit` examples of a `.npz` file: arrays named as the model's inputs, of one length.
+    """Read `limit` examples of a `.npz` file, spread over it: arrays named as the model's inputs, of one length.
 
     Integers become int64 and fractions float32; an array `labels` of integers is the truth. Raises `UserError` naming
     the file and the array that is pickled, of another length, not numbers, or holds a NaN or an infinity.
@@ -122,14 +121,14 @@ def read_arrays(path: Path, *, limit: int | None) -> ExampleSet:
         raise UserError(
             f"{path}: arrays differ in their number of examples: {shapes}", "the first axis is the examples"
         )
-    inputs = {name: _numbers(path, name, array)[:limit] for name, array in arrays.items()}
-    count = len(next(iter(inputs.values())))
-    if not count:
+    inputs = {name: _numbers(path, name, array) for name, array in arrays.items()}
+    picks = evenly(len(next(iter(inputs.values()))), limit)
+    if not picks:
         raise UserError(f"{path} holds no examples", "its arrays need at least one row")
     return ExampleSet(
-        rows=tuple({name: array[row] for name, array in inputs.items()} for row in range(count)),
-        titles=tuple(f"row {row}" for row in range(1, count + 1)),
-        truth=None if truth is None else tuple(truth[:count].tolist() if truth.ndim == 1 else truth[:count]),
+        rows=tuple({name: array[row] for name, array in inputs.items()} for row in picks),
+        titles=tuple(f"row {row + 1}" for row in picks),
+        truth=None if truth is None else tuple(truth[picks].tolist() if truth.ndim == 1 else truth[picks]),
         padding={},
     )
 
@@ -163,7 +162,8 @@ _KINDS: Mapping[str, type] = {"b": np.int64, "i": np.int64, "u": np.int64, "f": 
 
 
 def _read(path: Path, layout: "_Layout", columns: Columns, limit: int | None) -> list[_Row]:
-    found = list(islice(read_rows(path), limit))
+    every = list(read_rows(path))
+    found = [every[row] for row in evenly(len(every), limit)]
     if not found:
         raise UserError(f"{path} holds no examples", "it needs at least one row, and a CSV a header line")
     present = list(dict.fromkeys(name for _, row in found for name in row))

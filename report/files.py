@@ -1,8 +1,7 @@
 """From a run's raw records to its `verdict.json` and `report.md`."""
 
-from collections.abc import Sequence
-
-from artifact.records import write_bytes, write_json
+from artifact.precision import Precision
+from artifact.records import read_if_present, write_bytes, write_json
 from artifact.run_folder import RunFolder
 from artifact.variant import Variant
 from errors import UserError
@@ -11,9 +10,14 @@ from report.markdown import render, render_variants
 from report.verdict import Verdict, judge
 
 
-def write_variants(run: RunFolder, variants: Sequence[Variant]) -> None:
-    """Write `variants.md`."""
-    write_bytes(run.variants_report, render_variants(variants).encode())
+def write_variants(run: RunFolder) -> None:
+    """Write `variants.md` about every variant of a run's last export; nothing when it has none."""
+    found = [read_if_present(run.variant(precision) / "variant.json", Variant) for precision in Precision]
+    variants = [variant for variant in found if variant]
+    latest = next((variant.checkpoint_sha256 for variant in variants if variant.precision is Precision.FP32), None)
+    variants = [variant for variant in variants if variant.checkpoint_sha256 == latest]
+    if variants:
+        write_bytes(run.variants_report, render_variants(variants).encode())
 
 
 def read_verdict(run: RunFolder) -> Verdict:

@@ -12,10 +12,12 @@ KEPT_LISTED = 5
 SAME_FUNCTION = 1e-4
 """A largest error, as a share of the scale, below which no number of examples could tell two graphs apart."""
 
+NOT_FINITE = 1e300
+
 READING = (
     "weights, work: share of all weights, and of the multiply-adds of all layers, in 8 bits or fewer",
     "error: largest difference from PyTorch as a share of the output's scale; agrees: same answer",
-    "✓ keeps 99 % of the reference's metric; ≈ does on these examples, which are too few to be sure; ✗ fails a gate",
+    "✓ passes every gate; ≈ does on these examples, which are too few to be sure of 99 % of the metric; ✗ fails one",
 )
 
 
@@ -41,7 +43,7 @@ def variants_table(variants: Sequence[Variant]) -> Table:
                 str(sum(variant.fused.values())),
                 fraction(variant.coverage.weights_fraction if variant.coverage else None, 0),
                 fraction(variant.coverage.macs_fraction if variant.coverage else None, 0),
-                f"{variant.parity.max_error_fraction:.1e}",
+                _error(variant.parity.max_error_fraction),
                 fraction(variant.parity.agreement_fraction),
                 _metric(variant.metric),
                 *(RUNS[item.runs] for item in variant.support),
@@ -98,7 +100,8 @@ def _made(recipe: Recipe) -> list[str]:
     if recipe.kept:
         names = [f"{kept.name} ({kept.why})" for kept in recipe.kept[:KEPT_LISTED]]
         more = f" and {len(recipe.kept) - KEPT_LISTED} more" if len(recipe.kept) > KEPT_LISTED else ""
-        lines.append(f"kept in fp32: {', '.join(names)}{more}")
+        chosen = f" (chosen on {recipe.chosen_on})" if recipe.chosen_on else ""
+        lines.append(f"kept in fp32{chosen}: {', '.join(names)}{more}")
     if recipe.calibration:
         tried = ", ".join(f"{name} {score:.4g}" for name, score in recipe.calibrations.items())
         lines.append(
@@ -123,3 +126,8 @@ def _metric(metric: Metric | None) -> str:
         return DASH
     low, high = 100 * metric.difference_low, 100 * metric.difference_high
     return f"{metric.value:.3f} [{low:+.1f} to {high:+.1f}]"
+
+
+def _error(share: float) -> str:
+    """A share of the scale; what is not a number was recorded as the largest number there is."""
+    return f"{share:.1e}" if share < NOT_FINITE else "not finite"

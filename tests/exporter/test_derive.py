@@ -3,6 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx_ir
 import pytest
 from onnx import TensorProto, numpy_helper
 
@@ -16,10 +17,10 @@ from exporter.options import Options, Profile, Target
 from exporter.request import EXPORTED
 from exporter.save import save_graph
 from tests.exporter.conftest import tokenize
-from tests.exporter.graphs import as_bytes, graph, node, random, run
+from tests.exporter.graphs import Weights, as_bytes, graph, node, random, run, weights_of
 
 TEXTS = ["a warm and funny film", "dull, slow and far too long", "not bad", "i want my two hours back, every one"]
-LOSS = {Precision.FP32: 1e-6, Precision.FP16: 0.02, Precision.BF16: 0.1, Precision.INT4: 0.5}
+LOSS = {Precision.FP32: 1e-6, Precision.FP16: 0.02, Precision.BF16: 0.1}
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +61,7 @@ def test_deriving_is_repeatable_leaves_its_source_and_keeps_inputs_and_outputs(
     assert not [name for name in names if name.startswith("_")]
 
 
-@pytest.mark.parametrize("precision", EXPORTED)
+@pytest.mark.parametrize("precision", [precision for precision in EXPORTED if precision is not Precision.INT4])
 def test_each_derived_graph_answers_much_as_fp32_does(precision: Precision, material: Material) -> None:
     made, _ = derive(precision, material, _choice(precision, material))
     half = DERIVATIONS[precision].half
@@ -68,6 +69,33 @@ def test_each_derived_graph_answers_much_as_fp32_does(precision: Precision, mate
     for batch in material.batches:
         (expected,), (found,) = run(material.fp32, batch), run(made, batch)
         assert np.abs(found - expected).max() <= LOSS.get(precision, 0.3) * np.abs(expected).max()
+
+
+def test_int4_answers_as_an_fp32_graph_with_its_weights_does(material: Material) -> None:
+    """Four bits are too few for weights drawn at random; that they are the right ones is checked by unpacking them."""
+    exact = _with(material, Options(accuracy_level=0))
+    made, _ = derive(Precision.INT4, exact, _choice(Precision.INT4, material))
+    stored, model = weights_of(made), onnx.load(material.fp32)
+    turned = {item.input[1] for item in model.graph.node if item.op_type == "Gemm"}
+    replaced = 0
+    for tensor in model.graph.initializer:
+        name, array = tensor.name, numpy_helper.to_array(tensor)
+        if f"{name}.int8" in stored:
+            array = stored[f"{name}.int8"] * stored[f"{name}.scale"]
+        elif f"{name}.int4" in stored:
+            packed = stored[f"{name}.int4"]
+            whole = np.stack([packed & 15, packed >> 4], axis=-1).reshape(*packed.shape[:2], 32).astype(np.float32)
+            scale = stored[f"{name}.scale"].reshape(*packed.shape[:2], 1)
+            wide = ((whole - 8) * scale).reshape(len(packed), -1)  # (outputs, inputs)
+            array = wide if name in turned else wide.T
+        else:
+            continue
+        tensor.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(array, dtype=np.float32), name))
+        replaced += 1
+    assert replaced == 14 + 3
+    for batch in material.batches:
+        (expected,) = run(onnx_ir.serde.deserialize_model(model), batch)
+        assert run(made, batch)[0] == pytest.approx(expected, abs=1e-3)
 
 
 def test_fp32_is_the_traced_graph_itself(material: Material, traced_bytes: bytes) -> None:
@@ -128,7 +156,7 @@ def test_half_graphs_are_fused_as_fp32_ones_are(material: Material) -> None:
 
 
 def test_a_large_activation_keeps_its_nodes_and_the_recipe_says_why(tmp_path: Path) -> None:
-    weights = {"up": np.float32(1e5), "down": np.float32(1e-5), "w": np.full((4, 4), 1e-9, np.float32)}
+    weights: Weights = {"up": np.float32(1e5), "down": np.float32(1e-5), "w": np.full((4, 4), 1e-9, np.float32)}
     nodes = [
         node("MatMul", ["x", "w"], "h", "dense"),
         node("Add", ["x", "h"], "s", "sum"),
@@ -144,6 +172,14 @@ def test_a_large_activation_keeps_its_nodes_and_the_recipe_says_why(tmp_path: Pa
     half = DERIVATIONS[Precision.FP16].half
     assert half is not None
     assert run(emulate(made, half), x)[0] == pytest.approx(x["x"], rel=5e-3)
+
+
+def test_what_is_kept_is_chosen_on_training_examples_where_there_are_any(tmp_path: Path) -> None:
+    made = graph([node("Neg", ["x"], "y", "only")], {"x": ("n", 4)}, {"y": ("n", 4)}, {})
+    save_graph(made, tmp_path / "model.onnx")
+    judged, training = {"x": np.full((1, 4), 9, np.float32)}, {"x": np.full((1, 4), -7, np.float32)}
+    assert Material(tmp_path / "model.onnx", (judged,), (training,)).largest == {"y": 7}
+    assert Material(tmp_path / "model.onnx", (judged,), ()).largest == {"y": 9}
 
 
 def test_static_ranges_need_training_examples(material: Material) -> None:
@@ -178,7 +214,9 @@ def test_what_is_known_of_the_layers_is_what_the_file_says(material: Material) -
     model = onnx.load(material.fp32)
     arrays = [numpy_helper.to_array(tensor) for tensor in model.graph.initializer]
     assert material.weights == sum(array.size for array in arrays if array.dtype == np.float32)
-    assert material.elements["bert.encoder.layer.1.intermediate.dense"] == 32 * 64
+    name, elements = material.elements["bert.encoder.layer.1.intermediate.dense"]
+    assert elements == 32 * 64
+    assert name in {tensor.name for tensor in model.graph.initializer}
     rows, length = material.batches[0]["input_ids"].shape
     assert material.macs["bert.encoder.layer.1.intermediate.dense"] == rows * length * 32 * 64
     assert material.macs["classifier"] == rows * 32 * 2

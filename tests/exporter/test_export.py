@@ -673,7 +673,7 @@ def test_the_metric_is_that_of_the_labels(
 def test_every_way_to_calibrate_was_tried_on_examples_it_did_not_see(full: tuple[Path, list[dict[str, Any]]]) -> None:
     recipe = next(variant["recipe"] for variant in full[1] if variant["precision"] == "int8-static")
     tried = recipe["calibrations"]
-    assert recipe["calibration_examples"] == 128  # of 200
+    assert recipe["calibration_examples"] == 67  # a third of 200; the others decide
     assert set(tried) == {"minmax", "percentile", "entropy"}
     assert max(tried.values()) == tried[recipe["calibration"]] < 0  # negative errors, because nothing is labelled
 

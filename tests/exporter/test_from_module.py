@@ -16,7 +16,7 @@ from artifact.precision import Precision
 from artifact.task import Task
 from errors import UserError
 from exporter.export import Exported, export
-from exporter.from_module import module_subject
+from exporter.from_module import module_sha256, module_subject
 from exporter.request import ModuleSource, Request, Source
 from models.task_examples import Columns
 from tests.exporter.conftest import session
@@ -210,8 +210,10 @@ def test_weights_come_from_a_safetensors_file(file: Path, tmp_path: Path) -> Non
             parameter.mul_(-2)
     save_model(module, str(tmp_path / "weights.safetensors"))
     given = ModuleSource.parse(f"{file}:policy", tmp_path / "weights.safetensors")
-    assert given.sha256 != ModuleSource.parse(f"{file}:policy").sha256
     (exported,) = export(Request(given, tmp_path / "run", (Precision.FP32,)))
+    bare = ModuleSource.parse(f"{file}:policy")
+    assert exported.variant.checkpoint_sha256 != module_sha256(bare, module_subject(bare))
+    assert exported.variant.checkpoint_sha256 == module_sha256(given, module_subject(given))
     batch = {"observation": np.random.default_rng(5).standard_normal((3, 6)).astype(np.float32)}
     with torch.inference_mode():
         expected = [value.numpy() for value in module(torch.from_numpy(batch["observation"]))]
@@ -232,7 +234,7 @@ def test_int8_static_takes_its_ranges_from_a_calibration_file(file: Path, tmp_pa
     )
     (exported,) = export(request)
     assert exported.variant.passed, exported.variant.reasons
-    assert exported.variant.recipe.calibration_examples == 128
+    assert exported.variant.recipe.calibration_examples == 67  # a third of them, rounded up
     batch = dict(np.load(rated(tmp_path / "other.npz", 33, seed=3)))
     found = session(exported.path).run(["rating", "click"], batch)
     assert_close(found, answers(file, "recommender", batch), fraction=0.2)
@@ -242,19 +244,19 @@ def test_int8_static_takes_its_ranges_from_a_calibration_file(file: Path, tmp_pa
 @pytest.mark.parametrize("kind", ["overlapping", "empty"])
 def test_a_calibration_that_overlaps_or_is_empty_is_refused(file: Path, tmp_path: Path, kind: str) -> None:
     held_out = rated(tmp_path / "held_out.npz", 30, seed=1)
-    known: dict[str, Any] = dict(np.load(held_out))
-    wrong = tmp_path / "training.npz"
-    if kind == "overlapping":
-        others = dict(np.load(rated(tmp_path / "others.npz", 20, seed=2)))
-        np.savez(wrong, **{name: np.concatenate([others[name], known[name][3:5]]) for name in known})
-    else:
-        np.savez(wrong, **{name: array[:0] for name, array in known.items()})
+    known = dict(np.load(held_out))
+    others = dict(np.load(rated(tmp_path / "others.npz", 20, seed=2)))
+    wrong: dict[str, dict[str, Any]] = {
+        "overlapping": {name: np.concatenate([others[name], known[name][3:5]]) for name in known},
+        "empty": {name: array[:0] for name, array in known.items()},
+    }
+    np.savez(tmp_path / "training.npz", **wrong[kind])
     request = Request(
         ModuleSource(file, "recommender"),
         tmp_path / "run",
         (Precision.INT8_STATIC,),
         data=source(held_out),
-        calibration=source(wrong),
+        calibration=source(tmp_path / "training.npz"),
     )
     message = {"overlapping": "2 examples are both in the calibration and in the evaluation", "empty": "no examples"}
     with pytest.raises(UserError, match=message[kind]):

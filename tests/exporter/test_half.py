@@ -11,9 +11,9 @@ from onnx import TensorProto, helper
 
 from errors import GateFailed
 from exporter.clean import strip
-from exporter.half import emulate, nodes_to_keep, to_half, weight_range
+from exporter.half import emulate, nodes_to_keep, to_half, unsupported, weight_range
 from exporter.observe import largest_values
-from tests.exporter.graphs import as_bytes, graph, node, operators, random, run, weights_of
+from tests.exporter.graphs import Weights, as_bytes, graph, node, operators, random, run, weights_of
 
 FP16, BF16 = onnx_ir.DataType.FLOAT16, onnx_ir.DataType.BFLOAT16
 BOTH = pytest.mark.parametrize("dtype", [FP16, BF16], ids=["fp16", "bf16"])
@@ -45,7 +45,7 @@ def _types(model: onnx_ir.Model) -> dict[str, int]:
 
 def _overflowing() -> onnx_ir.Model:
     """x · 10³ · 10² then shifted, and down again: values reach some 10⁵ between `up` and `down`."""
-    weights = {
+    weights: Weights = {
         "thousand": np.float32(1e3),
         "hundred": np.float32(1e2),
         "shift": np.float32(2e3),
@@ -229,6 +229,16 @@ def test_an_operator_that_takes_no_such_numbers_stays_fp32(dtype: onnx_ir.DataTy
     nodes = [node("Neg", ["x"], "a"), node("Elu", ["a"], "b", "elu"), node("Neg", ["b"], "y")]
     made = to_half(graph(nodes, {"x": ("n",)}, {"y": ("n",)}, {}), dtype, ())
     assert _types(made)["elu"] == (TensorProto.FLOAT16 if dtype is FP16 else TensorProto.FLOAT)
+
+
+def test_operators_that_take_no_such_numbers_are_named_with_their_count() -> None:
+    nodes = [node("Elu", ["x"], "a"), node("Elu", ["a"], "b"), node("Neg", ["b"], "c"), node("Shape", ["c"], "y0")]
+    nodes.append(node("Cast", ["y0"], "y", to=TensorProto.FLOAT))
+    made = graph(nodes, {"x": ("n",)}, {"y": (1,)}, {})
+    assert [(item.node, item.why) for item in unsupported(made, BF16)] == [
+        ("2 Elu", "it takes no bfloat16 at opset 20")
+    ]
+    assert unsupported(made, FP16) == ()
 
 
 def test_the_scales_of_a_resize_stay_fp32() -> None:

@@ -14,7 +14,7 @@ from exporter.inspect import FIRST_WITH_OPSET, TYPES, GraphFacts, inspect_graph
 from exporter.integer import int8_dynamic
 from exporter.request import EXPORTED
 from exporter.save import save_graph
-from tests.exporter.graphs import FP16_TYPE, product, random
+from tests.exporter.graphs import FP16_TYPE, graph, node, product, random
 
 
 def _graph(path: Path, *, output: str = "y") -> Path:
@@ -24,8 +24,8 @@ def _graph(path: Path, *, output: str = "y") -> Path:
     arrays = {"w": np.ones((3, 2), np.float32), "b": np.float32(1), "q": np.ones((5, 2), np.int8)}
     tensors = [numpy_helper.from_array(np.asarray(array), name) for name, array in arrays.items()]
     nodes = [helper.make_node("MatMul", ["x", "w"], ["z"]), helper.make_node("Add", ["z", "b"], [output])]
-    graph = helper.make_graph(nodes, "g", [x], [y], tensors)
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
+    made = helper.make_graph(nodes, "g", [x], [y], tensors)
+    onnx.save(helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
     return path
 
 
@@ -73,37 +73,58 @@ def test_each_kind_of_file_is_told_by_its_weights(tmp_path: Path) -> None:
         Precision.INT8_DYNAMIC: int8_dynamic(product(random(32, 8)), {"dense"}),
         Precision.INT4: int4(product(random(32, 8)), {"dense"}),
     }
-    for precision, graph in made.items():
-        save_graph(graph, tmp_path / f"{precision}.onnx")
+    for precision, model in made.items():
+        save_graph(model, tmp_path / f"{precision}.onnx")
         facts = inspect_graph(tmp_path / f"{precision}.onnx")
         shares = {name: facts.share_of(TYPES[name]) for name in made}
         assert shares[precision] > 0.5
         assert shares[Precision.FP32] < 0.5 or precision is Precision.FP32
+        assert facts.is_of(precision)
+        assert facts.is_of(Precision.FP32) == (shares[Precision.FP32] > 0)
     assert set(TYPES) == set(EXPORTED)
 
 
-def _facts(opset: int, *operators: str) -> GraphFacts:
-    return GraphFacts(opset, 8, ("ai.onnx",), (), (), dict.fromkeys(operators, 1), {})
+def test_a_graph_whose_tables_alone_are_bytes_is_not_int4(tmp_path: Path) -> None:
+    rows = node("Gather", ["table", "ids"], "y", "words/Gather")
+    made = graph([rows], {"ids": ("int64", ("n",))}, {"y": ("n", 8)}, {"table": random(20, 8)})
+    save_graph(int4(made, {"words"}), tmp_path / "model.onnx")
+    facts = inspect_graph(tmp_path / "model.onnx")
+    assert facts.is_of(Precision.INT8_DYNAMIC)
+    assert not facts.is_of(Precision.INT4)
+
+
+def _facts(opset: int, *contrib: str) -> GraphFacts:
+    return GraphFacts(
+        opset=opset,
+        ir_version=8,
+        domains=("ai.onnx",),
+        inputs=(),
+        outputs=(),
+        operators={"MatMul": 1, **dict.fromkeys(contrib, 1)},
+        contrib=frozenset(contrib),
+        weight_elements={},
+    )
 
 
 @pytest.mark.parametrize(
-    ("opset", "operators", "expected"),
+    ("opset", "contrib", "expected"),
     [
         (17, (), "1.12"),
         (18, ("MultiHeadAttention",), "1.14"),
         (17, ("MultiHeadAttention",), "1.14"),
         (20, (), "1.17"),
         (18, ("MatMulNBits",), "1.17"),
-        (21, ("MatMulNBits", "MatMul"), "1.18"),
+        (21, ("MatMulNBits", "BiasGelu"), "1.18"),
         (23, ("MatMulNBits", "MultiHeadAttention"), "1.22"),
         (99, ("MatMulNBits",), "unknown"),
         (99, (), "unknown"),
+        (20, ("BrandNewAttention",), "unknown"),
     ],
 )
 def test_the_first_onnxruntime_is_the_newest_of_what_is_needed(
-    opset: int, operators: tuple[str, ...], expected: str
+    opset: int, contrib: tuple[str, ...], expected: str
 ) -> None:
-    assert _facts(opset, *operators).minimum_onnxruntime == expected
+    assert _facts(opset, *contrib).minimum_onnxruntime == expected
 
 
 def test_versions_are_numbers_and_grow_with_the_opset() -> None:

@@ -195,10 +195,12 @@ def test_zero_is_exact_in_every_range(span: tuple[float, float], target: Target)
     assert (run(made, {"x": np.zeros((2, 4), np.float32)}, level="DISABLE_ALL")[0] == 0).all()
 
 
-def test_both_ends_of_a_range_survive() -> None:
-    made = int8_static(product(np.eye(2, dtype=np.float32)), DENSE, {"x": Range(-1.0, 3.0)})
-    found = run(made, {"x": np.array([[-1.0, 3.0], [-9.0, 9.0]], np.float32)})[0]
-    assert found == pytest.approx(np.array([[-1.0, 3.0]] * 2), abs=4 / 255 / 2)
+@pytest.mark.parametrize(("low", "high"), [(-1.0, 3.0), (2.0, 3.0), (-3.0, -2.0)])
+def test_both_ends_of_a_range_survive(low: float, high: float) -> None:
+    """Also of one that 0 lies outside of."""
+    made = int8_static(product(np.eye(2, dtype=np.float32)), DENSE, {"x": Range(low, high)})
+    found = run(made, {"x": np.array([[low, high], [-9.0, 9.0]], np.float32)})[0]
+    assert found == pytest.approx(np.array([[low, high], [min(low, 0), max(high, 0)]]), abs=4 / 255 / 2)
 
 
 def _conv(weight: NDArray[np.float32], bias: NDArray[np.float32] | None = None, **attributes: Any) -> onnx_ir.Model:

@@ -4,13 +4,13 @@ import torch
 from numpy.typing import NDArray
 
 from exporter.observe import BINS, Spread, largest_values, layer_inputs, multiply_adds
-from tests.exporter.graphs import as_bytes, graph, node, product, random
+from tests.exporter.graphs import Given, Weights, as_bytes, graph, node, product, random
 
 LEAST = np.finfo(np.float32).min
 
 
 def test_largest_values_are_torchs() -> None:
-    weights = {"w": random(6, 4), "one": np.float32(1)}
+    weights: Weights = {"w": random(6, 4), "one": np.float32(1)}
     nodes = [
         node("MatMul", ["x", "w"], "h"),
         node("Tanh", ["h"], "t"),
@@ -120,7 +120,7 @@ def test_a_convolutions_channels_are_no_padded_positions() -> None:
     ]
     nodes.append(node("ReduceSum", ["m"], "sum", keepdims=0))
     nodes.append(node("Add", ["h", "sum"], "y"))
-    inputs = {"x": (2, 3, 5), "attention_mask": ("int64", (2, 3))}
+    inputs: Given = {"x": (2, 3, 5), "attention_mask": ("int64", (2, 3))}
     made = graph(nodes, inputs, {"y": (2, 4, 3)}, {"w": random(4, 3, 3)})
     x, mask = random(2, 3, 5, seed=3), np.array([[1, 1, 1], [1, 1, 0]])
     found = layer_inputs(made, [{"x": x, "attention_mask": mask}])

@@ -154,12 +154,11 @@ def test_zero_everywhere_has_the_scale_one() -> None:
     [
         (FP32, 1e-5, True),  # errors of a 10,000th of the scale may turn a lead of twice that
         (FP32, 2.5e-4, False),
-        (FP16, 0.035, True),
-        (FP16, 0.045, False),
+        (FP16, 0.035, False),  # a label that differs is one, however near it was
         (INT8, 0.035, False),  # its errors have no bound, so every answer counts
     ],
 )
-def test_near_ties_are_no_failures_where_errors_are_bounded(precision: Precision, margin: float, passed: bool) -> None:
+def test_only_ties_within_fp32s_rounding_are_no_flips(precision: Precision, margin: float, passed: bool) -> None:
     """Ten answers with this lead all flip, of a thousand that fix the scale and the cosine."""
     logits = np.zeros((1010, 2))
     logits[:, 0] = 1

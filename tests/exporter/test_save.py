@@ -11,7 +11,7 @@ from artifact.precision import Precision
 from artifact.records import sha256_file
 from errors import UserError
 from exporter.derive import Choice, Material, derive
-from exporter.save import load_graph, save_graph, weight_bytes
+from exporter.save import copy_graph, load_graph, save_graph, weight_bytes
 from exporter.sessions import open_file
 from tests.exporter.graphs import as_bytes, product, random, run
 
@@ -130,6 +130,20 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     for limit in (1, 10**9):
         with pytest.raises(UserError, match="cannot write"):
             save_graph(_made(), tmp_path / "file" / "model.onnx", external_data_bytes=limit)
+
+
+@pytest.mark.parametrize("before", [None, 1, 10**9])
+@pytest.mark.parametrize("limit", [1, 10**9])
+def test_a_copy_is_the_same_files_and_no_others(tmp_path: Path, limit: int, before: int | None) -> None:
+    source, target = tmp_path / "source" / "model.onnx", tmp_path / "target" / "model.onnx"
+    save_graph(_made(), source, external_data_bytes=limit)
+    if before is not None:
+        save_graph(product(random(50, 20)), target, external_data_bytes=before)
+    copy_graph(source, target)
+    assert _names(target.parent) == _names(source.parent) == NAMES[: 2 if limit == 1 else 1]
+    for name in _names(source.parent):
+        assert (target.parent / name).read_bytes() == (source.parent / name).read_bytes()
+    assert (run(target, X)[0] == run(source, X)[0]).all()
 
 
 @pytest.mark.parametrize("precision", [Precision.INT8_DYNAMIC, Precision.INT4, Precision.FP16, Precision.INT8_STATIC])

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from artifact.identity import checkpoint_sha256
 from artifact.task import Activation, Task
 from errors import UserError
-from models.checkpoint import load_model, load_tokenizer, model_input_names, open_checkpoint, quiet
+from models.checkpoint import load_model, load_tokenizer, model_input_names, open_checkpoint, quiet, text_limits
 
 Change = Callable[[Path], object]
 
@@ -53,7 +53,7 @@ def test_a_checkpoint_is_described_from_its_files(copy: Path) -> None:
     assert checkpoint.task is Task.TEXT_CLASSIFICATION
     assert checkpoint.labels == ("negative", "positive")
     assert checkpoint.activation is Activation.SOFTMAX
-    assert checkpoint.limits.max_length_tokens == 64
+    assert text_limits(checkpoint).max_length_tokens == 64
 
 
 @pytest.mark.parametrize(

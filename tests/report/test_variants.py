@@ -159,7 +159,10 @@ def test_the_metric_names_its_column_where_any_variant_has_one() -> None:
         ({}, "✓"),
         ({"parity": parity(passed=False, reasons=("too far",))}, "✗"),
         ({"metric": metric(passed=False)}, "✗"),
-        ({"metric": metric(difference_low=-0.02)}, "✓"),  # the same function up to rounding: no number of examples could tell
+        (
+            {"metric": metric(difference_low=-0.02)},
+            "✓",
+        ),  # the same function up to rounding: no number of examples could tell
         ({"metric": METRIC, "parity": parity(max_error_fraction=0.08)}, "✓"),  # 0.834 - 0.0062 is above 0.82566
         ({"metric": metric(difference_low=-0.0084), "parity": parity(max_error_fraction=0.08)}, "≈"),
         ({"metric": metric(difference_low=-0.0083), "parity": parity(max_error_fraction=0.08)}, "✓"),
