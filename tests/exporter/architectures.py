@@ -24,7 +24,7 @@ class Architecture:
     """A class of transformers and a configuration of it; `axes` are those that vary besides the batch.
 
     `image` is the size that an image processor beside the weights asks for. A model of `pairs` takes token types, one
-    of `bytes` has a tokenizer of bytes. A task that cannot be told from the class has to be `named`.
+    of `bytes` has a tokenizer of bytes.
     """
 
     name: str
@@ -35,7 +35,6 @@ class Architecture:
     image: int | None = None
     pairs: bool = False
     bytes: bool = False
-    named: bool = False
 
 
 _SIZES = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 64}
@@ -169,7 +168,7 @@ ARCHITECTURES = (
     Architecture("MPNet", "MPNetModel", Task.FEATURE_EXTRACTION, TEXT, _ROBERTA),
     Architecture("T5 encoder", "T5EncoderModel", Task.FEATURE_EXTRACTION, TEXT, _T5),
     Architecture("ViT", "ViTForImageClassification", _IMAGES, (), _VIT),
-    Architecture("DeiT", "DeiTForImageClassification", _IMAGES, (), _VIT, named=True),
+    Architecture("DeiT", "DeiTForImageClassification", _IMAGES, (), _VIT),
     Architecture("BEiT", "BeitForImageClassification", _IMAGES, IMAGE, _VIT),
     Architecture("DINOv2", "Dinov2ForImageClassification", _IMAGES, IMAGE, _VIT),
     Architecture(

@@ -44,8 +44,7 @@ SIZES = {"height": (72, 75, 121), "width": (104, 67, 64), "frames": (16001, 2001
 @pytest.mark.parametrize("architecture", ARCHITECTURES, ids=lambda item: item.name)
 def test_the_file_answers_as_transformers_does_at_every_shape(architecture: Architecture, tmp_path: Path) -> None:
     folder = write_checkpoint(architecture, tmp_path / "checkpoint")
-    named = architecture.task if architecture.named else None
-    (exported,) = export(Request(folder, tmp_path / "run", (Precision.FP32,), task=named))
+    (exported,) = export(Request(folder, tmp_path / "run", (Precision.FP32,)))
     variant, graph = exported.variant, onnx.load(exported.path)
 
     assert variant.passed, variant.reasons

@@ -18,7 +18,7 @@ from artifact.records import sha256_bytes
 from artifact.task import Task
 from errors import UserError
 from exporter import trace as traced
-from exporter.clean import clean
+from exporter.clean import clean, strip
 from exporter.subject import BATCH, Axis, Filling, Input, Subject
 from exporter.trace import trace
 from tests.exporter.conftest import close, onnx_logits, tokenize, torch_logits
@@ -155,6 +155,13 @@ def test_only_opsets_that_nodes_use_are_imported_and_the_ir_is_theirs(model: onn
     assert not model.functions
     first = min(row[1] for row in onnx.helper.VERSION_TABLE if row[2] >= opset.version)  # what onnx released it with
     assert model.ir_version == first
+
+
+def test_a_domain_that_nothing_uses_goes() -> None:
+    made = graph([node("Relu", ["x"], "y")], {"x": (2,)}, {"y": (2,)}, {})
+    made.opset_imports["pkg.onnxscript.torch_lib"] = 1
+    strip(made)
+    assert [item.domain for item in onnx.load_from_string(as_bytes(made)).opset_import] == [""]
 
 
 SCRIPT = """
