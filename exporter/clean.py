@@ -41,7 +41,7 @@ def strip(graph: onnx_ir.Model) -> onnx_ir.Model:
     ClearMetadataAndDocStringPass()(graph)
     for value in (*graph.graph.initializers.values(), *values(graph)):  # which that pass leaves out
         value.metadata_props.clear()
-    pass
+    RemoveUnusedOpsetsPass()(graph)
     graph.producer_name, graph.producer_version = PRODUCER, None
     graph.graph.name = "model"
     opset = onnx.helper.make_opsetid("", graph.opset_imports[""])

@@ -23,7 +23,8 @@ HUSHED = ("torch.onnx", "torch.export", "torch.fx", "onnxscript", "onnx_ir", "tr
 def trace(subject: Subject, *, opset: int | None = None) -> onnx_ir.Model:
     """Trace a subject to an fp32 graph whose axes are named and shared between inputs, without metadata.
 
-    A batch whose inputs disagree in an axis is refused when the graph runs. The module is left as it was. Raises
+    A mask with fewer rows or columns than the ids is refused when the graph runs (of one with more, the graph reads
+    only what it needs). The module is left as it was. Raises
     `UserError` when it cannot be traced, or an axis became static.
     """
     sample = subject.sample()
