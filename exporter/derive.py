@@ -16,7 +16,7 @@ from exporter.clean import strip
 from exporter.four_bit import KINDS as INT4_KINDS
 from exporter.four_bit import int4
 from exporter.fuse import fuse
-from exporter.half import nodes_to_keep, to_half, unsupported, weight_range
+from exporter.half import nodes_to_keep, sensitive, to_half, unsupported, weight_range
 from exporter.integer import DYNAMIC_KINDS, STATIC_KINDS, int8_dynamic, int8_static
 from exporter.layers import LayerKind, find_layers
 from exporter.observe import Spread, largest_values, layer_inputs, multiply_adds
@@ -91,10 +91,12 @@ class Material:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What a derivation is given: the layers to put in fewer bits, and how their ranges are found."""
+    """What a derivation is given: the layers to put in fewer bits and how their ranges are found, or for half numbers
+    whether what is sensitive to rounding stays in fp32 too."""
 
     layers: tuple[str, ...] = ()
     calibration: Calibration | None = None
+    widened: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,9 +122,12 @@ def _fp32(material: Material, choice: Choice) -> tuple[onnx_ir.Model, Recipe]:
 def _fp16(material: Material, choice: Choice) -> tuple[onnx_ir.Model, Recipe]:
     graph = material.graph()
     kept, found = nodes_to_keep(graph, material.largest), weight_range(graph)
+    if choice.widened:
+        known = {item.node for item in kept}
+        kept = (*kept, *(item for item in sensitive(graph) if item.node not in known))
     recipe = Recipe(
         profile=material.options.profile,
-        chosen_on=material.chosen_on if kept else None,
+        chosen_on="the judged examples" if choice.widened else material.chosen_on if kept else None,
         kept=tuple(
             Kept(name=item.node, why=item.why) for item in (*kept, *unsupported(graph, onnx_ir.DataType.FLOAT16))
         ),

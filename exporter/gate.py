@@ -59,6 +59,18 @@ class Gate:
         rows = [self._task_metric.statistics(found, wanted) for found, wanted in zip(outputs, truth, strict=True)]
         return float(self._task_metric.value(np.asarray(rows, dtype=np.float64).sum(axis=0)))
 
+    def is_worse(self, outputs: Sequence[Outputs], other: Sequence[Outputs], truth: Sequence[Any] | None) -> bool:
+        """Whether answers are surely worse than others by the metric: their paired 95 % interval lies below 0."""
+        if self._task_metric is None or truth is None:
+            return False
+        statistics = self._task_metric.statistics
+        mine, theirs = (
+            np.asarray([statistics(*pair) for pair in zip(found, truth, strict=True)], dtype=np.float64)
+            for found in (outputs, other)
+        )
+        high = compare(self._task_metric, mine, theirs).difference.high
+        return high is not None and high < 0
+
     def _score(self, outputs: Sequence[Outputs]) -> Metric | None:
         if self._metric is None:
             return None

@@ -28,6 +28,10 @@ VANISHING_FP16 = 2.0**-25
 HEADROOM = 2.0
 """Other inputs may give values this much larger than the largest seen."""
 
+NORMS = frozenset(
+    ["BatchNormalization", "GroupNormalization", "InstanceNormalization", "LayerNormalization", "RMSNormalization"]
+)
+
 MOVES = frozenset(
     [
         "Concat",
@@ -95,6 +99,17 @@ def nodes_to_keep(graph: onnx_ir.Model, largest: Mapping[str, float]) -> tuple[K
                 kept.append(Kept(str(node.name), f"{value.name} reaches {found:.3g}"))
                 break
     return tuple(kept)
+
+
+def sensitive(graph: onnx_ir.Model) -> tuple[Kept, ...]:
+    """The nodes where rounding shows most: norms, which PyTorch's autocast keeps in fp32 too, and the last layers."""
+    found = []
+    for node in graph.graph:
+        if node.op_type in NORMS:
+            found.append(Kept(str(node.name), "a norm, and without it an answer changes"))
+        elif any(value.is_graph_output() for value in node.outputs):
+            found.append(Kept(str(node.name), "it gives an output, and without it an answer changes"))
+    return tuple(found)
 
 
 def unsupported(graph: onnx_ir.Model, dtype: onnx_ir.DataType) -> tuple[Kept, ...]:

@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from exporter.request import CALIBRATED, Request, versions
 from exporter.rescue import fewest, most_to_return, rank_by_damage, returned
 from exporter.save import copy_graph, load_graph, save_graph
 from exporter.sessions import GraphSession, open_file, open_graph
-from exporter.subject import Batch
+from exporter.subject import Batch, Outputs
 from exporter.support import support
 from models.example_set import ExampleSet
 
@@ -79,6 +80,8 @@ class Maker:
         runs = bool(attempt.judged.parity.shapes)
         if not attempt.judged.passed and runs and layers and self.request.selective:
             attempt = self._rescued(precision, attempt)
+        if precision is Precision.FP16 and attempt.judged.parity.flipped and runs:
+            attempt = self._widened(precision, attempt)
         variant = self._record(precision, mark, attempt, tried, layers)
         variant = msgspec.structs.replace(variant, seconds_s=round(time.perf_counter() - started + spent_s, 3))
         write_json(self._path(precision).parent / "variant.json", variant)
@@ -114,35 +117,41 @@ class Maker:
     def _best_calibration(self, precision: Precision, layers: tuple[str, ...]) -> tuple[Calibration, dict[str, float]]:
         """The way to find ranges that does best on training examples which the ranges do not come from.
 
-        The task's metric decides where these are labelled, then the smaller error against the fp32 graph.
+        The task's metric decides where these are labelled; of those that it cannot tell apart (by the paired interval),
+        the one with the least error against the fp32 graph is taken.
         """
         selection = self.training.selection
         if selection is None:
             return Calibration.PERCENTILE, {}
         batches = [
-            (rows, selection.batch(rows))
+            Case(selection.batch(rows), {}, rows)
             for start in range(0, len(selection), SELECTION_BATCH)
             for rows in [tuple(range(start, min(start + SELECTION_BATCH, len(selection))))]
         ]
-        fp32 = open_file(self.material.fp32)
-        expected = [fp32.answer(batch) for _, batch in batches]
-        scores: dict[Calibration, tuple[float, float]] = {}
-        for calibration in Calibration:
-            session = open_graph(derive(precision, self.material, Choice(layers, calibration))[0])
-            found = [session.answer(batch) for _, batch in batches]
-            errors = [
-                float(np.mean((mine[name].astype(np.float64) - known[name]) ** 2))
-                for mine, known in zip(found, expected, strict=True)
-                for name in known
-            ]
-            error = float(np.nan_to_num(np.sqrt(np.mean(errors)), nan=np.inf))
-            cases = [Case(batch, mine, rows) for (rows, batch), mine in zip(batches, found, strict=True)]
-            outputs = [
-                row for case in cases for row in example_outputs(self.gate.reference.answer, case.expected, case)
-            ]
-            metric = self.gate.metric_of(outputs, selection.truth)
-            scores[calibration] = (-error if metric is None else metric, -error)
-        return max(scores, key=lambda name: scores[name]), {name.value: score for name, (score, _) in scores.items()}
+
+        answer = self.gate.reference.answer
+
+        def answers(session: GraphSession) -> list[Outputs]:
+            return [row for case in batches for row in example_outputs(answer, session.answer(case.batch), case)]
+
+        expected = answers(open_file(self.material.fp32))
+        found = {
+            calibration: answers(open_graph(derive(precision, self.material, Choice(layers, calibration))[0]))
+            for calibration in Calibration
+        }
+        errors = {calibration: _mean_error(outputs, expected) for calibration, outputs in found.items()}
+        metrics = {name: self.gate.metric_of(outputs, selection.truth) for name, outputs in found.items()}
+        scores = {name: -errors[name] if metric is None else metric for name, metric in metrics.items()}
+        best = max(scores, key=lambda name: scores[name])
+        rivals = [name for name in found if not self.gate.is_worse(found[name], found[best], selection.truth)]
+        return min(rivals, key=lambda name: errors[name]), {name.value: score for name, score in scores.items()}
+
+    def _widened(self, precision: Precision, attempt: Attempt) -> Attempt:
+        """With norms and the last layers in fp32 too, if that leaves every answer as it was; else `attempt` again."""
+        wider = self._attempt(precision, replace(attempt.choice, widened=True))
+        if wider.judged.passed and not wider.judged.parity.flipped:
+            return wider
+        return self._attempt(precision, attempt.choice)
 
     def _rescued(self, precision: Precision, failed: Attempt) -> Attempt:
         """Give the layers that do most damage back to fp32 until the gate passes; `failed` again if it never does."""
@@ -233,6 +242,17 @@ def _run(path: Path) -> Run:
         raise UserError(reason)
 
     return refuse
+
+
+def _mean_error(outputs: Sequence[Outputs], expected: Sequence[Outputs]) -> float:
+    """Root mean square error over examples, padding left out; infinite where there is no number."""
+    squares = [
+        float(np.mean((mine[name].astype(np.float64) - known[name]) ** 2))
+        for mine, known in zip(outputs, expected, strict=True)
+        for name in known
+        if known[name].size
+    ]
+    return float(np.nan_to_num(np.sqrt(np.mean(squares)), nan=np.inf))
 
 
 def _golden_error(session: GraphSession, golden: Golden) -> float:

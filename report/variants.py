@@ -98,10 +98,13 @@ def _notes(variant: Variant) -> list[str]:
 def _made(recipe: Recipe) -> list[str]:
     lines = []
     if recipe.kept:
-        names = [f"{kept.name} ({kept.why})" for kept in recipe.kept[:KEPT_LISTED]]
-        more = f" and {len(recipe.kept) - KEPT_LISTED} more" if len(recipe.kept) > KEPT_LISTED else ""
+        by_reason: dict[str, list[str]] = {}
+        for kept in recipe.kept:
+            by_reason.setdefault(kept.why, []).append(kept.name)
+        groups = [f"{_listed(names)} ({why})" for why, names in by_reason.items()]
+        more = f" and {len(groups) - KEPT_LISTED} more" if len(groups) > KEPT_LISTED else ""
         chosen = f" (chosen on {recipe.chosen_on})" if recipe.chosen_on else ""
-        lines.append(f"kept in fp32{chosen}: {', '.join(names)}{more}")
+        lines.append(f"kept in fp32{chosen}: {', '.join(groups[:KEPT_LISTED])}{more}")
     if recipe.calibration:
         tried = ", ".join(f"{name} {score:.4g}" for name, score in recipe.calibrations.items())
         lines.append(
@@ -115,6 +118,10 @@ def _made(recipe: Recipe) -> list[str]:
             f"{recipe.weights_overflowing} weights too large for half numbers, {recipe.weights_vanishing} rounded to 0"
         )
     return lines
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join(names) if len(names) < 3 else f"{len(names)} nodes from {names[0]} to {names[-1]}"
 
 
 def _counts(operators: Mapping[str, int]) -> str:

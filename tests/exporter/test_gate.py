@@ -166,3 +166,15 @@ def test_a_truth_that_the_model_has_no_class_for_is_told() -> None:
 
     with pytest.raises(UserError, match="and the model only 2"):
         _gate(Answer(("logits",), {"logits": 1}), np.zeros((1, 2, 1, 1)).tolist(), [np.array([[7]])], MEAN_IOU)
+
+
+def test_worse_is_only_what_the_paired_interval_says() -> None:
+    """Forty wins and no loss of a hundred are surely better; one win is not."""
+    gate = _gate(CLASSES, [[0, 1]], None, ACCURACY)
+    right, wrong = {"logits": np.array([0.0, 1.0], np.float32)}, {"logits": np.array([1.0, 0.0], np.float32)}
+    truth = [1] * 100
+    good = [right] * 100
+    assert gate.is_worse([wrong] * 40 + [right] * 60, good, truth)
+    assert not gate.is_worse([wrong] + [right] * 99, good, truth)
+    assert not gate.is_worse(good, [wrong] * 40 + [right] * 60, truth)
+    assert not gate.is_worse([wrong] * 100, good, None)

@@ -7,11 +7,11 @@ import onnx_ir
 import pytest
 import torch
 from numpy.typing import NDArray
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from errors import GateFailed
 from exporter.clean import strip
-from exporter.half import emulate, nodes_to_keep, to_half, unsupported, weight_range
+from exporter.half import emulate, nodes_to_keep, sensitive, to_half, unsupported, weight_range
 from exporter.observe import largest_values
 from tests.exporter.graphs import Weights, as_bytes, graph, node, operators, random, run, weights_of
 
@@ -382,3 +382,21 @@ Change = Callable[[onnx_ir.Model], onnx_ir.Model]
 def test_the_same_graph_gives_the_same_bytes(dtype: onnx_ir.DataType) -> None:
     change: Change = lambda model: to_half(model, dtype, {"across"})  # noqa: E731
     assert as_bytes(change(_overflowing())) == as_bytes(change(_overflowing()))
+
+
+def test_norms_and_what_gives_an_output_are_sensitive() -> None:
+    nodes = [
+        helper.make_node("LayerNormalization", ["x", "gain"], ["normed"], name="norm"),
+        helper.make_node("MatMul", ["normed", "weight"], ["inner"], name="inner"),
+        helper.make_node("MatMul", ["inner", "weight"], ["y"], name="last"),
+    ]
+    weights = {"gain": np.ones(4, np.float32), "weight": np.eye(4, dtype=np.float32)}
+    built = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [None, 4])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [None, 4])],
+        [numpy_helper.from_array(array, name) for name, array in weights.items()],
+    )
+    model = onnx_ir.from_proto(helper.make_model(built, opset_imports=[helper.make_opsetid("", 20)]))
+    assert [item.node for item in sensitive(model)] == ["norm", "last"]
