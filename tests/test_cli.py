@@ -17,6 +17,7 @@ from artifact.run_folder import RunFolder
 from cli import app
 from commands.stages import export_request
 from measure.records import append
+from models.task_examples import Columns
 from tests.conftest import ROOT, Steelyard
 from tests.report.records import usual
 
@@ -267,13 +268,11 @@ def test_a_runs_own_checkpoint_and_splits_are_taken_where_none_are_named(tmp_pat
     assert request.model == run.own_checkpoint
     assert (request.data.path, request.data.limit) == (run.evaluation_data, 7)
     assert (request.calibration.path, request.calibration.limit) == (run.training_data, None)
-    assert (request.data.columns.text, request.data.columns.pair, request.data.columns.label) == (
-        "body",
-        "pair",
-        "stars",
-    )
+    assert request.data.columns == Columns()  # its own files have the columns that finetune wrote
     named = _request(tmp_path, None, data=(tmp_path / "other.csv", 500), calibration=tmp_path / "more.csv")
     assert (named.data.path.name, named.calibration.path.name) == ("other.csv", "more.csv")
+    asked = _request(tmp_path, None, data=(tmp_path / "other.csv", 500), columns=("body", "pair", "stars"))
+    assert asked.data.columns == Columns("body", "pair", "stars")
 
 
 def test_usage_errors_exit_with_2(steelyard: Steelyard) -> None:

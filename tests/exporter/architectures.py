@@ -101,12 +101,6 @@ _AST = {
     "time_stride": 8,
     "num_labels": 4,
 }
-_MOBILEVIT = {
-    "image_size": 64,
-    "hidden_sizes": [16, 16, 16],
-    "neck_hidden_sizes": [8, 8, 8, 8, 8, 8, 8],
-    "num_attention_heads": 2,
-}
 
 _CLASSIFY = Task.TEXT_CLASSIFICATION
 _IMAGES = Task.IMAGE_CLASSIFICATION
@@ -195,7 +189,6 @@ ARCHITECTURES = (
         {**_STAGES, "embedding_size": 8, "groups_width": 4},
         image=32,
     ),
-    Architecture("MobileViT", "MobileViTForImageClassification", _IMAGES, (), _MOBILEVIT),
     Architecture(
         "YOLOS",
         "YolosForObjectDetection",
