@@ -16,6 +16,9 @@ from exporter.subject import Batch
 
 PROVIDER = "CPUExecutionProvider"
 
+INLINE_BYTES = 200_000_000
+"""More weights than this are streamed into a second file: inside the first they would be copied twice in memory."""
+
 
 class GraphSession:
     """An open session that takes any batch with at least the graph's inputs."""
@@ -43,5 +46,5 @@ def open_graph(graph: onnx_ir.Model) -> GraphSession:
     """A session on a graph in memory; its copy on disk is gone when this returns."""
     with tempfile.TemporaryDirectory(prefix="steelyard-") as folder:
         path = Path(folder) / "graph.onnx"
-        save_graph(graph, path)
+        save_graph(graph, path, external_data_bytes=INLINE_BYTES)
         return open_file(path)
