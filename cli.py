@@ -12,14 +12,14 @@ from artifact.precision import Precision
 from artifact.task import Task
 from commands import stages, tell
 from errors import GateFailed, UserError
-from exporter.options import Options, Pooling, PoolingMode, Profile, Target
+from exporter.options import EXAMPLES, Options, Pooling, PoolingMode, Profile, Target
 from measure.plan import Budget
 from models.training import Device, FinetuneConfig, TrainingPrecision
 
 P = ParamSpec("P")
 DEFAULT = FinetuneConfig()
 PRECISIONS = "fp32,int8-dynamic"
-EXAMPLES = 500
+CHOSEN = Options()
 
 app = typer.Typer(
     help="Export a fine-tuned model, weigh every runtime that could serve it, and ship the lightest that stays true.",
@@ -118,11 +118,13 @@ def export(
     task: Annotated[Task | None, typer.Option(help="Default: what the checkpoint's class is for.")] = None,
     pooling: Annotated[PoolingMode | None, typer.Option(help="Make one vector of each text.")] = None,
     normalize: Annotated[bool, typer.Option("--normalize", help="Scale that vector to length 1.")] = False,
-    profile: Annotated[Profile, typer.Option(help="Standard operators, or fused ones.")] = Profile.PORTABLE,
-    target: Annotated[Target, typer.Option(help="CPUs that int8 is for.")] = Target.X86,
+    profile: Annotated[Profile, typer.Option(help="Standard operators, or fused ones.")] = CHOSEN.profile,
+    target: Annotated[Target, typer.Option(help="CPUs that int8 is for.")] = CHOSEN.target,
     opset: Annotated[int | None, typer.Option(min=18, help="Default: the tracer's.")] = None,
-    block_size: Annotated[int, typer.Option(min=16, help="Weights that share a scale in int4.")] = 32,
-    accuracy_level: Annotated[int, typer.Option(min=0, max=4, help="4: int4 kernels may round to int8.")] = 4,
+    block_size: Annotated[int, typer.Option(min=16, help="Weights that share a scale in int4.")] = CHOSEN.block_size,
+    accuracy_level: Annotated[
+        int, typer.Option(min=0, max=4, help="4: int4 kernels may round to int8.")
+    ] = CHOSEN.accuracy_level,
     selective: Annotated[bool, typer.Option(help="Give layers back to fp32 when a gate fails.")] = True,
     allow_pickle: Annotated[
         bool, typer.Option("--allow-pickle", help="Load weights that are not safetensors.")

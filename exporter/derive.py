@@ -9,8 +9,7 @@ from pathlib import Path
 import onnx_ir
 
 from artifact.precision import Precision
-from artifact.variant import Kept, Recipe
-from errors import UserError
+from artifact.variant import Recipe
 from exporter.calibrate import Calibration, ranges
 from exporter.clean import strip
 from exporter.four_bit import KINDS as INT4_KINDS
@@ -21,6 +20,7 @@ from exporter.integer import DYNAMIC_KINDS, STATIC_KINDS, int8_dynamic, int8_sta
 from exporter.layers import LayerKind, find_layers
 from exporter.observe import Spread, largest_values, layer_inputs, multiply_adds
 from exporter.options import Options
+from exporter.request import uncalibrated
 from exporter.save import load_graph
 from exporter.subject import Batch
 from exporter.tie import tie, untie
@@ -60,12 +60,9 @@ class Material:
 
     @cached_property
     def spreads(self) -> dict[str, Spread]:
-        """How the layers' inputs are spread on the calibration batches."""
+        """How the layers' inputs are spread on the calibration batches. Raises `UserError` where there are none."""
         if not self.calibration:
-            raise UserError(
-                "int8-static needs examples of the training split to find its ranges, and there are none",
-                "give them with --calibration FILE, or leave int8-static out with --precisions",
-            )
+            raise uncalibrated(Precision.INT8_STATIC)
         return layer_inputs(self.graph(), self.calibration)
 
     @cached_property
@@ -95,7 +92,7 @@ class Choice:
     whether what is sensitive to rounding stays in fp32 too."""
 
     layers: tuple[str, ...] = ()
-    calibration: Calibration | None = None
+    calibration: Calibration = Calibration.MINMAX
     widened: bool = False
 
 
@@ -123,24 +120,21 @@ def _fp16(material: Material, choice: Choice) -> tuple[onnx_ir.Model, Recipe]:
     graph = material.graph()
     kept, found = nodes_to_keep(graph, material.largest), weight_range(graph)
     if choice.widened:
-        known = {item.node for item in kept}
-        kept = (*kept, *(item for item in sensitive(graph) if item.node not in known))
+        known = {item.name for item in kept}
+        kept = (*kept, *(item for item in sensitive(graph) if item.name not in known))
     recipe = Recipe(
         profile=material.options.profile,
         chosen_on="the judged examples" if choice.widened else material.chosen_on if kept else None,
-        kept=tuple(
-            Kept(name=item.node, why=item.why) for item in (*kept, *unsupported(graph, onnx_ir.DataType.FLOAT16))
-        ),
+        kept=(*kept, *unsupported(graph, onnx_ir.DataType.FLOAT16)),
         weights_overflowing=found.overflowing,
         weights_vanishing=found.vanishing,
     )
-    return to_half(graph, onnx_ir.DataType.FLOAT16, {item.node for item in kept}), recipe
+    return to_half(graph, onnx_ir.DataType.FLOAT16, {item.name for item in kept}), recipe
 
 
 def _bf16(material: Material, choice: Choice) -> tuple[onnx_ir.Model, Recipe]:
     graph = material.graph()
-    kept = unsupported(graph, onnx_ir.DataType.BFLOAT16)
-    recipe = Recipe(profile=material.options.profile, kept=tuple(Kept(name=item.node, why=item.why) for item in kept))
+    recipe = Recipe(profile=material.options.profile, kept=unsupported(graph, onnx_ir.DataType.BFLOAT16))
     return to_half(graph, onnx_ir.DataType.BFLOAT16, ()), recipe
 
 
@@ -151,7 +145,7 @@ def _int8_dynamic(material: Material, choice: Choice) -> tuple[onnx_ir.Model, Re
 
 
 def _int8_static(material: Material, choice: Choice) -> tuple[onnx_ir.Model, Recipe]:
-    options, calibration = material.options, choice.calibration or Calibration.MINMAX
+    options, calibration = material.options, choice.calibration
     graph = int8_static(material.graph(), choice.layers, ranges(material.spreads, calibration), options.target)
     recipe = Recipe(
         profile=options.profile,

@@ -10,8 +10,8 @@ import onnx_ir
 from numpy.typing import NDArray
 
 from exporter.edit import MICROSOFT, Editor, drop_unused_constants
-from exporter.integer import quantize_table, with_bias
-from exporter.layers import PRODUCTS, LayerKind, find_layers
+from exporter.integer import with_bias, without_tables
+from exporter.layers import PRODUCTS, LayerKind
 
 KINDS = PRODUCTS | {LayerKind.GATHER}
 """Products become 4-bit; tables, which that operator does not know, 8-bit rows."""
@@ -22,12 +22,7 @@ BITS = 4
 def int4(graph: onnx_ir.Model, layers: Collection[str], *, block: int = 32, accuracy_level: int = 4) -> onnx_ir.Model:
     """Quantise the named layers in place. `accuracy_level` 4 lets the kernel round activations to int8, 0 does not."""
     editor = Editor(graph)
-    for layer in find_layers(graph):
-        if layer.name not in layers:
-            continue
-        if layer.kind is LayerKind.GATHER:
-            quantize_table(editor, layer)
-            continue
+    for layer in without_tables(editor, layers):
         weight, name = layer.array, str(layer.weight.name)
         packed, scales = quantize_blocks(weight, block)
         (product,) = editor.add(

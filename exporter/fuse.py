@@ -19,7 +19,6 @@ FUSABLE = {
 }
 """Standard operators that remain where a fusion did not match, and what they become where it did."""
 
-
 QUANTIZED = frozenset({"MatMulNBits"})
 """Operators of ONNX Runtime's own that stand for one layer, and so are no fusion."""
 

@@ -15,6 +15,7 @@ import onnx
 import onnx_ir
 from numpy.typing import NDArray
 
+from artifact.variant import Kept
 from errors import GateFailed
 from exporter.edit import Editor, drop_unused_constants, maker
 
@@ -69,14 +70,6 @@ MAKERS = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
-    """A node that stays in fp32, and why."""
-
-    node: str
-    why: str
-
-
-@dataclass(frozen=True, slots=True)
 class WeightRange:
     """How many weights a half number cannot hold: above its largest, or rounded to 0 although they are not."""
 
@@ -96,7 +89,7 @@ def nodes_to_keep(graph: onnx_ir.Model, largest: Mapping[str, float]) -> tuple[K
             found = _largest_weight(constant) if constant is not None else largest.get(str(value.name), 0.0)
             bound = LARGEST_FP16 if constant is not None else limit
             if found > bound:
-                kept.append(Kept(str(node.name), f"{value.name} reaches {found:.3g}"))
+                kept.append(Kept(name=str(node.name), why=f"{value.name} reaches {found:.3g}"))
                 break
     return tuple(kept)
 
@@ -106,9 +99,9 @@ def sensitive(graph: onnx_ir.Model) -> tuple[Kept, ...]:
     found = []
     for node in graph.graph:
         if node.op_type in NORMS:
-            found.append(Kept(str(node.name), "a norm, and without it an answer changes"))
+            found.append(Kept(name=str(node.name), why="a norm, and without it an answer changes"))
         elif any(value.is_graph_output() for value in node.outputs):
-            found.append(Kept(str(node.name), "it gives an output, and without it an answer changes"))
+            found.append(Kept(name=str(node.name), why="it gives an output, and without it an answer changes"))
     return tuple(found)
 
 
@@ -122,7 +115,7 @@ def unsupported(graph: onnx_ir.Model, dtype: onnx_ir.DataType) -> tuple[Kept, ..
     )
     name = dtype.name.lower()
     return tuple(
-        Kept(f"{count} {operator}", f"it takes no {name} at opset {opset}")
+        Kept(name=f"{count} {operator}", why=f"it takes no {name} at opset {opset}")
         for operator, count in sorted(counts.items())
     )
 

@@ -21,17 +21,21 @@ TYPES = {
 }
 """Number types of weights that make a file what its precision says."""
 
-FIRST_WITH_OPSET = {17: "1.12", 18: "1.14", 19: "1.16", 20: "1.17", 21: "1.18", 22: "1.20", 23: "1.22", 24: "1.23"}
-"""First onnxruntime that runs each opset (its own compatibility table)."""
+FIRST_WITH_OPSET = {18: "1.15", 19: "1.16", 20: "1.17", 21: "1.18", 22: "1.21", 23: "1.23"}
+"""First onnxruntime for Python 3.11 that was seen to run each opset (MiniLM by `benchmarks.oldest_onnxruntime`)."""
+
+FIRST_WITH_HALF = "1.17"
+"""Before it, onnxruntime builds a half LayerNormalization out of operators that it then refuses."""
 
 FIRST_WITH_CONTRIB = {
     "BiasGelu": "1.3",
     "FusedMatMul": "1.8",
     "MatMulNBits": "1.17",
-    "MultiHeadAttention": "1.14",
+    "MultiHeadAttention": "1.21",
     "SkipLayerNormalization": "1.3",
 }
-"""First onnxruntime with each of its own operators; of others it is not known."""
+"""First onnxruntime with each of its own operators as an export uses them; of others it is not known. Attention is as
+it was seen: to 1.19 the CPU kernel refuses the mask, and 1.20 crashes in fp16."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +69,7 @@ class GraphFacts:
     def minimum_onnxruntime(self) -> str:
         """First onnxruntime that knows the opset and every operator; `unknown` for what the tables lack."""
         found = [FIRST_WITH_OPSET.get(self.opset, "unknown")]
+        found += [FIRST_WITH_HALF] if self.share_of(TYPES[Precision.FP16] | TYPES[Precision.BF16]) else []
         found += [FIRST_WITH_CONTRIB.get(name, "unknown") for name in self.contrib]
         return max(found, key=lambda text: (text == "unknown", *map(int, text.replace("unknown", "0").split("."))))
 

@@ -4,7 +4,7 @@ Formulas are those of the ONNX operators DynamicQuantizeLinear, MatMulInteger, Q
 node patterns are the ones that ONNX Runtime fuses into its integer kernels.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,12 +34,7 @@ def int8_dynamic(graph: onnx_ir.Model, layers: Collection[str], target: Target =
     """Quantise the named layers in place; activations get a scale for each batch when the graph runs."""
     editor = Editor(graph)
     quantized: dict[int, tuple[onnx_ir.Value, ...]] = {}
-    for layer in find_layers(graph):
-        if layer.name not in layers:
-            continue
-        if layer.kind is LayerKind.GATHER:
-            quantize_table(editor, layer)
-            continue
+    for layer in without_tables(editor, layers):
         source = layer.source
         if id(source) not in quantized:
             names = [f"{source.name}.{part}" for part in ("int8", "scale", "zero_point")]
@@ -65,12 +60,7 @@ def int8_static(
     """Quantise the named layers in place; `ranges` are those of their inputs, by value name."""
     editor = Editor(graph)
     quantized: dict[int, tuple[onnx_ir.Value, float]] = {}
-    for layer in find_layers(graph):
-        if layer.name not in layers:
-            continue
-        if layer.kind is LayerKind.GATHER:
-            quantize_table(editor, layer)
-            continue
+    for layer in without_tables(editor, layers):
         node, source = layer.node, layer.source
         if id(source) not in quantized:
             quantized[id(source)] = _quantize_activation(editor, node, source, ranges[str(source.name)], target)
@@ -89,6 +79,15 @@ def int8_static(
         editor.replace(node, with_bias(editor, layer, result))
     drop_unused_constants(graph)
     return graph
+
+
+def without_tables(editor: Editor, names: Collection[str]) -> Iterator[Layer]:
+    """The named layers in the graph's order; tables are quantised on the way, as every precision has them."""
+    for layer in find_layers(editor.model):
+        if layer.name in names and layer.kind is LayerKind.GATHER:
+            quantize_table(editor, layer)
+        elif layer.name in names:
+            yield layer
 
 
 def quantize_columns(

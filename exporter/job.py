@@ -1,5 +1,6 @@
 """One export, from what is exported to the records of its variants."""
 
+import functools
 import gc
 import tempfile
 import time
@@ -88,13 +89,17 @@ class Job:
                     self._progress("export", done, total, precision)
                     spent_s = traced_s if precision is Precision.FP32 else 0.0
                     try:
-                        made[precision] = maker.make(precision, marks[precision], spent_s)
+                        tell = functools.partial(self._tell, done, total, precision)
+                        made[precision] = maker.make(precision, marks[precision], spent_s, tell)
                     except GateFailed as error:
                         refused.append(f"{precision}: {error.message}")
         self._progress("export", total, total)
         if refused:
             raise GateFailed("; ".join(refused), "leave that precision out with --precisions")
         return made
+
+    def _tell(self, done: int, total: int, precision: Precision, what: str) -> None:
+        self._progress("export", done, total, f"{precision}: {what}")
 
     def _trace(self, subject: Subject, path: Path) -> Subject:
         """Write the traced graph; the subject with the axes that the graph has.

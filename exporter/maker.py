@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -67,20 +67,24 @@ class Maker:
     task: Task
     source_sha256: str
 
-    def make(self, precision: Precision, mark: str, spent_s: float) -> Variant:
-        """Write a variant's graph and `variant.json`; `spent_s` is added to its seconds."""
+    def make(self, precision: Precision, mark: str, spent_s: float, tell: Callable[[str], None]) -> Variant:
+        """Write a variant's graph and `variant.json`; `spent_s` is added to its seconds.
+
+        `tell` hears what is being done whenever that is long work.
+        """
         started = time.perf_counter()
         derivation = DERIVATIONS[precision]
         layers = self.material.layers(derivation.kinds) if derivation.kinds else ()
-        tried: dict[str, float] = {}
-        calibration = None
+        choice, tried = Choice(layers), dict[str, float]()
         if precision in CALIBRATED:
             calibration, tried = self._best_calibration(precision, layers)
-        attempt = self._attempt(precision, Choice(layers, calibration))
+            choice = Choice(layers, calibration)
+        attempt = self._attempt(precision, choice)
         runs = bool(attempt.judged.parity.shapes)
         if not attempt.judged.passed and runs and layers and self.request.selective:
-            attempt = self._rescued(precision, attempt)
+            attempt = self._rescued(precision, attempt, tell)
         if precision is Precision.FP16 and attempt.judged.parity.flipped and runs:
+            tell("with its norms in fp32")
             attempt = self._widened(precision, attempt)
         variant = self._record(precision, mark, attempt, tried, layers)
         variant = msgspec.structs.replace(variant, seconds_s=round(time.perf_counter() - started + spent_s, 3))
@@ -121,7 +125,7 @@ class Maker:
         the one with the least error against the fp32 graph is taken.
         """
         selection = self.training.selection
-        if selection is None:
+        if selection is None:  # one training example: nothing is left to compare on, and the record shows no scores
             return Calibration.PERCENTILE, {}
         batches = [
             Case(selection.batch(rows), {}, rows)
@@ -153,12 +157,13 @@ class Maker:
             return wider
         return self._attempt(precision, attempt.choice)
 
-    def _rescued(self, precision: Precision, failed: Attempt) -> Attempt:
+    def _rescued(self, precision: Precision, failed: Attempt, tell: Callable[[str], None]) -> Attempt:
         """Give the layers that do most damage back to fp32 until the gate passes; `failed` again if it never does."""
-        damages = rank_by_damage(precision, self.material, failed.choice)
+        damages = rank_by_damage(precision, self.material, failed.choice, tell)
         tried: dict[int, Attempt] = {}
 
         def passes(count: int) -> bool:
+            tell(f"judged with {count} layers in fp32")
             kept = returned(damages, count)
             names = {item.name for item in kept}
             layers = tuple(layer for layer in failed.choice.layers if layer not in names)

@@ -3,6 +3,12 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+EXTERNAL_DATA_BYTES = 1_500_000_000
+"""Graphs with more weight bytes keep them in a second file: a protobuf ends at 2 GB."""
+
+EXAMPLES = 500
+"""How many examples of `--data` variants are compared on, if the user does not say."""
+
 
 class Profile(StrEnum):
     """Which operators a graph may have: standard ones, or ONNX Runtime's fused ones for its CPU or its GPU kernels.

@@ -8,7 +8,7 @@ from artifact.precision import Precision
 from artifact.records import fingerprint, sha256_file
 from artifact.task import Task
 from errors import UserError
-from exporter.options import Options, Pooling
+from exporter.options import EXTERNAL_DATA_BYTES, Options, Pooling
 from models.task_examples import Columns
 
 RECIPE = 3
@@ -19,12 +19,6 @@ EXPORTED = tuple(precision for precision in Precision if precision is not Precis
 
 CALIBRATED = frozenset({Precision.INT8_STATIC})
 """Precisions whose ranges come from training examples."""
-
-EXTERNAL_DATA_BYTES = 1_500_000_000
-"""Graphs with more weight bytes keep them in a second file: a protobuf ends at 2 GB."""
-
-EXAMPLES = 500
-"""How many examples of `--data` variants are compared on, if the user does not say."""
 
 VERSIONED = ("torch", "transformers", "onnx", "onnx-ir", "onnxscript", "onnxruntime")
 
@@ -106,10 +100,7 @@ class Request:
             )
         needy = [precision for precision in self.precisions if precision in CALIBRATED]
         if needy and self.calibration is None:
-            raise UserError(
-                f"{needy[0]} needs examples of the training split to find its ranges, and there are none",
-                "give them with --calibration FILE, or leave it out with --precisions",
-            )
+            raise uncalibrated(needy[0])
 
     def fingerprints(self, source_sha256: str) -> dict[Precision, str]:
         """What each variant depends on; the fp32 graph is always among them, because all others come from it."""
@@ -134,6 +125,14 @@ class Request:
             precision: fingerprint({"precision": precision, **common, **({} if precision is Precision.FP32 else own)})
             for precision in dict.fromkeys((Precision.FP32, *self.precisions))
         }
+
+
+def uncalibrated(precision: Precision) -> UserError:
+    """The error for ranges that no training example is there for."""
+    return UserError(
+        f"{precision} needs examples of the training split to find its ranges, and there are none",
+        "give them with --calibration FILE, or leave it out with --precisions",
+    )
 
 
 def versions() -> dict[str, str]:

@@ -24,13 +24,16 @@ class Damage:
     error_fraction: float
 
 
-def rank_by_damage(precision: Precision, material: Material, choice: Choice) -> tuple[Damage, ...]:
+def rank_by_damage(
+    precision: Precision, material: Material, choice: Choice, tell: Callable[[str], None]
+) -> tuple[Damage, ...]:
     """Quantise each layer alone and see what it does to the fp32 graph's outputs; the worst first."""
     batches = material.observed[:DAMAGE_BATCHES]
     fp32 = open_file(material.fp32)
     expected = [fp32.answer(batch) for batch in batches]
     found = []
-    for layer in choice.layers:
+    for number, layer in enumerate(choice.layers, start=1):
+        tell(f"damage of layer {number} of {len(choice.layers)}")
         graph, _ = derive(precision, material, Choice((layer,), choice.calibration))
         session = open_graph(graph)
         error = max(_distance(session.answer(batch), known) for batch, known in zip(batches, expected, strict=True))

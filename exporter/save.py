@@ -6,6 +6,7 @@ from pathlib import Path
 import onnx_ir
 
 from artifact.records import replacing
+from exporter.options import EXTERNAL_DATA_BYTES
 
 
 def weight_bytes(graph: onnx_ir.Model) -> int:
@@ -14,7 +15,7 @@ def weight_bytes(graph: onnx_ir.Model) -> int:
 
 
 def save_graph(
-    graph: onnx_ir.Model, path: Path, *, data_name: str | None = None, external_data_bytes: int = 1_500_000_000
+    graph: onnx_ir.Model, path: Path, *, data_name: str | None = None, external_data_bytes: int = EXTERNAL_DATA_BYTES
 ) -> tuple[str, ...]:
     """Write a graph; above `external_data_bytes` of weights, these go into one file `data_name` beside it.
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from artifact.task import ANSWERS, Task
+from artifact.task import Task
 from errors import UserError
 
 Batch = Mapping[str, NDArray[Any]]
@@ -141,8 +141,3 @@ def named_outputs(value: Any) -> dict[str, torch.Tensor]:
     raise UserError(
         f"the module returns a {type(value).__name__}", "return a tensor, a tuple of tensors, or a dict of tensors"
     )
-
-
-def answer_outputs(task: Task, found: Sequence[str]) -> tuple[str, ...]:
-    """The outputs a graph for `task` has, of those the module gives."""
-    return ANSWERS[task].outputs or tuple(found)

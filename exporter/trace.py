@@ -24,8 +24,8 @@ def trace(subject: Subject, *, opset: int | None = None) -> onnx_ir.Model:
     """Trace a subject to an fp32 graph whose axes are named and shared between inputs, without metadata.
 
     A mask with fewer rows or columns than the ids is refused when the graph runs (of one with more, the graph reads
-    only what it needs). The module is left as it was. Raises
-    `UserError` when it cannot be traced, or an axis became static.
+    only what it needs). The module is left as it was. Raises `UserError` when it cannot be traced, or an axis became
+    static.
     """
     sample = subject.sample()
     axes = {axis.name: Dim(axis.name, min=axis.trials[0], max=axis.most) for axis in subject.axes}

@@ -8,8 +8,7 @@ from statistics import median
 
 import numpy as np
 
-from artifact.intervals import Interval as Interval  # verdicts and tests know it by this module
-from artifact.intervals import paired_difference
+from artifact.intervals import Interval, paired_difference
 
 RESAMPLES = 4000
 EQUIVALENT = 1.02

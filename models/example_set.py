@@ -109,4 +109,4 @@ def _plain(value: Any) -> object:
         return [value.dtype.str, value.shape, sha256_bytes(value.tobytes())]
     if isinstance(value, np.generic):
         return value.item()
-    raise NotImplementedError(f"a truth of {type(value).__name__}")
+    raise NotImplementedError(f"a truth of {type(value).__name__}")  # what msgspec asks of a hook that has no answer

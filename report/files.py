@@ -11,13 +11,21 @@ from report.verdict import Verdict, judge
 
 
 def write_variants(run: RunFolder) -> None:
-    """Write `variants.md` about every variant of a run's last export; nothing when it has none."""
+    """Write `variants.md` about the variants that were judged as the run's fp32 one was; nothing where it has none."""
+    if not run.is_run:
+        return
     found = [read_if_present(run.variant(precision) / "variant.json", Variant) for precision in Precision]
     variants = [variant for variant in found if variant]
-    latest = next((variant.checkpoint_sha256 for variant in variants if variant.precision is Precision.FP32), None)
-    variants = [variant for variant in variants if variant.checkpoint_sha256 == latest]
+    fp32 = next((variant for variant in variants if variant.precision is Precision.FP32), None)
+    variants = [variant for variant in variants if fp32 and _judged_alike(variant, fp32)]
     if variants:
         write_bytes(run.variants_report, render_variants(variants).encode())
+
+
+def _judged_alike(one: Variant, other: Variant) -> bool:
+    """Whether two variants come from one model and were compared on the same examples: one table may hold both."""
+    judged = [(item.checkpoint_sha256, item.parity.inputs, item.parity.examples) for item in (one, other)]
+    return judged[0] == judged[1]
 
 
 def read_verdict(run: RunFolder) -> Verdict:

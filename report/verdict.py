@@ -10,7 +10,7 @@ import msgspec
 
 from measure.machine import Machine
 from measure.records import Entrant, Failure, Measurement, Quality, Record, Role, Session
-from measure.statistics import Decision, Interval, accuracy_difference, decide, pass_seconds, ratio_interval
+from measure.statistics import Decision, accuracy_difference, decide, pass_seconds, ratio_interval
 
 SCHEMA_VERSION = 1
 BUSY = 0.1
@@ -349,7 +349,7 @@ def _judge_quality(scores: Sequence[Quality], floor: float, reference: str) -> Q
     if not scores:
         return None
     worst = min(scores, key=lambda score: score.accuracy_fraction)
-    difference: Interval = accuracy_difference(worst.wins, worst.losses, worst.examples)
+    difference = accuracy_difference(worst.wins, worst.losses, worst.examples)
     least = floor * worst.reference_accuracy_fraction
     low = difference.low if difference.low is not None else -1.0
     high = difference.high if difference.high is not None else 1.0

@@ -73,7 +73,7 @@ def test_without_care_a_value_above_65504_ruins_the_answer() -> None:
 
 def test_exactly_the_nodes_that_touch_such_a_value_are_kept() -> None:
     made, x = _overflowing(), _inputs()
-    kept = {item.node: item.why for item in nodes_to_keep(made, largest_values(made, [{"x": x}]))}
+    kept = {item.name: item.why for item in nodes_to_keep(made, largest_values(made, [{"x": x}]))}
     assert set(kept) == {"up", "across", "down"}
     assert kept["up"] == f"b reaches {np.abs(x).max() * 1e5:.3g}"
     (expected,) = run(made, {"x": x})
@@ -104,7 +104,7 @@ def test_bf16_holds_it_all() -> None:
 def test_headroom_is_a_factor_of_two() -> None:
     made = graph([node("Neg", ["x"], "y", "only")], {"x": ("n",)}, {"y": ("n",)}, {})
     assert nodes_to_keep(made, {"y": 32751.0}) == ()
-    assert [item.node for item in nodes_to_keep(made, {"y": 32753.0})] == ["only"]
+    assert [item.name for item in nodes_to_keep(made, {"y": 32753.0})] == ["only"]
 
 
 def _dense(weight: NDArray[np.float32]) -> onnx_ir.Model:
@@ -118,7 +118,7 @@ def test_weights_that_fp16_cannot_hold_are_counted_and_keep_their_node() -> None
     half = torch.from_numpy(weight).half().numpy()
     assert found.overflowing == int(np.isinf(half).sum()) == 2
     assert found.vanishing == int(((half == 0) & (weight != 0)).sum()) == 2
-    assert [item.node for item in nodes_to_keep(made, {})] == ["dense"]
+    assert [item.name for item in nodes_to_keep(made, {})] == ["dense"]
 
 
 def test_where_a_weight_starts_to_vanish_and_to_overflow() -> None:
@@ -128,7 +128,7 @@ def test_where_a_weight_starts_to_vanish_and_to_overflow() -> None:
     found = weight_range(_dense(weight))
     assert found.vanishing == int(((half == 0) & (weight != 0)).sum())
     assert found.overflowing == 1
-    assert [item.node for item in nodes_to_keep(_dense(np.full((3, 2), 65504.0, np.float32)), {})] == []
+    assert [item.name for item in nodes_to_keep(_dense(np.full((3, 2), 65504.0, np.float32)), {})] == []
 
 
 def _attention(*, computed: bool) -> onnx_ir.Model:
@@ -155,7 +155,7 @@ def test_masks_saturate_and_a_row_that_is_all_masked_gives_numbers(
     made = _attention(computed=computed)
     (expected,) = run(made, batch)
     assert expected[1] == pytest.approx(np.full(6, 1 / 6))
-    kept = {item.node for item in nodes_to_keep(made, largest_values(made, [batch]))} if dtype is FP16 else set()
+    kept = {item.name for item in nodes_to_keep(made, largest_values(made, [batch]))} if dtype is FP16 else set()
     assert kept == set()  # what only masks is no reason
     found = run(emulate(to_half(made, dtype, kept), dtype), batch, level="DISABLE_ALL")[0]
     assert np.isfinite(found).all()
@@ -235,7 +235,7 @@ def test_operators_that_take_no_such_numbers_are_named_with_their_count() -> Non
     nodes = [node("Elu", ["x"], "a"), node("Elu", ["a"], "b"), node("Neg", ["b"], "c"), node("Shape", ["c"], "y0")]
     nodes.append(node("Cast", ["y0"], "y", to=TensorProto.FLOAT))
     made = graph(nodes, {"x": ("n",)}, {"y": (1,)}, {})
-    assert [(item.node, item.why) for item in unsupported(made, BF16)] == [
+    assert [(item.name, item.why) for item in unsupported(made, BF16)] == [
         ("2 Elu", "it takes no bfloat16 at opset 20")
     ]
     assert unsupported(made, FP16) == ()
@@ -399,4 +399,4 @@ def test_norms_and_what_gives_an_output_are_sensitive() -> None:
         [numpy_helper.from_array(array, name) for name, array in weights.items()],
     )
     model = onnx_ir.from_proto(helper.make_model(built, opset_imports=[helper.make_opsetid("", 20)]))
-    assert [item.node for item in sensitive(model)] == ["norm", "last"]
+    assert [item.name for item in sensitive(model)] == ["norm", "last"]

@@ -1,4 +1,5 @@
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +38,7 @@ def test_facts_are_those_of_a_hand_made_graph(tmp_path: Path) -> None:
     assert facts.operators == {"Add": 1, "MatMul": 1}
     assert facts.nodes == 2
     assert facts.weight_elements == {"float32": 7, "int8": 10}
-    assert facts.minimum_onnxruntime == "1.12"
+    assert facts.minimum_onnxruntime == "unknown"  # nobody has run an opset that old
     assert facts.share_of(frozenset({"int8", "uint8"})) == pytest.approx(10 / 17)
     assert facts.share_of(frozenset({"float32", "int8"})) == 1
     assert facts.share_of(frozenset()) == 0
@@ -109,13 +110,14 @@ def _facts(opset: int, *contrib: str) -> GraphFacts:
 @pytest.mark.parametrize(
     ("opset", "contrib", "expected"),
     [
-        (17, (), "1.12"),
-        (18, ("MultiHeadAttention",), "1.14"),
-        (17, ("MultiHeadAttention",), "1.14"),
+        (17, (), "unknown"),
+        (18, (), "1.15"),
+        (18, ("MultiHeadAttention",), "1.21"),
+        (18, ("BiasGelu",), "1.15"),
         (20, (), "1.17"),
         (18, ("MatMulNBits",), "1.17"),
         (21, ("MatMulNBits", "BiasGelu"), "1.18"),
-        (23, ("MatMulNBits", "MultiHeadAttention"), "1.22"),
+        (23, ("MatMulNBits", "MultiHeadAttention"), "1.23"),
         (99, ("MatMulNBits",), "unknown"),
         (99, (), "unknown"),
         (20, ("BrandNewAttention",), "unknown"),
@@ -125,6 +127,12 @@ def test_the_first_onnxruntime_is_the_newest_of_what_is_needed(
     opset: int, contrib: tuple[str, ...], expected: str
 ) -> None:
     assert _facts(opset, *contrib).minimum_onnxruntime == expected
+
+
+@pytest.mark.parametrize("kind", ["float16", "bfloat16"])
+@pytest.mark.parametrize(("opset", "expected"), [(18, "1.17"), (21, "1.18")])
+def test_half_weights_need_a_newer_one(kind: str, opset: int, expected: str) -> None:
+    assert replace(_facts(opset), weight_elements={kind: 4, "float32": 1}).minimum_onnxruntime == expected
 
 
 def test_versions_are_numbers_and_grow_with_the_opset() -> None:

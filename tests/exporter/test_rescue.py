@@ -103,7 +103,9 @@ def test_the_layer_with_outliers_does_most_damage(tmp_path: Path, precision: Pre
     path, weights = _planted(tmp_path)
     x = random(8, 16, seed=9)
     material = Material(path, ({"x": x},), ({"x": x},))
-    damages = rank_by_damage(precision, material, Choice(("first", "second", "third")))
+    told: list[str] = []
+    damages = rank_by_damage(precision, material, Choice(("first", "second", "third")), told.append)
+    assert told == [f"damage of layer {number} of 3" for number in (1, 2, 3)]
     assert damages[0].layer == "second"
     assert damages[0].error_fraction > 5 * damages[1].error_fraction
     assert [damage.error_fraction for damage in damages] == sorted((d.error_fraction for d in damages), reverse=True)
@@ -121,7 +123,7 @@ def test_damage_is_measured_on_the_first_calibration_batches_or_else_on_the_exam
     one, other = {"x": random(8, 16, seed=9)}, {"x": random(8, 16, seed=10)}
     choice = Choice(("first",))
     by = {
-        name: rank_by_damage(INT8, Material(path, *batches), choice)[0].error_fraction
+        name: rank_by_damage(INT8, Material(path, *batches), choice, lambda what: None)[0].error_fraction
         for name, batches in {
             "one": ((one,), ()),
             "other": ((other,), ()),

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from artifact.intervals import Interval
 from measure.statistics import (
     _T_975,
     Decision,
-    Interval,
     accuracy_difference,
     accuracy_interval,
     decide,

@@ -28,8 +28,8 @@ TOLERANCE = {
     Precision.FP16: 0.02,
     Precision.BF16: 0.1,
     Precision.INT8_DYNAMIC: 0.6,
-    Precision.INT8_STATIC: 0.8,
-    Precision.INT4: 1.0,
+    Precision.INT8_STATIC: 0.6,
+    Precision.INT4: 0.8,
 }
 """Largest error as a share of the largest logit. Random weights forgive little: int8's errors add up."""
 
