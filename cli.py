@@ -164,6 +164,12 @@ def export(
 def compare(
     model: Annotated[Path, typer.Argument(metavar="RUN_OR_CHECKPOINT", help="A run, a checkpoint or an artifact.")],
     data: Annotated[Path | None, typer.Option(help="Labelled texts (default: what the run held out).")] = None,
+    candidates: Annotated[
+        str | None,
+        typer.Option(
+            metavar="C,C", help="Candidates by name, such as torch-cpu/bf16+compile; 'all' tries every useful option."
+        ),
+    ] = None,
     runtimes: Annotated[str | None, typer.Option(metavar="R,R", help="Runtimes (default: all).")] = None,
     precisions: Annotated[str | None, typer.Option(metavar="P,P", help="Precisions (default: all).")] = None,
     batch_sizes: Annotated[str, typer.Option(metavar="N,N")] = "1,8",
@@ -191,7 +197,8 @@ def compare(
         model,
         examples,
         out,
-        runtimes=tuple(runtimes.split(",")) if runtimes else None,
+        named=_names(candidates),
+        runtimes=_names(runtimes),
         precisions=_precisions(precisions),
         batch_sizes=_batch_sizes(batch_sizes),
         lengths=lengths,
@@ -315,6 +322,10 @@ def demo(
     from commands.demo import run_demo
 
     run_demo(out, examples, budget, as_json=as_json)
+
+
+def _names(text: str | None) -> tuple[str, ...] | None:
+    return tuple(name.strip() for name in text.split(",")) if text else None
 
 
 def _precisions(text: str | None) -> tuple[Precision, ...] | None:

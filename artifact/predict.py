@@ -244,9 +244,14 @@ class Predictor:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
+        level = config["graph_optimization_level"]
         options.graph_optimization_level = getattr(
-            onnxruntime.GraphOptimizationLevel, f"ORT_ENABLE_{config['graph_optimization_level'].upper()}"
+            onnxruntime.GraphOptimizationLevel, "ORT_DISABLE_ALL" if level == "none" else f"ORT_ENABLE_{level.upper()}"
         )
+        options.enable_cpu_mem_arena = config.get("arena", True)
+        options.enable_mem_pattern = config.get("memory_pattern", True)
+        spinning = "1" if config.get("spinning", True) else "0"
+        options.add_session_config_entry("session.intra_op.allow_spinning", spinning)
         try:
             self._session = onnxruntime.InferenceSession(
                 str(inside(folder, manifest["model_file"])),

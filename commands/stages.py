@@ -11,6 +11,8 @@ from errors import UserError
 from measure.plan import BUDGETS, Budget
 from models.training import FinetuneConfig
 
+EVERY = ("all",)
+
 if TYPE_CHECKING:
     from artifact.examples import Examples
     from artifact.pack import Packed
@@ -115,6 +117,7 @@ def compare(
     examples: "Examples",
     out: Path | None,
     *,
+    named: tuple[str, ...] | None = None,
     runtimes: tuple[str, ...] | None = None,
     precisions: tuple[Precision, ...] | None = None,
     batch_sizes: tuple[int, ...] = (1, 8),
@@ -122,22 +125,31 @@ def compare(
     threads: int | None = None,
     budget: Budget,
 ) -> "tuple[Verdict, RunFolder]":
-    """Measure what is missing, and write verdict and report into `out` (the run itself by default)."""
+    """Measure what is missing, and write verdict and report into `out` (the run itself by default).
+
+    `named` are the candidates by name, or `("all",)` for every one with the options that are worth a measurement.
+    """
     from artifact.run_folder import RunFolder, claim_output
     from measure.compare import Comparison
     from measure.compare import compare as measure
     from measure.source import find_models
     from measure.workload import parse_lengths
     from report.files import write_verdict
-    from runtimes.registry import REFERENCE, candidates
+    from runtimes.registry import REFERENCE, candidates, known_candidate, worthwhile
 
     source = find_models(model)
     if out is None and not RunFolder(model).is_run:
         raise UserError(f"{model} is not a run, so the results need a folder of their own", "name one with --out")
     run = claim_output(out or model)
-    asked = candidates(runtimes, precisions)
-    if precisions is None:
-        asked = tuple(candidate for candidate in asked if source.offers(candidate)) or asked
+    if named and named != EVERY:
+        if runtimes or precisions:
+            raise UserError("--candidates names what is compared, and --runtimes or --precisions too", "give one")
+        asked = tuple(dict.fromkeys(known_candidate(name) for name in named))
+    else:
+        asked = candidates(runtimes, precisions)
+        if precisions is None:
+            asked = tuple(candidate for candidate in asked if source.offers(candidate)) or asked
+        asked = worthwhile(asked) if named else asked
     if source.checkpoint and REFERENCE not in asked:
         asked = (REFERENCE, *asked)  # every figure is against it
     comparison = Comparison(
@@ -161,17 +173,22 @@ def pack(run: "RunFolder", out: Path, candidate: str | None) -> "Packed":
     """Pack the recommended candidate, or the named one, with its benchmark card."""
     need("cpu", "onnxruntime")
     from artifact.pack import pack as make_artifact
+    from artifact.session import SessionConfig
     from measure.source import find_models
     from report.choice import choose, make_card
     from report.files import read_verdict
-    from runtimes.base import Candidate
+    from runtimes.options import parse_options
+    from runtimes.registry import entry, known_candidate
 
     verdict = read_verdict(run)
     row = choose(verdict, candidate)
-    chosen = Candidate.parse(row.name)
+    chosen = known_candidate(row.name)
     if find_models(run.directory).model_sha256(chosen) != row.model_sha256:
         raise UserError(f"{row.name} was exported again after it was measured", "compare again, then pack")
-    return make_artifact(run, chosen.precision, out, card=make_card(verdict, row), card_reason=None)
+    session = parse_options(entry(chosen.runtime).options, chosen.options)
+    if not isinstance(session, SessionConfig):
+        raise UserError(f"{row.name} cannot be packed: its engine is not onnxruntime", "pack another candidate")
+    return make_artifact(run, chosen.precision, out, card=make_card(verdict, row), card_reason=None, session=session)
 
 
 def need(extra: str, *packages: str) -> None:

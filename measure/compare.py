@@ -18,7 +18,6 @@ from artifact.precision import Precision
 from artifact.predict import usable_cores
 from artifact.progress import Progress, silent
 from artifact.records import fingerprint
-from artifact.session import SessionConfig
 from artifact.tokenizer import text_encoder
 from errors import UserError
 from measure.machine import Load, read_machine, watch_load
@@ -33,7 +32,7 @@ from measure.workload import Inputs, build_inputs, save_inputs
 from runtimes.base import Availability, Candidate
 from runtimes.registry import REFERENCE, entry
 
-VERSIONED = ("torch", "transformers", "onnxruntime", "onnxruntime-gpu", "tokenizers", "numpy")
+VERSIONED = ("torch", "transformers", "onnxruntime", "onnxruntime-gpu", "openvino", "tokenizers", "numpy")
 KEPT_ENVIRONMENT = ("OMP_", "KMP_", "MKL_", "ORT_", "TORCH", "CUDA_", "MALLOC_", "LD_PRELOAD")
 
 
@@ -105,9 +104,7 @@ def _runnable(task: Comparison, threads: int) -> tuple[tuple[Candidate, ...], li
         if found.available:
             able.add(found.runtime)
         else:
-            failures.append(
-                _failure(found.runtime, None, Role.CANDIDATE, "probe", found.reason or "", found.remedy or "")
-            )
+            failures.append(_failure(found.runtime, Role.CANDIDATE, "probe", found.reason or "", found.remedy or ""))
     runnable = []
     for candidate in task.candidates:
         if candidate.runtime not in able:
@@ -115,20 +112,21 @@ def _runnable(task: Comparison, threads: int) -> tuple[tuple[Candidate, ...], li
         try:
             task.source.model(candidate)
         except UserError as error:
-            failures.append(
-                _failure(candidate.runtime, candidate.precision, Role.CANDIDATE, "model", error.message, error.hint)
-            )
+            failures.append(_failure(candidate, Role.CANDIDATE, "model", error.message, error.hint))
         else:
             runnable.append(candidate)
     return tuple(runnable), failures
 
 
-def _failure(runtime: str, precision: Precision | None, role: Role, stage: str, reason: str, hint: str) -> Failure:
+def _failure(what: Candidate | str, role: Role, stage: str, reason: str, hint: str) -> Failure:
+    """A failure of one candidate, or of a whole runtime by its name."""
+    candidate = None if isinstance(what, str) else what
     return Failure(
         schema_version=SCHEMA_VERSION,
         session="",
-        runtime=runtime,
-        precision=precision,
+        runtime=candidate.runtime if candidate else str(what),
+        precision=candidate.precision if candidate else None,
+        options=candidate.options if candidate else (),
         role=role,
         stage=stage,
         reason=reason,
@@ -239,7 +237,7 @@ class _Campaign:
                 "score": self.task.batch_sizes,
                 "threads": self.threads,
                 "plan": msgspec.to_builtins(self.plan),
-                "session": msgspec.to_builtins(SessionConfig()),
+                "defaults": msgspec.to_builtins(entry(candidate.runtime).options),
                 "versions": self.versions,
                 "environment": self.environment,
                 "machine": self.machine.identity,
@@ -266,7 +264,7 @@ class _Campaign:
             self._begin_session(None, None)
 
     def _asked(self) -> dict[str, str]:
-        failed = {f"{failure.runtime}/{failure.precision}": failure.reason for failure in self.failures}
+        failed = {failure.name: failure.reason for failure in self.failures}
         return {entrant.name: mark for entrant, mark in self.marks.items()} | failed
 
     def _begin_session(self, load: Load | None, harness_floor_s: float | None) -> None:
@@ -302,9 +300,7 @@ class _Campaign:
         if isinstance(outcome, GaveUp):
             self.entrants.remove(entrant)
             failed = outcome.failed
-            failure = _failure(
-                candidate.runtime, candidate.precision, entrant.role, outcome.stage, failed.reason, failed.hint
-            )
+            failure = _failure(candidate, entrant.role, outcome.stage, failed.reason, failed.hint)
             self._append(msgspec.structs.replace(failure, session=self.session))
             return
         if outcome.weighed is None:
@@ -345,8 +341,7 @@ class _Campaign:
 def _harness_floor(setting: Setting) -> float | None:
     """Median seconds of a call that computes nothing: what the harness itself adds to every sample."""
     request = Open(
-        runtime="null",
-        precision=Precision.FP32,
+        candidate=Candidate("null", Precision.FP32),
         model=str(setting.source.directory),
         threads=setting.threads,
         inputs=str(setting.inputs_file),

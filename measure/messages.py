@@ -2,9 +2,8 @@
 
 import msgspec
 
-from artifact.precision import Precision
 from measure.memory import MemoryReading
-from runtimes.base import Availability, RuntimeInfo
+from runtimes.base import Availability, Candidate, RuntimeInfo
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -20,8 +19,7 @@ class Probe(Request, frozen=True):
 class Open(Request, frozen=True):
     """Load a candidate and answer the first batch."""
 
-    runtime: str
-    precision: Precision
+    candidate: Candidate
     model: str
     threads: int
     inputs: str

@@ -128,6 +128,7 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True, tag="measurement"):
     replicate: int
     runtime: str
     precision: Precision
+    options: tuple[str, ...] = ()
     role: Role
     portable: bool
     info: RuntimeInfo
@@ -144,7 +145,7 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True, tag="measurement"):
 
     @property
     def entrant(self) -> Entrant:
-        return Entrant(Candidate(self.runtime, self.precision), self.role)
+        return Entrant(Candidate(self.runtime, self.precision, self.options), self.role)
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True, tag="failure"):
@@ -157,10 +158,16 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True, tag="failure"):
     session: str
     runtime: str
     precision: Precision | None
+    options: tuple[str, ...] = ()
     role: Role
     stage: str
     reason: str
     hint: str
+
+    @property
+    def name(self) -> str:
+        """The candidate's name, or the runtime's."""
+        return self.runtime if self.precision is None else Candidate(self.runtime, self.precision, self.options).id
 
 
 Record = Session | Measurement | Failure

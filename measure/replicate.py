@@ -38,11 +38,9 @@ class Setting:
 
     def open_request(self, entrant: Entrant) -> Open:
         """What a worker is told to load for an entrant."""
-        candidate = entrant.candidate
         return Open(
-            runtime=candidate.runtime,
-            precision=candidate.precision,
-            model=str(self.source.model(candidate)),
+            candidate=entrant.candidate,
+            model=str(self.source.model(entrant.candidate)),
             threads=self.threads,
             inputs=str(self.inputs_file),
         )

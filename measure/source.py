@@ -40,22 +40,23 @@ class ModelSource:
                     f"{self.directory} has no checkpoint for {candidate.runtime}", "compare the run instead"
                 )
             return self.checkpoint
-        if candidate.precision in self.rejected:
+        precision = entry(candidate.runtime).graph(candidate.precision)
+        if precision in self.rejected:
             raise UserError(
-                f"the {candidate.precision} variant is not used: {self.rejected[candidate.precision]}",
-                "leave it out, or export it again",
+                f"the {precision} variant is not used: {self.rejected[precision]}", "leave it out, or export it again"
             )
-        if candidate.precision not in self.graphs:
+        if precision not in self.graphs:
             raise UserError(
-                f"{self.directory} has no {candidate.precision} variant",
-                f"steelyard export {self.directory} --precisions {candidate.precision} --out {self.directory}",
+                f"{self.directory} has no {precision} variant",
+                f"steelyard export {self.directory} --precisions {precision} --out {self.directory}",
             )
-        return self.graphs[candidate.precision]
+        return self.graphs[precision]
 
     def offers(self, candidate: Candidate) -> bool:
         """Whether something was made for a candidate, be it good enough or not."""
-        from_checkpoint = entry(candidate.runtime).source is Source.CHECKPOINT
-        return from_checkpoint or candidate.precision in {*self.graphs, *self.rejected}
+        where = entry(candidate.runtime)
+        made = {*self.graphs, *self.rejected}
+        return where.source is Source.CHECKPOINT or where.graph(candidate.precision) in made
 
     def model_files(self, candidate: Candidate) -> list[Path]:
         """The weight files of a candidate."""

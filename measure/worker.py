@@ -33,7 +33,7 @@ from measure.messages import (
 )
 from measure.timing import time_passes, warm_up
 from measure.workload import Inputs, load_inputs
-from runtimes.base import Batch, Candidate, Runtime
+from runtimes.base import Batch, Runtime
 from runtimes.registry import open_runtime, probe
 
 
@@ -89,7 +89,7 @@ class Worker:
         first = self._inputs.workloads[-1].batches[0]
         baseline = read_memory()
         start = time.perf_counter()
-        runtime = open_runtime(Candidate(request.runtime, request.precision), Path(request.model), request.threads)
+        runtime = open_runtime(request.candidate, Path(request.model), request.threads)
         imported = time.perf_counter()
         self._runtime = runtime.__enter__()
         loaded = time.perf_counter()

@@ -246,11 +246,11 @@ class _Records:
 
     def failed_rows(self) -> list[Row]:
         """What could not be measured: the last failure of each candidate that has no measurement."""
-        measured = {(entrant.candidate.runtime, entrant.candidate.precision.value) for entrant in self.by_entrant}
-        last = {(failure.runtime, failure.precision, failure.role): failure for failure in self.failures}
+        measured = {entrant.candidate.id for entrant in self.by_entrant}
+        last = {(failure.name, failure.role): failure for failure in self.failures}
         return [
             Row(
-                name=failure.runtime if failure.precision is None else f"{failure.runtime}/{failure.precision}",
+                name=name,
                 runtime=failure.runtime,
                 precision=failure.precision or "",
                 role=failure.role,
@@ -258,8 +258,8 @@ class _Records:
                 reason=failure.reason if failure.stage in ("probe", "model") else f"{failure.stage}: {failure.reason}",
                 remedy=failure.hint or None,
             )
-            for (runtime, precision, _), failure in last.items()
-            if (runtime, precision) not in measured
+            for (name, _), failure in last.items()
+            if name not in measured
         ]
 
     def is_close(self, best: Row, other: Row) -> bool:

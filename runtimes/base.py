@@ -73,23 +73,29 @@ class Runtime(Protocol):
 
 
 class Candidate(msgspec.Struct, frozen=True, order=True):
-    """A runtime and a precision: one thing that could serve the model."""
+    """A runtime, a precision and chosen options: one thing that could serve the model."""
 
     runtime: str
     precision: Precision
+    options: tuple[str, ...] = ()
 
     @property
     def id(self) -> str:
-        """Name in tables and files, such as `ort-cpu/int8-dynamic`."""
-        return f"{self.runtime}/{self.precision}"
+        """Name in tables and files, such as `ort-cpu/int8-dynamic` or `torch-cpu/bf16+autocast+compile`."""
+        return "+".join((f"{self.runtime}/{self.precision}", *self.options))
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read a candidate's name; `UserError` when it is none."""
-        runtime, slash, precision = text.partition("/")
-        if not slash or not runtime or precision not in {member.value for member in Precision}:
-            raise UserError(f"'{text}' is not a candidate", "write RUNTIME/PRECISION, such as ort-cpu/int8-dynamic")
-        return cls(runtime, Precision(precision))
+        """Read a candidate's name; `UserError` when it is none. Whether its runtime has such options is not looked at:
+        `registry.known_candidate` does."""
+        name, *options = text.split("+")
+        runtime, slash, precision = name.partition("/")
+        if not slash or not runtime or precision not in {member.value for member in Precision} or "" in options:
+            raise UserError(
+                f"'{text}' is not a candidate",
+                "write RUNTIME/PRECISION and options, such as ort-cpu/int8-dynamic or torch-cpu/bf16+compile",
+            )
+        return cls(runtime, Precision(precision), tuple(options))
 
 
 def check_batch(batch: Batch, names: tuple[str, ...]) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 
 from artifact.precision import Precision
 from runtimes.base import Availability, Batch, Outputs, RuntimeInfo, check_batch
+from runtimes.options import NONE, NoOptions
 
 NAME, INPUT_NAMES = "null", ("input_ids",)
 
@@ -20,7 +21,7 @@ def probe() -> Availability:
 class EngineRuntime:
     """Answers every row with two zeros."""
 
-    def __init__(self, model: Path, precision: Precision, threads: int) -> None:
+    def __init__(self, model: Path, precision: Precision, threads: int, options: NoOptions = NONE) -> None:
         self._precision, self._threads, self._open = precision, threads, False
 
     @property

@@ -5,6 +5,7 @@ from pathlib import Path
 from artifact.precision import Precision
 from artifact.session import SessionConfig
 from runtimes.base import Availability
+from runtimes.options import ORT_CPU
 from runtimes.ort_model import OrtModel, probe_provider
 
 NAME, PROVIDER = "ort-cpu", "CPUExecutionProvider"
@@ -18,5 +19,5 @@ def probe() -> Availability:
 class EngineRuntime(OrtModel):
     """An ONNX graph on ONNX Runtime's CPU provider."""
 
-    def __init__(self, model: Path, precision: Precision, threads: int, config: SessionConfig | None = None) -> None:
-        super().__init__(NAME, PROVIDER, "cpu", model, precision, threads, config or SessionConfig())
+    def __init__(self, model: Path, precision: Precision, threads: int, options: SessionConfig = ORT_CPU) -> None:
+        super().__init__(NAME, PROVIDER, "cpu", model, precision, threads, options)

@@ -10,6 +10,7 @@ from artifact.precision import Precision
 from artifact.session import SessionConfig
 from errors import UserError
 from runtimes.base import Availability
+from runtimes.options import ORT_CUDA
 from runtimes.ort_model import OrtModel, probe_provider
 
 NAME, PROVIDER = "ort-cuda", "CUDAExecutionProvider"
@@ -41,10 +42,8 @@ class EngineRuntime(OrtModel):
     single node on CUDA is an error.
     """
 
-    def __init__(self, model: Path, precision: Precision, threads: int, config: SessionConfig | None = None) -> None:
-        super().__init__(
-            NAME, PROVIDER, "cuda:0", model, precision, threads, config or SessionConfig(disabled_optimizers=())
-        )
+    def __init__(self, model: Path, precision: Precision, threads: int, options: SessionConfig = ORT_CUDA) -> None:
+        super().__init__(NAME, PROVIDER, "cuda:0", model, precision, threads, options)
 
     def __enter__(self) -> Self:
         available = probe()

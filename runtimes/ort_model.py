@@ -13,6 +13,7 @@ from artifact.precision import Precision
 from artifact.session import SessionConfig, open_session
 from errors import UserError
 from runtimes.base import Availability, Batch, Outputs, RuntimeInfo, check_batch
+from runtimes.options import describe_options
 
 
 def refuse_two_builds() -> None:
@@ -85,10 +86,7 @@ class OrtModel:
             dtype=self._precision.value,
             threads=self.session.get_session_options().intra_op_num_threads,
             input_names=self._input_names,
-            options={
-                "graph_optimization_level": self._config.graph_optimization_level,
-                "disabled_optimizers": ",".join(self._config.disabled_optimizers),
-            },
+            options=describe_options(self._config),
             nodes_by_provider=self.nodes_by_provider(),
         )
 

@@ -1,7 +1,7 @@
 """Every runtime there is: one line each. Engines are imported only when one is probed or opened."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from enum import Enum, auto
 from importlib import import_module
 from importlib.util import find_spec
@@ -11,6 +11,7 @@ from typing import cast
 from artifact.precision import Precision
 from errors import UserError
 from runtimes.base import Availability, Candidate, Runtime
+from runtimes.options import NONE, OPENVINO, ORT_CPU, ORT_CUDA, TORCH, Options, parse_options, spell_options
 
 
 class Source(Enum):
@@ -24,9 +25,11 @@ class Source(Enum):
 class Entry:
     """Where a runtime lives and what it can do.
 
-    `module` holds a class `EngineRuntime(model, precision, threads)` and a function `probe() -> Availability`;
-    `package` is the import that `extra` installs. `portable` marks runtimes that an artifact
-    can be packed for (CPU, without torch).
+    `module` holds a class `EngineRuntime(model, precision, threads, options)` and a function `probe() -> Availability`;
+    `package` is the import that `extra` installs. `options` are the engine's options with their defaults, and
+    `worthwhile` those that are worth a measurement, by precision. A precision that is only a way to compute loads the
+    graph of another, as `graphs` says. `portable` marks runtimes that an artifact can be packed for (CPU, without
+    torch).
     """
 
     module: str
@@ -34,17 +37,34 @@ class Entry:
     extra: str
     source: Source
     precisions: tuple[Precision, ...]
+    options: Options = NONE
+    worthwhile: Mapping[Precision, tuple[str, ...]] = field(default_factory=dict)
+    graphs: Mapping[Precision, Precision] = field(default_factory=dict)
     portable: bool = False
+
+    def graph(self, precision: Precision) -> Precision:
+        """Which variant's file is loaded to compute at `precision`."""
+        return self.graphs.get(precision, precision)
 
 
 REGISTRY: Mapping[str, Entry] = {
-    "torch-cpu": Entry("runtimes.torch_cpu", "torch", "train", Source.CHECKPOINT, (Precision.FP32, Precision.BF16)),
+    "torch-cpu": Entry(
+        "runtimes.torch_cpu",
+        "torch",
+        "train",
+        Source.CHECKPOINT,
+        (Precision.FP32, Precision.BF16),
+        TORCH,
+        {Precision.FP32: ("compile",), Precision.BF16: ("autocast", "compile", "autocast+compile")},
+    ),
     "torch-cuda": Entry(
         "runtimes.torch_cuda",
         "torch",
         "train",
         Source.CHECKPOINT,
         (Precision.FP32, Precision.TF32, Precision.FP16, Precision.BF16),
+        TORCH,
+        dict.fromkeys((Precision.FP32, Precision.TF32, Precision.FP16, Precision.BF16), ("compile",)),
     ),
     "ort-cpu": Entry(
         "runtimes.ort_cpu",
@@ -52,10 +72,30 @@ REGISTRY: Mapping[str, Entry] = {
         "cpu",
         Source.ONNX,
         (Precision.FP32, Precision.FP16, Precision.INT8_DYNAMIC, Precision.INT8_STATIC, Precision.INT4),
+        ORT_CPU,
+        {
+            Precision.FP32: ("disabled-optimizers=",),
+            Precision.INT8_DYNAMIC: ("disabled-optimizers=",),
+        },
         portable=True,
     ),
     "ort-cuda": Entry(
-        "runtimes.ort_cuda", "onnxruntime", "gpu", Source.ONNX, (Precision.FP32, Precision.FP16, Precision.BF16)
+        "runtimes.ort_cuda",
+        "onnxruntime",
+        "gpu",
+        Source.ONNX,
+        (Precision.FP32, Precision.FP16, Precision.BF16),
+        ORT_CUDA,
+    ),
+    "openvino-cpu": Entry(
+        "runtimes.openvino_cpu",
+        "openvino",
+        "openvino",
+        Source.ONNX,
+        (Precision.FP32, Precision.BF16, Precision.INT8_STATIC, Precision.INT4),
+        OPENVINO,
+        {Precision.INT8_STATIC: ("bf16",), Precision.INT4: ("bf16",)},
+        {Precision.BF16: Precision.FP32},
     ),
     "null": Entry("runtimes.null", "numpy", "cpu", Source.ONNX, ()),
 }
@@ -92,6 +132,34 @@ def candidates(runtimes: tuple[str, ...] | None, precisions: tuple[Precision, ..
     return found
 
 
+def worthwhile(plain: Iterable[Candidate]) -> tuple[Candidate, ...]:
+    """The candidates, each followed by those with options that are worth a measurement."""
+    return tuple(
+        Candidate(item.runtime, item.precision, options)
+        for item in plain
+        for options in (
+            item.options,
+            *(tuple(words.split("+")) for words in entry(item.runtime).worthwhile.get(item.precision, ())),
+        )
+    )
+
+
+def known_candidate(text: str) -> Candidate:
+    """Read a candidate's name, its options in the engine's order.
+
+    Raises `UserError` when there is no such runtime, or it has no such precision or option.
+    """
+    asked = Candidate.parse(text)
+    where = entry(asked.runtime)
+    if asked.precision not in where.precisions:
+        raise UserError(f"{asked.runtime} has no {asked.precision}", f"it has {', '.join(where.precisions)}")
+    try:
+        options = parse_options(where.options, asked.options)
+    except UserError as error:
+        raise UserError(f"{text}: {error.message}", error.hint) from error
+    return Candidate(asked.runtime, asked.precision, spell_options(options, where.options))
+
+
 def probe(runtime: str) -> Availability:
     """Whether a runtime can work in this process, importing its engine if it is installed."""
     where = entry(runtime)
@@ -117,11 +185,12 @@ def probe(runtime: str) -> Availability:
 def open_runtime(candidate: Candidate, model: Path, threads: int) -> Runtime:
     """A runtime for `model`, a checkpoint folder or an ONNX file as its entry says, not yet loaded.
 
-    Raises `UserError` when the engine is not installed.
+    Raises `UserError` when the engine is not installed, or has no such options.
     """
     where = entry(candidate.runtime)
     if find_spec(where.package) is None:
         raise UserError(
             f"{candidate.id} needs {where.package}, which is not installed", f"pip install 'steelyard[{where.extra}]'"
         )
-    return cast(Runtime, import_module(where.module).EngineRuntime(model, candidate.precision, threads))
+    options = parse_options(where.options, candidate.options)
+    return cast(Runtime, import_module(where.module).EngineRuntime(model, candidate.precision, threads, options))

@@ -1,4 +1,4 @@
-"""PyTorch eager on the CPU; its fp32 is the reference."""
+"""PyTorch on the CPU; its fp32, eager, is the reference."""
 
 from pathlib import Path
 
@@ -6,6 +6,7 @@ import torch
 
 from artifact.precision import Precision
 from runtimes.base import Availability
+from runtimes.options import TORCH, TorchOptions
 from runtimes.torch_model import TorchModel
 
 NAME = "torch-cpu"
@@ -17,7 +18,7 @@ def probe() -> Availability:
 
 
 class EngineRuntime(TorchModel):
-    """A checkpoint in eager PyTorch on the CPU."""
+    """A checkpoint in PyTorch on the CPU."""
 
-    def __init__(self, model: Path, precision: Precision, threads: int) -> None:
-        super().__init__(NAME, "cpu", model, precision, threads)
+    def __init__(self, model: Path, precision: Precision, threads: int, options: TorchOptions = TORCH) -> None:
+        super().__init__(NAME, "cpu", model, precision, threads, options)

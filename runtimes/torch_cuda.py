@@ -1,4 +1,4 @@
-"""PyTorch eager on an NVIDIA GPU."""
+"""PyTorch on an NVIDIA GPU."""
 
 from pathlib import Path
 from typing import Self
@@ -8,6 +8,7 @@ import torch
 from artifact.precision import Precision
 from errors import UserError
 from runtimes.base import Availability
+from runtimes.options import TORCH, TorchOptions
 from runtimes.torch_model import TorchModel
 
 NAME = "torch-cuda"
@@ -27,10 +28,10 @@ def probe() -> Availability:
 
 
 class EngineRuntime(TorchModel):
-    """A checkpoint in eager PyTorch on the first GPU. fp32 computes in fp32; only `tf32` lets it use TF32."""
+    """A checkpoint in PyTorch on the first GPU. fp32 computes in fp32; only `tf32` lets it use TF32."""
 
-    def __init__(self, model: Path, precision: Precision, threads: int) -> None:
-        super().__init__(NAME, "cuda:0", model, precision, threads)
+    def __init__(self, model: Path, precision: Precision, threads: int, options: TorchOptions = TORCH) -> None:
+        super().__init__(NAME, "cuda:0", model, precision, threads, options)
 
     def __enter__(self) -> Self:
         available = probe()

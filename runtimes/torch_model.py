@@ -1,5 +1,7 @@
-"""What the PyTorch runtimes share: a checkpoint in eager mode on one device."""
+"""What the PyTorch runtimes share: a checkpoint on one device, eager or compiled."""
 
+import contextlib
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -10,6 +12,7 @@ import torch
 from artifact.precision import Precision
 from errors import UserError
 from runtimes.base import Batch, Outputs, RuntimeInfo, check_batch
+from runtimes.options import TorchOptions, describe_options
 
 DTYPES = {
     Precision.FP32: torch.float32,
@@ -17,15 +20,28 @@ DTYPES = {
     Precision.FP16: torch.float16,
     Precision.BF16: torch.bfloat16,
 }
+REASON_CHARACTERS = 300
+COMPILED_SHAPES = ((3, 5), (1, 5))
+"""Shapes (batch, sequence) that are compiled on entry. One graph serves every shape, but for a batch of one and for a
+sequence of one: TorchDynamo gives sizes 0 and 1 graphs of their own."""
 
 
 class TorchModel:
-    """A checkpoint with its weights cast to `precision`, in eval mode, with `threads` intra-op threads; a `Runtime`."""
+    """A checkpoint at `precision`, in eval mode, with `threads` intra-op threads; a `Runtime`.
 
-    def __init__(self, name: str, device: str, checkpoint: Path, precision: Precision, threads: int) -> None:
-        self._name, self._device = name, torch.device(device)
+    Weights are cast once, or each operator casts its inputs under `autocast`. Compiled, the whole model is one graph of
+    TorchInductor with its weights as constants ("freezing"), made on entry; what cannot be one graph raises, so nothing
+    runs eagerly in its place.
+    """
+
+    def __init__(
+        self, name: str, device: str, checkpoint: Path, precision: Precision, threads: int, options: TorchOptions
+    ) -> None:
+        self._name, self._device, self._options = name, torch.device(device), options
         self._checkpoint, self._precision, self._threads = checkpoint, precision, threads
         self._model: Any = None
+        if options.autocast and DTYPES[precision] is torch.float32:
+            raise UserError(f"{precision} with +autocast has nothing to cast to", "leave +autocast out, or use bf16")
 
     @property
     def model(self) -> Any:
@@ -37,47 +53,80 @@ class TorchModel:
     @property
     def info(self) -> RuntimeInfo:
         parameter = next(self.model.parameters())
+        autocast = self._precision.value if self._options.autocast else None
         return RuntimeInfo(
             runtime=self._name,
             engine="torch",
             engine_version=str(torch.__version__),
             device=str(parameter.device),
-            dtype=str(parameter.dtype).removeprefix("torch."),
+            dtype=autocast or str(parameter.dtype).removeprefix("torch."),
             threads=torch.get_num_threads(),
             input_names=self._input_names,
-            options={"mode": "eager", "float32_matmul_precision": torch.get_float32_matmul_precision()},
+            options={
+                **describe_options(self._options),
+                "float32_matmul_precision": torch.get_float32_matmul_precision(),
+            },
         )
 
     def __enter__(self) -> Self:
-        """Load the weights. Raises `UserError` when the checkpoint is incomplete, or threads or cast did not take."""
+        """Load the weights, and compile if that was asked for.
+
+        Raises `UserError` when the checkpoint is incomplete, when threads or cast did not take, and when the model
+        cannot be compiled as one graph.
+        """
         from models.checkpoint import load_model, model_input_names
 
         torch.set_num_threads(self._threads)
         if torch.get_num_threads() != self._threads:
             raise UserError(f"asked PyTorch for {self._threads} threads, got {torch.get_num_threads()}")
-        dtype = DTYPES[self._precision]
+        dtype = torch.float32 if self._options.autocast else DTYPES[self._precision]
         model = load_model(self._checkpoint).to(device=self._device, dtype=dtype).eval()
         parameter = next(model.parameters())
         if parameter.dtype != dtype or parameter.device.type != self._device.type:
             raise UserError(f"asked for {dtype} on {self._device}, got {parameter.dtype} on {parameter.device}")
         self._input_names = model_input_names(self._checkpoint)
         self._model = model
+        self._call = self._compiled(model) if self._options.compile else model
         return self
 
     def run(self, batch: Batch) -> Outputs:
         """Host to host: copying the result to the host waits for the device to finish."""
-        model = self.model
+        self.model  # noqa: B018  # it raises when nothing is open
         check_batch(batch, self._input_names)
         tensors = {
             name: torch.from_numpy(np.ascontiguousarray(array)).to(self._device) for name, array in batch.items()
         }
         try:
-            with torch.inference_mode():
-                logits = model(**tensors).logits
+            with torch.inference_mode(), self._cast():
+                logits = self._call(**tensors).logits
         except (RuntimeError, IndexError) as error:
             shape = next(iter(batch.values())).shape
             raise UserError(f"PyTorch cannot run a batch of shape {shape}: {error}") from error
-        return {"logits": np.asarray(logits.float().cpu().numpy(), dtype=np.float32)}
+        return {"logits": logits.float().cpu().numpy()}
+
+    def _cast(self) -> contextlib.AbstractContextManager[object]:
+        if not self._options.autocast:
+            return contextlib.nullcontext()
+        return torch.autocast(self._device.type, dtype=DTYPES[self._precision])
+
+    def _compiled(self, model: Any) -> Callable[..., Any]:
+        compiler: Any = torch.compile  # its overloads do not know isolate_recompiles
+        call: Callable[..., Any] = compiler(
+            model, fullgraph=True, dynamic=True, isolate_recompiles=True, options={"freezing": True}
+        )
+        try:
+            for shape in COMPILED_SHAPES:
+                ones = {name: torch.ones(shape, dtype=torch.int64, device=self._device) for name in self._input_names}
+                with torch.inference_mode(), self._cast():
+                    call(**ones)
+        except Exception as error:  # every stage of the compiler has errors of its own
+            self.__exit__(None, None, None)
+            reason = " ".join(str(error).split())[:REASON_CHARACTERS]
+            raise UserError(
+                f"PyTorch cannot compile this model: {type(error).__name__}: {reason}",
+                "leave +compile out; TorchInductor needs a C++ compiler on the CPU and Triton on a GPU",
+            ) from error
+        return call
 
     def peak_device_bytes(self) -> int | None:
         """Bytes that torch's allocator reserved at most, or `None` on the CPU."""
@@ -86,6 +135,6 @@ class TorchModel:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._model = None
+        self._model = self._call = None
         if self._device.type == "cuda":
             torch.cuda.empty_cache()

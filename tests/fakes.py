@@ -17,6 +17,7 @@ import numpy as np
 from artifact.precision import Precision
 from errors import UserError
 from runtimes.base import Availability, Batch, Outputs, RuntimeInfo, check_batch
+from runtimes.options import NONE, NoOptions
 from runtimes.registry import Entry, Source
 
 INPUT_NAMES = ("input_ids", "attention_mask")
@@ -91,7 +92,7 @@ def probe() -> Availability:
 class EngineRuntime(FakeRuntime):
     """Behaves as its model file says: `good`, `refuses`, `dies`, `dies-later`, `breaks`, `hangs` or `prints`."""
 
-    def __init__(self, model: Path, precision: Precision, threads: int) -> None:
+    def __init__(self, model: Path, precision: Precision, threads: int, options: NoOptions = NONE) -> None:
         super().__init__(FakeClock(), threads=threads)
         self._model = model
         self._word = ""

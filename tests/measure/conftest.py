@@ -13,6 +13,7 @@ from measure.messages import Open
 from measure.plan import Plan
 from measure.source import ModelSource
 from measure.workload import Inputs, build_inputs, save_inputs
+from runtimes.base import Candidate
 from runtimes.registry import REGISTRY
 from tests.conftest import ROOT, TEXTS
 from tests.fakes import FAKE
@@ -83,8 +84,7 @@ def opens(inputs_file: Path, tmp_path: Path) -> Opens:
     def make(word: str) -> Open:
         (tmp_path / "model").write_text(word)
         return Open(
-            runtime="fake",
-            precision=Precision.FP32,
+            candidate=Candidate("fake", Precision.FP32),
             model=str(tmp_path / "model"),
             threads=1,
             inputs=str(inputs_file),

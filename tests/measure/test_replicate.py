@@ -63,7 +63,7 @@ class Theatre:
 
             def ask(self, request: AnyRequest, kind: type, timeout_s: float) -> Any:
                 if isinstance(request, Open):
-                    theatre.names[self.number] = request.precision
+                    theatre.names[self.number] = request.candidate.precision
                 theatre.log.append((self.number, request))
                 if theatre.fails(theatre.names[self.number], request):
                     raise WorkerFailed("gave up", "hint")
@@ -78,13 +78,13 @@ class Theatre:
 
 def answer(request: AnyRequest, threads: int) -> object:
     match request:
-        case Open(precision=precision):
+        case Open(candidate=candidate):
             info = RuntimeInfo(
                 runtime="fake",
                 engine="fake",
                 engine_version="1",
                 device="cpu",
-                dtype=precision,
+                dtype=candidate.precision,
                 threads=threads,
                 input_names=INPUT_NAMES,
                 options={},

@@ -73,11 +73,26 @@ def test_every_node_has_its_place(tiny_run: Path, tmp_path: Path, precision: Pre
 
 
 def test_the_options_that_ran_are_told(graph: Path) -> None:
-    config = SessionConfig(graph_optimization_level="basic", disabled_optimizers=("A", "B"))
+    config = SessionConfig(
+        graph_optimization_level="basic",
+        disabled_optimizers=("A", "B"),
+        spinning=False,
+        arena=False,
+        memory_pattern=False,
+    )
     with EngineRuntime(graph, Precision.FP32, 1, config) as runtime:
         level = runtime.session.get_session_options().graph_optimization_level
         assert level == onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
-        assert runtime.info.options == {"graph_optimization_level": "basic", "disabled_optimizers": "A,B"}
+        assert runtime.info.options == {
+            "graph_optimization_level": "basic",
+            "disabled_optimizers": "A,B",
+            "spinning": "false",
+            "arena": "false",
+            "memory_pattern": "false",
+        }
+        options = runtime.session.get_session_options()
+        assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
+        assert (options.enable_cpu_mem_arena, options.enable_mem_pattern) == (False, False)
 
 
 def test_int8_runs_in_int8(tiny_run: Path) -> None:

@@ -115,7 +115,7 @@ def test_the_registry_loads_no_engine_until_it_is_asked() -> None:
 import sys
 from runtimes import registry
 registry.candidates(None, None)
-engines = {"torch", "onnxruntime"}
+engines = {"torch", "onnxruntime", "openvino"}
 assert not engines & set(sys.modules)
 registry.probe("ort-cpu")
 assert engines & set(sys.modules) == {"onnxruntime"}

@@ -39,7 +39,11 @@ def test_weights_are_of_the_precision_and_the_model_is_in_eval_mode(
         assert runtime.info.dtype == dtype
         assert not any(module.training for module in runtime.model.modules())
         assert runtime.info.device == "cpu"
-        assert runtime.info.options == {"mode": "eager", "float32_matmul_precision": "highest"}
+        assert runtime.info.options == {
+            "autocast": "false",
+            "compile": "false",
+            "float32_matmul_precision": "highest",
+        }
 
 
 def test_bf16_computes_in_bf16(tiny_checkpoint: Path) -> None:

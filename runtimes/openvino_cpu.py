@@ -1,0 +1,162 @@
+"""OpenVINO on the CPU: the same ONNX files that ONNX Runtime reads."""
+
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import openvino
+from openvino import properties
+from openvino.properties import hint
+
+from artifact.precision import Precision
+from errors import UserError
+from runtimes.base import Availability, Batch, Outputs, RuntimeInfo, check_batch
+from runtimes.options import OPENVINO, OpenVinoOptions, describe_options
+
+NAME, DEVICE = "openvino-cpu", "CPU"
+F32, BF16 = openvino.Type.f32, openvino.Type.bf16
+MODES = {"latency": hint.PerformanceMode.LATENCY, "throughput": hint.PerformanceMode.THROUGHPUT}
+
+
+def probe() -> Availability:
+    """Whether OpenVINO finds its CPU plugin."""
+    core = openvino.Core()
+    version = _version()
+    if DEVICE not in core.available_devices:
+        return Availability(
+            runtime=NAME,
+            available=False,
+            engine_version=version,
+            reason=f"OpenVINO {version} finds no CPU plugin",
+            remedy="pip install --force-reinstall 'steelyard[openvino]'",
+        )
+    return Availability(runtime=NAME, available=True, engine_version=version, device="cpu")
+
+
+class EngineRuntime:
+    """An ONNX graph compiled by OpenVINO, with `threads` threads in one stream; a `Runtime`.
+
+    `bf16` computes an fp32 graph in bf16, int8 and int4 graphs compute in fp32 where they are not quantised unless
+    `options.bf16` says otherwise. OpenVINO would choose bf16 by itself on CPUs that have it: it is always told.
+    """
+
+    def __init__(self, model: Path, precision: Precision, threads: int, options: OpenVinoOptions = OPENVINO) -> None:
+        self._model, self._precision, self._threads, self._options = model, precision, threads, options
+        self._type = BF16 if options.bf16 or precision is Precision.BF16 else F32
+        self._compiled: Any = None
+
+    @property
+    def compiled(self) -> Any:
+        """The open `openvino.CompiledModel`."""
+        if self._compiled is None:
+            raise RuntimeError("the runtime is not open; use it in a with block")
+        return self._compiled
+
+    @property
+    def info(self) -> RuntimeInfo:
+        read = self.compiled.get_property
+        return RuntimeInfo(
+            runtime=NAME,
+            engine="openvino",
+            engine_version=_version(),
+            device=",".join(read(properties.execution_devices())).lower(),
+            dtype=self._precision.value,
+            threads=int(read(properties.inference_num_threads())),
+            input_names=self._input_names,
+            options={
+                **describe_options(self._options),
+                "inference_precision": read(hint.inference_precision()).get_type_name(),
+                "streams": str(read(properties.num_streams())),
+            },
+        )
+
+    def __enter__(self) -> Self:
+        """Compile the graph. Raises `UserError` when it does not load, or threads or number type did not take."""
+        self._core = openvino.Core()
+        supported = self._core.get_property(DEVICE, properties.device.capabilities())
+        if self._type is BF16 and "BF16" not in supported:
+            raise UserError(
+                f"OpenVINO does not compute in bf16 on this CPU (it has {', '.join(sorted(supported))})",
+                "measure its fp32 instead",
+            )
+        try:
+            self._graph = self._core.read_model(self._model)
+            compiled = self._compile()
+        except Exception as error:  # openvino raises RuntimeError and its own types, all of them about this file
+            reason = str(error).strip().splitlines()[-1]
+            raise UserError(f"OpenVINO cannot run {self._model}: {reason}", "see: steelyard doctor") from error
+        self._check("number type", self._type, compiled.get_property(hint.inference_precision()))
+        self._check("threads", self._threads, compiled.get_property(properties.inference_num_threads()))
+        self._places = _places(self._graph)
+        self._output_names = [item.get_any_name() for item in compiled.outputs]
+        self._input_names = tuple(item.get_any_name() for item in compiled.inputs)
+        self._compiled = compiled
+        return self
+
+    def _compile(self) -> Any:
+        asked = {
+            hint.performance_mode(): MODES[self._options.hint],
+            hint.inference_precision(): self._type,
+            properties.inference_num_threads(): self._threads,
+        }
+        return self._core.compile_model(self._graph, DEVICE, asked)
+
+    @staticmethod
+    def _check(what: str, asked: object, got: object) -> None:
+        if asked != got:
+            raise UserError(f"asked OpenVINO for {what} {asked}, got {got}", "see: steelyard doctor")
+
+    def run(self, batch: Batch) -> Outputs:
+        """Host to host. Inputs are read where they lie; outputs are copied out of the request, whose buffers the next
+        run overwrites. Each call has a request of its own, because a request serves one caller at a time."""
+        compiled = self.compiled
+        check_batch(batch, self._input_names)
+        shape = next(iter(batch.values())).shape
+        for name, rows in self._places.items():
+            if not 0 <= batch[name].min() <= batch[name].max() < rows:
+                raise UserError(
+                    f"OpenVINO cannot run a batch of shape {shape}: {name} has numbers outside 0 to {rows - 1}",
+                    "tokenise with the checkpoint's own tokenizer",
+                )
+        try:
+            request = compiled.create_infer_request()
+            outputs = request.infer(
+                {name: np.ascontiguousarray(array) for name, array in batch.items()}, share_inputs=True
+            )
+        except Exception as error:  # openvino raises RuntimeError and its own types, all of them about these inputs
+            self._compiled = self._compile()  # a batch that failed leaves shapes behind, and the next would fail too
+            reason = str(error).strip().splitlines()[-1]
+            raise UserError(f"OpenVINO cannot run a batch of shape {shape}: {reason}") from error
+        return {name: np.array(outputs[name], dtype=np.float32) for name in self._output_names}
+
+    def peak_device_bytes(self) -> int | None:
+        return None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._compiled = self._graph = self._core = None
+
+
+def _version() -> str:
+    return str(openvino.get_version()).partition("-")[0]
+
+
+def _places(model: Any) -> dict[str, int]:
+    """For each input that looks up rows of a table: how many rows the table has.
+
+    OpenVINO does not check an index (it reads what lies there), so `run` does.
+    """
+    rows: dict[str, int] = {}
+    for node in model.get_ops():
+        if node.get_type_name() != "Gather" or not node.input(0).get_partial_shape()[0].is_static:
+            continue
+        index = node.input_value(1).get_node()
+        while index.get_type_name() == "Convert":
+            index = index.input_value(0).get_node()
+        if index.get_type_name() == "Parameter":
+            name = index.output(0).get_any_name()
+            rows[name] = min(node.input(0).get_partial_shape()[0].get_length(), rows.get(name, sys.maxsize))
+    return rows

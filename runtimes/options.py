@@ -1,0 +1,102 @@
+"""What can be chosen of an engine besides the precision: typed, spelled in a candidate's name, recorded.
+
+An option is a field with a default. In a candidate's name stand only those that differ from it: `+autocast` and
+`+no-spinning` for what is on or off, `+graph-optimization-level=basic` for a word, and
+`+disabled-optimizers=A:B` for several.
+"""
+
+from typing import Any, Literal, TypeVar
+
+import msgspec
+
+from artifact.session import SessionConfig
+from errors import UserError
+
+Options = msgspec.Struct
+AnyOptions = TypeVar("AnyOptions", bound=msgspec.Struct)
+
+
+class NoOptions(msgspec.Struct, frozen=True):
+    """There is nothing to choose."""
+
+
+class TorchOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """PyTorch: `autocast` casts inside the operators that gain by it and keeps the weights in fp32, where the default
+    casts all weights once; `compile` runs the graph through TorchInductor instead of operator by operator."""
+
+    autocast: bool = False
+    compile: bool = False
+
+
+class OpenVinoOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """OpenVINO: `hint` is its performance hint; with `bf16` what is not quantised computes in bf16 instead of fp32."""
+
+    hint: Literal["latency", "throughput"] = "latency"
+    bf16: bool = False
+
+
+NONE = NoOptions()
+TORCH = TorchOptions()
+ORT_CPU = SessionConfig()
+ORT_CUDA = SessionConfig(disabled_optimizers=())
+OPENVINO = OpenVinoOptions()
+"""What each engine does when nothing is chosen."""
+
+
+def parse_options(defaults: AnyOptions, words: tuple[str, ...]) -> AnyOptions:
+    """The options that `words` ask for, such as `("compile", "no-spinning")`.
+
+    Raises `UserError` for a word that these options do not have, or that stands there twice.
+    """
+    fields = {item.name.replace("_", "-"): item for item in msgspec.structs.fields(defaults)}
+    changes: dict[str, Any] = {}
+    for word in words:
+        name, sign, value = word.partition("=")
+        is_on = not name.startswith("no-") or name in fields
+        field = fields.get(name if is_on else name.removeprefix("no-"))
+        if field is None or (field.type is bool) is bool(sign):
+            raise UserError(f"there is no option '+{word}'", _known(defaults))
+        if field.name in changes:
+            raise UserError(f"'+{word}' is given twice, or with its opposite", "give it once")
+        several = isinstance(getattr(defaults, field.name), tuple)
+        chosen: Any = is_on if field.type is bool else value
+        try:
+            changes[field.name] = msgspec.convert(
+                tuple(filter(None, value.split(":"))) if several else chosen, field.type
+            )
+        except msgspec.ValidationError as error:
+            raise UserError(f"'+{word}': {error}", _known(defaults)) from error
+    return msgspec.structs.replace(defaults, **changes)
+
+
+def spell_options(options: msgspec.Struct, defaults: msgspec.Struct) -> tuple[str, ...]:
+    """The words that ask for these options; `parse_options` reads them."""
+    words = []
+    for field in msgspec.structs.fields(options):
+        value, name = getattr(options, field.name), field.name.replace("_", "-")
+        if value == getattr(defaults, field.name):
+            continue
+        if isinstance(value, bool):
+            words.append(name if value else f"no-{name}")
+        else:
+            words.append(f"{name}={':'.join(value) if isinstance(value, tuple) else value}")
+    return tuple(words)
+
+
+def describe_options(options: msgspec.Struct) -> dict[str, str]:
+    """Every option by name, for the record of what ran."""
+    return {
+        name: ",".join(value) if isinstance(value, tuple) else str(value).lower() if value in (True, False) else value
+        for name, value in msgspec.structs.asdict(options).items()
+    }
+
+
+def _known(defaults: msgspec.Struct) -> str:
+    spellings = []
+    for field in msgspec.structs.fields(defaults):
+        value, name = getattr(defaults, field.name), field.name.replace("_", "-")
+        if isinstance(value, bool):
+            spellings.append(f"+no-{name}" if value else f"+{name}")
+        else:
+            spellings.append(f"+{name}=…")
+    return f"this runtime has {', '.join(spellings) or 'none'}"

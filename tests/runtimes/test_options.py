@@ -1,0 +1,102 @@
+import pytest
+
+from artifact.precision import Precision
+from artifact.session import SessionConfig
+from errors import UserError
+from runtimes.base import Candidate
+from runtimes.options import ORT_CPU, ORT_CUDA, TORCH, TorchOptions, describe_options, parse_options, spell_options
+from runtimes.registry import REGISTRY, candidates, entry, known_candidate, worthwhile
+
+WORDS = {
+    (): {},
+    ("no-spinning",): {"spinning": False},
+    ("graph-optimization-level=basic",): {"graph_optimization_level": "basic"},
+    ("disabled-optimizers=",): {"disabled_optimizers": ()},
+    ("disabled-optimizers=GeluFusion:BiasGeluFusion", "no-arena"): {
+        "disabled_optimizers": ("GeluFusion", "BiasGeluFusion"),
+        "arena": False,
+    },
+}
+
+
+@pytest.mark.parametrize("words", WORDS, ids=str)
+def test_words_are_read_and_spelled_again(words: tuple[str, ...]) -> None:
+    options = parse_options(ORT_CPU, words)
+    assert options == SessionConfig(**WORDS[words])  # type: ignore[arg-type]
+    assert spell_options(options, ORT_CPU) == words
+
+
+def test_what_is_off_is_switched_on_by_its_name() -> None:
+    assert parse_options(TORCH, ("compile", "autocast")) == TorchOptions(autocast=True, compile=True)
+    assert spell_options(TorchOptions(autocast=True, compile=True), TORCH) == ("autocast", "compile")
+
+
+def test_each_runtime_has_defaults_of_its_own() -> None:
+    fused = ("disabled-optimizers=",)
+    assert parse_options(ORT_CPU, fused) == parse_options(ORT_CUDA, ()) == ORT_CUDA
+    assert spell_options(ORT_CUDA, ORT_CUDA) == ()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("fast",), r"no option '\+fast'"),
+        (("no-fast",), r"no option '\+no-fast'"),
+        (("spinning=yes",), r"no option '\+spinning=yes'"),
+        (("disabled-optimizers",), r"no option '\+disabled-optimizers'"),
+        (("no-arena", "arena"), "given twice"),
+        (("graph-optimization-level=fast",), "Invalid enum value 'fast'"),
+    ],
+)
+def test_words_that_mean_nothing_are_refused_with_those_that_do(words: tuple[str, ...], message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        parse_options(ORT_CPU, words)
+    assert caught.value.hint == "give it once" or "+no-spinning" in caught.value.hint
+
+
+def test_every_option_is_told() -> None:
+    assert describe_options(ORT_CPU) == {
+        "graph_optimization_level": "all",
+        "disabled_optimizers": "SkipLayerNormFusion",
+        "spinning": "true",
+        "arena": "true",
+        "memory_pattern": "true",
+    }
+
+
+def test_a_candidate_is_known_by_one_name() -> None:
+    found = known_candidate("torch-cpu/bf16+compile+autocast")
+    assert found == Candidate("torch-cpu", Precision.BF16, ("autocast", "compile"))
+    assert found.id == "torch-cpu/bf16+autocast+compile"
+    assert known_candidate("ort-cpu/fp32+spinning").id == "ort-cpu/fp32"
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("ort-cpu/fp32+compile", r"ort-cpu/fp32\+compile: there is no option"),
+        ("ort-cpu/bf16", "ort-cpu has no bf16"),
+        ("abacus/fp32", "no runtime 'abacus'"),
+        ("ort-cpu/fp32+", "is not a candidate"),
+    ],
+)
+def test_a_name_that_no_runtime_answers_to_is_refused(name: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        known_candidate(name)
+
+
+def test_what_is_worth_a_measurement_can_be_named() -> None:
+    every = worthwhile(candidates(None, None))
+    assert len(every) == len(set(every))
+    assert all(known_candidate(found.id) == found for found in every)
+    assert [found.id for found in worthwhile((Candidate("torch-cpu", Precision.FP32),))] == [
+        "torch-cpu/fp32",
+        "torch-cpu/fp32+compile",
+    ]
+
+
+@pytest.mark.parametrize("name", REGISTRY)
+def test_a_precision_that_loads_anothers_graph_loads_one_that_exists(name: str) -> None:
+    found = entry(name)
+    assert set(found.graphs) <= set(found.precisions)
+    assert {found.graph(precision) for precision in found.precisions} <= set(Precision)
