@@ -286,29 +286,11 @@ def report(
 
 @command
 def doctor(as_json: Json = False) -> None:
-    """Say what this machine can run, and why not."""
-    from measure.compare import probe_runtimes
-    from measure.machine import read_machine
-    from report.terminal import console, doctor_table, show_lines, show_table
-    from runtimes.registry import REGISTRY
+    """Say what this machine can run, why not, and how evenly it works now (takes some seconds)."""
+    from commands.doctor import examine, tell_diagnosis
 
-    machine = read_machine()
-    names = [name for name, entry in REGISTRY.items() if entry.precisions]
-    found = probe_runtimes(names, machine.usable_cores)
-    if as_json:
-        tell.print_json({"machine": machine, "runtimes": found})
-        return
-    out = console()
-    quota = f", quota {machine.cpu_quota_cores:g}" if machine.cpu_quota_cores is not None else ""
-    show_lines(
-        out,
-        (
-            f"{machine.cpu_model}: {machine.usable_cores} of {machine.cores} cores usable{quota}, "
-            f"{machine.memory_bytes / 1e9:.0f} GB of memory, Python {machine.python}",
-            f"instruction sets: {', '.join(machine.cpu_features) or 'none known'}",
-        ),
-    )
-    show_table(out, doctor_table(found))
+    found = examine()
+    tell.print_json(found) if as_json else tell_diagnosis(found)
 
 
 @command

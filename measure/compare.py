@@ -99,15 +99,19 @@ def _runnable(task: Comparison, threads: int) -> tuple[tuple[Candidate, ...], li
     """Candidates whose engine works here and whose model is there; the others with their reasons."""
     names = tuple(dict.fromkeys(candidate.runtime for candidate in task.candidates))
     failures: list[Failure] = []
-    able = set()
+    able = {}
     for found in probe_runtimes(names, threads):
         if found.available:
-            able.add(found.runtime)
+            able[found.runtime] = found
         else:
             failures.append(_failure(found.runtime, Role.CANDIDATE, "probe", found.reason or "", found.remedy or ""))
     runnable = []
     for candidate in task.candidates:
         if candidate.runtime not in able:
+            continue
+        lack = able[candidate.runtime].lack_of(candidate)
+        if lack is not None:
+            failures.append(_failure(candidate, Role.CANDIDATE, "probe", lack.reason, lack.remedy))
             continue
         try:
             task.source.model(candidate)

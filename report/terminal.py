@@ -16,7 +16,6 @@ from artifact.variant import Variant
 from report.tables import Table, control, headline, how_measured, not_measured, summary, workloads
 from report.variants import READING, variants_notes, variants_table
 from report.verdict import Verdict
-from runtimes.base import Availability
 
 PLAIN_WIDTH = 118
 ANY_WIDTH = 1000
@@ -80,24 +79,6 @@ def _draw(table: Table, *, broken: bool) -> RichTable:
         texts = (Text(cell if broken else cell.replace("\n", "  ")) for cell in row)
         drawn.add_row(*texts, style="bold green" if number in table.strong else "")
     return drawn
-
-
-def doctor_table(found: Iterable[Availability]) -> Table:
-    """Which runtimes can work here, and what would help those that cannot."""
-    return Table(
-        title="",
-        headers=("runtime", "works", "engine", "device or reason", "what would help"),
-        rows=tuple(
-            (
-                item.runtime,
-                "yes" if item.available else "no",
-                item.engine_version or "–",
-                (item.device if item.available else item.reason) or "–",
-                item.remedy or "",
-            )
-            for item in found
-        ),
-    )
 
 
 def show_lines(out: Console, lines: Iterable[str]) -> None:

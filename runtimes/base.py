@@ -36,17 +36,6 @@ class RuntimeInfo(msgspec.Struct, frozen=True, kw_only=True):
     nodes_by_provider: dict[str, int] | None = None
 
 
-class Availability(msgspec.Struct, frozen=True, kw_only=True):
-    """Whether a runtime can work here. When it cannot: why, and what would help."""
-
-    runtime: str
-    available: bool
-    engine_version: str | None = None
-    device: str | None = None
-    reason: str | None = None
-    remedy: str | None = None
-
-
 class Runtime(Protocol):
     """A model on one engine and device: cheap to construct, acquired on entry, released on exit."""
 
@@ -96,6 +85,34 @@ class Candidate(msgspec.Struct, frozen=True, order=True):
                 "write RUNTIME/PRECISION and options, such as ort-cpu/int8-dynamic or torch-cpu/bf16+compile",
             )
         return cls(runtime, Precision(precision), tuple(options))
+
+
+class Lack(msgspec.Struct, frozen=True, kw_only=True):
+    """A precision or an option that a runtime does not have on this machine: why, and what would help."""
+
+    word: str
+    reason: str
+    remedy: str
+
+
+class Availability(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether a runtime can work here. When it cannot: why, and what would help.
+
+    `lacks` are the precisions and options that it cannot offer although it works.
+    """
+
+    runtime: str
+    available: bool
+    engine_version: str | None = None
+    device: str | None = None
+    reason: str | None = None
+    remedy: str | None = None
+    lacks: tuple[Lack, ...] = ()
+
+    def lack_of(self, candidate: Candidate) -> Lack | None:
+        """What keeps a candidate of this runtime from running here, or `None`."""
+        words = {candidate.precision.value, *candidate.options}
+        return next((lack for lack in self.lacks if lack.word in words), None)
 
 
 def check_batch(batch: Batch, names: tuple[str, ...]) -> None:

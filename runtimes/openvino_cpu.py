@@ -12,10 +12,11 @@ from openvino.properties import hint
 
 from artifact.precision import Precision
 from errors import UserError
-from runtimes.base import Availability, Batch, Outputs, RuntimeInfo, check_batch
+from runtimes.base import Availability, Batch, Lack, Outputs, RuntimeInfo, check_batch
 from runtimes.options import OPENVINO, OpenVinoOptions, describe_options
 
 NAME, DEVICE = "openvino-cpu", "CPU"
+NO_BF16 = "OpenVINO does not compute in bf16 on this CPU"
 F32, BF16 = openvino.Type.f32, openvino.Type.bf16
 MODES = {"latency": hint.PerformanceMode.LATENCY, "throughput": hint.PerformanceMode.THROUGHPUT}
 
@@ -32,7 +33,8 @@ def probe() -> Availability:
             reason=f"OpenVINO {version} finds no CPU plugin",
             remedy="pip install --force-reinstall 'steelyard[openvino]'",
         )
-    return Availability(runtime=NAME, available=True, engine_version=version, device="cpu")
+    lacks = () if _has_bf16(core) else (Lack(word="bf16", reason=NO_BF16, remedy="measure its fp32 instead"),)
+    return Availability(runtime=NAME, available=True, engine_version=version, device="cpu", lacks=lacks)
 
 
 class EngineRuntime:
@@ -75,12 +77,8 @@ class EngineRuntime:
     def __enter__(self) -> Self:
         """Compile the graph. Raises `UserError` when it does not load, or threads or number type did not take."""
         self._core = openvino.Core()
-        supported = self._core.get_property(DEVICE, properties.device.capabilities())
-        if self._type is BF16 and "BF16" not in supported:
-            raise UserError(
-                f"OpenVINO does not compute in bf16 on this CPU (it has {', '.join(sorted(supported))})",
-                "measure its fp32 instead",
-            )
+        if self._type is BF16 and not _has_bf16(self._core):
+            raise UserError(NO_BF16, "measure its fp32 instead")
         try:
             self._graph = self._core.read_model(self._model)
             compiled = self._compile()
@@ -142,6 +140,10 @@ class EngineRuntime:
 
 def _version() -> str:
     return str(openvino.get_version()).partition("-")[0]
+
+
+def _has_bf16(core: Any) -> bool:
+    return "BF16" in core.get_property(DEVICE, properties.device.capabilities())
 
 
 def _places(model: Any) -> dict[str, int]:

@@ -2,7 +2,7 @@
 
 An option is a field with a default. In a candidate's name stand only those that differ from it: `+autocast` and
 `+no-spinning` for what is on or off, `+graph-optimization-level=basic` for a word, and
-`+disabled-optimizers=A:B` for several.
+`+disabled-optimizers=A:B` or `=none` for several.
 """
 
 from typing import Any, Literal, TypeVar
@@ -13,6 +13,7 @@ from artifact.session import SessionConfig
 from errors import UserError
 
 Options = msgspec.Struct
+NOTHING = "none"
 AnyOptions = TypeVar("AnyOptions", bound=msgspec.Struct)
 
 
@@ -58,12 +59,11 @@ def parse_options(defaults: AnyOptions, words: tuple[str, ...]) -> AnyOptions:
             raise UserError(f"there is no option '+{word}'", _known(defaults))
         if field.name in changes:
             raise UserError(f"'+{word}' is given twice, or with its opposite", "give it once")
-        several = isinstance(getattr(defaults, field.name), tuple)
         chosen: Any = is_on if field.type is bool else value
+        if isinstance(getattr(defaults, field.name), tuple):
+            chosen = () if value == NOTHING else tuple(value.split(":"))
         try:
-            changes[field.name] = msgspec.convert(
-                tuple(filter(None, value.split(":"))) if several else chosen, field.type
-            )
+            changes[field.name] = msgspec.convert(chosen, field.type)
         except msgspec.ValidationError as error:
             raise UserError(f"'+{word}': {error}", _known(defaults)) from error
     return msgspec.structs.replace(defaults, **changes)
@@ -79,7 +79,7 @@ def spell_options(options: msgspec.Struct, defaults: msgspec.Struct) -> tuple[st
         if isinstance(value, bool):
             words.append(name if value else f"no-{name}")
         else:
-            words.append(f"{name}={':'.join(value) if isinstance(value, tuple) else value}")
+            words.append(f"{name}={(':'.join(value) or NOTHING) if isinstance(value, tuple) else value}")
     return tuple(words)
 
 

@@ -74,8 +74,8 @@ REGISTRY: Mapping[str, Entry] = {
         (Precision.FP32, Precision.FP16, Precision.INT8_DYNAMIC, Precision.INT8_STATIC, Precision.INT4),
         ORT_CPU,
         {
-            Precision.FP32: ("disabled-optimizers=",),
-            Precision.INT8_DYNAMIC: ("disabled-optimizers=",),
+            Precision.FP32: ("disabled-optimizers=none",),
+            Precision.INT8_DYNAMIC: ("disabled-optimizers=none",),
         },
         portable=True,
     ),

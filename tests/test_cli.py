@@ -5,7 +5,8 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -283,12 +284,59 @@ def test_usage_errors_exit_with_2(steelyard: Steelyard) -> None:
 def test_doctor_tells_machine_and_runtimes(steelyard: Steelyard) -> None:
     told = json.loads(steelyard("doctor", "--json").stdout)
     by_name = {item["runtime"]: item for item in told["runtimes"]}
-    assert {"torch-cpu", "torch-cuda", "ort-cpu", "ort-cuda"} == set(by_name)
-    assert by_name["torch-cpu"]["available"]
-    assert by_name["ort-cpu"]["available"]
+    assert {"torch-cpu", "torch-cuda", "ort-cpu", "ort-cuda", "openvino-cpu"} == set(by_name)
+    for name in ("torch-cpu", "ort-cpu", "openvino-cpu"):
+        assert by_name[name]["available"]
     for item in told["runtimes"]:
         assert item["available"] or (item["reason"] and item["remedy"])
-    assert 1 <= told["machine"]["usable_cores"] <= len(os.sched_getaffinity(0))
+    assert 1 <= told["threads"] == told["machine"]["usable_cores"] <= len(os.sched_getaffinity(0))
+    assert told["noise"]["median_s"] > 0
+    runs = {item["name"]: item["runs"] for item in told["candidates"]}
+    assert runs["torch-cpu/fp32"]
+    assert runs["ort-cpu/int8-dynamic"]
+    assert "torch-cpu/bf16+autocast+compile" in runs
+
+
+def test_doctor_reports_and_uses_the_one_core_that_it_may_use(steelyard: Steelyard) -> None:
+    every = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(every)})
+    try:
+        told = json.loads(steelyard("doctor", "--json").stdout)
+    finally:
+        os.sched_setaffinity(0, every)
+    assert (told["threads"], told["machine"]["usable_cores"]) == (1, 1)
+
+
+GROUPS = {
+    Path("/sys/fs/cgroup/cpu"): {"cpu.cfs_period_us": "100000", "cpu.cfs_quota_us": "50000"},
+    Path("/sys/fs/cgroup"): {"cpu.max": "50000 100000"},
+}
+"""Where version 1 and version 2 keep their groups, and what half a core is there."""
+
+
+@pytest.fixture
+def half_a_core() -> Iterator[Path]:
+    """A cgroup of half a core, where this process may make one."""
+    for parent, files in GROUPS.items():
+        group = parent / f"steelyard-test-{os.getpid()}"
+        with suppress(OSError):
+            group.mkdir()
+            try:
+                for name, value in files.items():
+                    (group / name).write_text(value)
+                yield group
+                return
+            finally:
+                group.rmdir()
+    pytest.skip("this process may not make a cgroup with a quota")
+
+
+def test_doctor_reports_and_uses_the_quota_of_its_cgroup(half_a_core: Path) -> None:
+    join = f"echo $$ > {half_a_core}/cgroup.procs && exec {sys.executable} -m cli doctor --json"
+    done = subprocess.run(["/bin/sh", "-c", join], cwd=ROOT, capture_output=True, text=True, check=True, timeout=300)
+    told = json.loads(done.stdout)
+    assert told["machine"]["cpu_quota_cores"] == 0.5
+    assert (told["threads"], told["machine"]["usable_cores"]) == (1, 1)
 
 
 def test_report_derives_everything_again_from_the_raw_samples(steelyard: Steelyard, tmp_path: Path) -> None:

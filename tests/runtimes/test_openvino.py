@@ -8,8 +8,9 @@ import pytest
 
 from artifact.precision import Precision
 from errors import UserError
-from runtimes.openvino_cpu import EngineRuntime, probe
+from runtimes.openvino_cpu import NO_BF16, EngineRuntime, probe
 from runtimes.options import OpenVinoOptions
+from runtimes.registry import known_candidate
 
 BATCH = {
     name: np.ones((2, 8), dtype=np.int64) * value
@@ -80,8 +81,12 @@ def test_the_hint_that_was_asked_for_is_the_one_that_ran(graph: Path, hint: Any)
 def test_a_cpu_without_bf16_is_refused(graph: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(openvino, "Core", lambda: FakeCore(["FP32", "INT8"]))
     runtime = EngineRuntime(graph, Precision.BF16, 1)
-    with pytest.raises(UserError, match=r"does not compute in bf16 on this CPU \(it has FP32, INT8\)"), runtime:
+    with pytest.raises(UserError, match="does not compute in bf16 on this CPU"), runtime:
         pass
+    found = probe()
+    assert found.available
+    lacking = [found.lack_of(known_candidate(f"openvino-cpu/{name}")) for name in ("bf16", "int4+bf16", "fp32")]
+    assert [lack.reason if lack else None for lack in lacking] == [NO_BF16, NO_BF16, None]
 
 
 @pytest.mark.parametrize(
