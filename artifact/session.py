@@ -52,14 +52,19 @@ def open_session(
     threads: int,
     config: SessionConfig,
     entries: Mapping[str, str] | None = None,
+    profile: Path | None = None,
 ) -> Any:
     """An `onnxruntime.InferenceSession` on `provider` alone with `threads` intra-op threads.
 
-    Raises `UserError` when the file does not load, or the session got another provider than was asked for.
+    With `profile`, every run is written down in a file whose name begins so; `end_profiling` gives its name. Raises
+    `UserError` when the file does not load, or the session got another provider than was asked for.
     """
     import onnxruntime
 
     options = session_options(config, threads)
+    if profile is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(profile)
     for key, value in (entries or {}).items():
         options.add_session_config_entry(key, value)
     try:

@@ -3,7 +3,7 @@
 import msgspec
 
 from measure.memory import MemoryReading
-from runtimes.base import Availability, Candidate, RuntimeInfo
+from runtimes.base import Availability, Candidate, Executed, RuntimeInfo
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -51,6 +51,12 @@ class Weigh(Request, frozen=True):
     """Read the memory."""
 
 
+class Explain(Request, frozen=True):
+    """Say what the engine executes for the first batch of a workload."""
+
+    workload: int
+
+
 class Reply(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """Worker to harness."""
 
@@ -94,6 +100,12 @@ class Weighed(Reply, frozen=True):
     peak_device_bytes: int | None
 
 
+class Explained(Reply, frozen=True):
+    """What one run executes; `None` where the engine cannot tell."""
+
+    executed: Executed | None
+
+
 class Failed(Reply, frozen=True):
     """The request could not be done. `ours` marks an exception that is no `UserError`."""
 
@@ -102,8 +114,8 @@ class Failed(Reply, frozen=True):
     ours: bool
 
 
-AnyRequest = Probe | Open | WarmUp | Block | Score | Weigh
-AnyReply = Probed | Opened | Timed | Scored | Weighed | Failed
+AnyRequest = Probe | Open | WarmUp | Block | Score | Weigh | Explain
+AnyReply = Probed | Opened | Timed | Scored | Weighed | Explained | Failed
 REQUESTS = msgspec.json.Decoder(AnyRequest)
 REPLIES = msgspec.json.Decoder(AnyReply)
 ENCODER = msgspec.json.Encoder()

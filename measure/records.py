@@ -11,7 +11,7 @@ from measure.machine import Load, Machine
 from measure.memory import MemoryReading
 from measure.plan import Plan
 from measure.workload import WorkloadSpec
-from runtimes.base import Candidate, RuntimeInfo
+from runtimes.base import Candidate, Executed, RuntimeInfo
 
 SCHEMA_VERSION = 1
 
@@ -117,7 +117,7 @@ class Quality(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Measurement(msgspec.Struct, frozen=True, kw_only=True, tag="measurement"):
-    """One candidate in one fresh process. `quality` is empty but in the first replicate.
+    """One candidate in one fresh process. `quality` is empty but in the first replicate, and so is `executed`.
 
     `portable` says whether an artifact can be packed for its runtime (CPU, without torch).
     """
@@ -142,6 +142,7 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True, tag="measurement"):
     memory: MemoryReading
     peak_device_bytes: int | None
     finished_utc: str
+    executed: Executed | None = None
 
     @property
     def entrant(self) -> Entrant:

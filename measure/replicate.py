@@ -1,7 +1,7 @@
 """One replicate: a fresh process of every entrant, warmed up, then measured in interleaved rounds."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter, sleep
@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from measure.messages import Block, Open, Opened, Timed, WarmUp, Weigh, Weighed
+from measure.messages import Block, Explain, Explained, Open, Opened, Timed, WarmUp, Weigh, Weighed
 from measure.plan import Plan
 from measure.process import WorkerFailed, WorkerProcess
 from measure.records import BlockSamples, ColdStart, Entrant, Quality, Role, WarmUpSamples
@@ -17,6 +17,7 @@ from measure.scoring import Scorer
 from measure.source import ModelSource
 from measure.timing import passes_for
 from measure.workload import Inputs
+from runtimes.base import Executed
 
 T = TypeVar("T")
 
@@ -63,6 +64,7 @@ class Finished:
     blocks: list[BlockSamples] = field(default_factory=list)
     quality: tuple[Quality, ...] = ()
     weighed: Weighed | None = None
+    executed: Executed | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +79,7 @@ class GaveUp:
 def run_replicate(
     setting: Setting, entrants: Sequence[Entrant], name: str, scorer: Scorer | None
 ) -> Iterator[Finished | GaveUp]:
-    """Start one process of each entrant after another, warm up, interleave the rounds, score, weigh.
+    """Start one process of each entrant after another, warm up, interleave the rounds, score, weigh, explain.
 
     Yields failures as they happen and results at the end, the anchor first. Answers are scored if there is a `scorer`.
     """
@@ -105,6 +107,10 @@ def run_replicate(
             except WorkerFailed as failed:
                 yield GaveUp(item.entrant, "scoring", failed)
                 continue
+            if scorer is not None:
+                with suppress(WorkerFailed):  # all that was asked for is measured
+                    explained = item.process.ask(Explain(workload=0), Explained, plan.timeout_s)
+                    item.executed = explained.executed
             yield item
             item.process.close()
 

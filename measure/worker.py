@@ -19,6 +19,8 @@ from measure.messages import (
     AnyReply,
     AnyRequest,
     Block,
+    Explain,
+    Explained,
     Failed,
     Open,
     Opened,
@@ -71,6 +73,8 @@ class Worker:
                 return self._score(batch_size, Path(path))
             case Weigh():
                 return Weighed(memory=read_memory(), peak_device_bytes=self.runtime.peak_device_bytes())
+            case Explain(workload=number):
+                return Explained(executed=self.runtime.executed(self._batches(number)[0]))
 
     @property
     def runtime(self) -> Runtime:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from artifact.variant import Variant
-from report.tables import Table, control, headline, how_measured, not_measured, summary, workloads
+from report.tables import Table, control, headline, how_measured, not_measured, summary, what_ran, workloads
 from report.variants import READING as VARIANTS_READING
 from report.variants import variants_notes, variants_table
 from report.verdict import Verdict
@@ -17,6 +17,8 @@ READING = (
     "batch, the worst over the batch sizes too. ✓ keeps the gate, ≈ keeps it but examples are too "
     "few to be certain, ✗ does not.",
     "Agrees is the share of examples that get the same label from the candidate and from the reference.",
+    "Conversions are kernels that only change a number type: many of them show a precision that the engine has no "
+    "kernels for.",
     "First answer is from starting a process to its first answer; memory is what the process holds alone (USS) above "
     "one that has loaded no engine.",
 )
@@ -33,6 +35,7 @@ def render(verdict: Verdict) -> str:
         *_section("Warnings", verdict.warnings),
         _table(workloads(verdict)),
         *([_table(missing)] if missing else []),
+        _table(what_ran(verdict)),
         *_section("How it was measured", how_measured(verdict)),
         *_section("How to read it", READING),
     ]

@@ -9,6 +9,9 @@ from measure.statistics import Decision
 from report.figures import DASH, accuracy, fraction, seconds, size, times
 from report.verdict import Gate, Row, Verdict
 
+KERNELS = 6
+"""Kernels that are named; the others are counted together."""
+
 
 @dataclass(frozen=True, slots=True)
 class Table:
@@ -73,6 +76,32 @@ def not_measured(verdict: Verdict) -> Table | None:
         title="Not measured",
         headers=("candidate", "why", "what would help"),
         rows=tuple((row.name, row.reason or DASH, row.remedy or DASH) for row in missing),
+    )
+
+
+def what_ran(verdict: Verdict) -> Table:
+    """Where and how each candidate really ran, read back from its engine."""
+    rows = []
+    for row in verdict.rows:
+        if not row.measured or row.info is None or row.role is Role.CONTROL:
+            continue
+        executed = row.executed
+        kernels = list(executed.kernels.items()) if executed else []
+        named = ", ".join(f"{count} {name}" for name, count in kernels[:KERNELS])
+        rest = sum(count for _, count in kernels[KERNELS:])
+        rows.append(
+            (
+                row.name,
+                f"{row.engine} on {row.info.device}, {row.info.dtype}",
+                str(row.info.threads),
+                DASH if executed is None or executed.conversions is None else str(executed.conversions),
+                named + (f", {rest} others" if rest else "") if executed else "the engine does not tell",
+            )
+        )
+    return Table(
+        title="What ran, as the engines tell it",
+        headers=("candidate", "engine", "threads", "conversions", "kernels of one run"),
+        rows=tuple(rows),
     )
 
 

@@ -11,6 +11,7 @@ import msgspec
 from measure.machine import Machine
 from measure.records import Entrant, Failure, Measurement, Quality, Record, Role, Session
 from measure.statistics import Decision, accuracy_difference, decide, pass_seconds, ratio_interval
+from runtimes.base import Executed, RuntimeInfo
 
 SCHEMA_VERSION = 1
 BUSY = 0.1
@@ -89,6 +90,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     model_bytes: int | None = None
     model_sha256: str | None = None
     engine: str | None = None
+    info: RuntimeInfo | None = None
+    executed: Executed | None = None
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
@@ -242,6 +245,8 @@ class _Records:
             model_bytes=measurements[-1].model_bytes,
             model_sha256=measurements[-1].model_sha256,
             engine=f"{measurements[-1].info.engine} {measurements[-1].info.engine_version}",
+            info=measurements[-1].info,
+            executed=next((item.executed for item in measurements if item.executed), None),
         )
 
     def failed_rows(self) -> list[Row]:

@@ -1,6 +1,7 @@
 """The contract that every engine keeps."""
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -36,6 +37,22 @@ class RuntimeInfo(msgspec.Struct, frozen=True, kw_only=True):
     nodes_by_provider: dict[str, int] | None = None
 
 
+class Executed(msgspec.Struct, frozen=True, kw_only=True):
+    """What one run executes, by the engine's own names: how often each kernel, most often first.
+
+    `conversions` counts those that only change a number type, which a precision without kernels of its own needs many
+    of; `None` where the engine hides them.
+    """
+
+    kernels: dict[str, int]
+    conversions: int | None
+
+    @classmethod
+    def of(cls, names: Iterable[str], conversions: int | None) -> Self:
+        """Count the kernels of a run."""
+        return cls(kernels=dict(Counter(names).most_common()), conversions=conversions)
+
+
 class Runtime(Protocol):
     """A model on one engine and device: cheap to construct, acquired on entry, released on exit."""
 
@@ -51,6 +68,10 @@ class Runtime(Protocol):
 
         Raises `UserError` for inputs that do not fit the model.
         """
+
+    def executed(self, batch: Batch) -> Executed | None:
+        """What runs for a batch, watched with the engine's own means; never inside of a timed call. `None` where the
+        engine cannot tell."""
 
     def peak_device_bytes(self) -> int | None:
         """Most accelerator memory held so far, or `None` where there is no accelerator or it cannot be known."""

@@ -7,7 +7,7 @@ from typing import Self
 import numpy as np
 
 from artifact.precision import Precision
-from runtimes.base import Availability, Batch, Outputs, RuntimeInfo, check_batch
+from runtimes.base import Availability, Batch, Executed, Outputs, RuntimeInfo, check_batch
 from runtimes.options import NONE, NoOptions
 
 NAME, INPUT_NAMES = "null", ("input_ids",)
@@ -46,6 +46,9 @@ class EngineRuntime:
             raise RuntimeError("the runtime is not open; use it in a with block")
         check_batch(batch, INPUT_NAMES)
         return {"logits": np.zeros((len(next(iter(batch.values()))), 2), dtype=np.float32)}
+
+    def executed(self, batch: Batch) -> Executed | None:
+        return None
 
     def peak_device_bytes(self) -> int | None:
         return None

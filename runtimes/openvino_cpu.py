@@ -12,12 +12,13 @@ from openvino.properties import hint
 
 from artifact.precision import Precision
 from errors import UserError
-from runtimes.base import Availability, Batch, Lack, Outputs, RuntimeInfo, check_batch
+from runtimes.base import Availability, Batch, Executed, Lack, Outputs, RuntimeInfo, check_batch
 from runtimes.options import OPENVINO, OpenVinoOptions, describe_options
 
 NAME, DEVICE = "openvino-cpu", "CPU"
 NO_BF16 = "OpenVINO does not compute in bf16 on this CPU"
 F32, BF16 = openvino.Type.f32, openvino.Type.bf16
+DATA, CONVERT = ("Const", "Input", "Output"), ("Convert", "Reorder")
 MODES = {"latency": hint.PerformanceMode.LATENCY, "throughput": hint.PerformanceMode.THROUGHPUT}
 
 
@@ -128,6 +129,15 @@ class EngineRuntime:
             reason = str(error).strip().splitlines()[-1]
             raise UserError(f"OpenVINO cannot run a batch of shape {shape}: {reason}") from error
         return {name: np.array(outputs[name], dtype=np.float32) for name in self._output_names}
+
+    def executed(self, batch: Batch) -> Executed | None:
+        """From the graph that OpenVINO made for this batch: each node that computes, as its type, its kernel and the
+        number type of the kernel."""
+        self.run(batch)
+        info = [node.get_rt_info() for node in self.compiled.get_runtime_model().get_ops()]
+        nodes = [(str(item["layerType"].astype(str)), str(item["primitiveType"].astype(str))) for item in info]
+        ran = [(layer, kernel) for layer, kernel in nodes if layer not in DATA and not kernel.startswith("unknown")]
+        return Executed.of((f"{layer} {kernel}" for layer, kernel in ran), sum(layer in CONVERT for layer, _ in ran))
 
     def peak_device_bytes(self) -> int | None:
         return None

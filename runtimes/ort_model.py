@@ -1,18 +1,21 @@
 """What the ONNX Runtime runtimes share: a session that is exactly what was asked for."""
 
+import tempfile
 from collections import Counter
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import msgspec
 import numpy as np
 import onnxruntime
 
 from artifact.precision import Precision
 from artifact.session import SessionConfig, open_session
 from errors import UserError
-from runtimes.base import Availability, Batch, Outputs, RuntimeInfo, check_batch
+from runtimes.base import Availability, Batch, Executed, Outputs, RuntimeInfo, check_batch
 from runtimes.options import describe_options
 
 
@@ -50,6 +53,13 @@ def probe_provider(runtime: str, provider: str, device: str) -> Availability:
         reason=None if present else f"this onnxruntime {onnxruntime.__version__} has no {provider}",
         remedy=None if present else "pip install 'steelyard[gpu]' in an environment without onnxruntime",
     )
+
+
+def _kernel(args: Mapping[str, Any], provider: str) -> str:
+    """A kernel's name, such as `MatMulNBits float` or `Gather float on CPUExecutionProvider`."""
+    computes = next((kind for item in args.get("output_type_shape", ()) for kind in item), "")
+    elsewhere = "" if args["provider"] == provider else f" on {args['provider']}"
+    return f"{args['op_name']} {computes}".rstrip() + elsewhere
 
 
 class OrtModel:
@@ -124,6 +134,24 @@ class OrtModel:
         return {
             name: np.asarray(value, dtype=np.float32) for name, value in zip(self._output_names, outputs, strict=True)
         }
+
+    def executed(self, batch: Batch) -> Executed | None:
+        """From ONNX Runtime's profile of one run in a second session: each kernel as its operator, its provider unless
+        that is the asked one, and the number type it computes in."""
+        with tempfile.TemporaryDirectory(prefix="steelyard-") as folder:
+            session = open_session(
+                self._model,
+                provider=self._provider,
+                threads=self._threads,
+                config=self._config,
+                profile=Path(folder) / "profile",
+            )
+            session.run(self._output_names, dict(batch))
+            events = msgspec.json.decode(Path(session.end_profiling()).read_bytes())
+        ran = [event["args"] for event in events if event.get("name", "").endswith("_kernel_time")]
+        return Executed.of(
+            (_kernel(args, self._provider) for args in ran), sum(args["op_name"] == "Cast" for args in ran)
+        )
 
     def peak_device_bytes(self) -> int | None:
         """Not known: ONNX Runtime does not say how much device memory its arena holds."""

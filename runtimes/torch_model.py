@@ -8,10 +8,11 @@ from typing import Any, Self
 
 import numpy as np
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from artifact.precision import Precision
 from errors import UserError
-from runtimes.base import Batch, Outputs, RuntimeInfo, check_batch
+from runtimes.base import Batch, Executed, Outputs, RuntimeInfo, check_batch
 from runtimes.options import TorchOptions, describe_options
 
 DTYPES = {
@@ -21,9 +22,25 @@ DTYPES = {
     Precision.BF16: torch.bfloat16,
 }
 REASON_CHARACTERS = 300
+CONVERT = ("_to_copy", "copy_", "to")
 COMPILED_SHAPES = ((3, 5), (1, 5))
 """Shapes (batch, sequence) that are compiled on entry. One graph serves every shape, but for a batch of one and for a
 sequence of one: TorchDynamo gives sizes 0 and 1 graphs of their own."""
+
+
+class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    """The names of the operators that are dispatched, in order."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.names: list[str] = []
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if not func.is_view:
+            self.names.append(func.overloadpacket.__name__)
+        return func(*args, **(kwargs or {}))
 
 
 class TorchModel:
@@ -127,6 +144,15 @@ class TorchModel:
                 "leave +compile out; TorchInductor needs a C++ compiler on the CPU and Triton on a GPU",
             ) from error
         return call
+
+    def executed(self, batch: Batch) -> Executed | None:
+        """The ATen operators that an eager run dispatches, views left out; a compiled graph does not tell."""
+        if self._options.compile:
+            return None
+        with _Operators() as seen:
+            self.run(batch)
+        inside = self._options.autocast  # autocast converts below where operators are seen
+        return Executed.of(seen.names, None if inside else sum(name in CONVERT for name in seen.names))
 
     def peak_device_bytes(self) -> int | None:
         """Bytes that torch's allocator reserved at most, or `None` on the CPU."""

@@ -13,14 +13,27 @@ import pytest
 from artifact.precision import Precision
 from measure import replicate, scoring
 from measure.memory import MemoryReading
-from measure.messages import AnyRequest, Block, Open, Opened, Score, Scored, Timed, WarmUp, Weigh, Weighed
+from measure.messages import (
+    AnyRequest,
+    Block,
+    Explain,
+    Explained,
+    Open,
+    Opened,
+    Score,
+    Scored,
+    Timed,
+    WarmUp,
+    Weigh,
+    Weighed,
+)
 from measure.process import WorkerFailed
 from measure.records import Entrant, Role
 from measure.reference import load_reference
 from measure.replicate import Finished, GaveUp, Setting, run_replicate
 from measure.scoring import Scorer
 from measure.workload import Inputs
-from runtimes.base import Candidate, RuntimeInfo
+from runtimes.base import Candidate, Executed, RuntimeInfo
 from runtimes.registry import REGISTRY
 from tests.fakes import FAKE, INPUT_NAMES
 from tests.measure.conftest import PLAN, MakeSource
@@ -31,6 +44,7 @@ FP32, BF16, INT8 = (Candidate("fake", precision) for precision in WORDS)
 ANCHOR, CONTROL = Entrant(FP32, Role.ANCHOR), Entrant(FP32, Role.CONTROL)
 OTHERS = [Entrant(BF16, Role.CANDIDATE), Entrant(INT8, Role.CANDIDATE)]
 ENTRANTS = [ANCHOR, CONTROL, *OTHERS]
+EXECUTED = Executed(kernels={"MatMul": 2}, conversions=0)
 LOGITS = np.array([[0, 1]] * 6, dtype=np.float32)
 
 
@@ -106,6 +120,8 @@ def answer(request: AnyRequest, threads: int) -> object:
             return Scored(seconds_s=4)
         case Weigh():
             return Weighed(memory=MEMORY, peak_device_bytes=None)
+        case Explain():
+            return Explained(executed=EXECUTED)
     raise AssertionError(request)
 
 
@@ -212,6 +228,16 @@ def test_one_that_cannot_answer_gives_up_at_scoring(theatre: Theatre, setting: S
     assert [(outcome.entrant, outcome.stage) for outcome in run(setting, scorer) if isinstance(outcome, GaveUp)] == [
         (OTHERS[0], "scoring")
     ]
+
+
+def test_what_was_scored_is_explained_and_a_failure_to_explain_loses_nothing(
+    theatre: Theatre, setting: Setting, scorer: Scorer
+) -> None:
+    theatre.fails = lambda precision, request: precision is Precision.BF16 and isinstance(request, Explain)
+    outcomes = run(setting, scorer)
+    assert all(isinstance(outcome, Finished) and outcome.weighed for outcome in outcomes)
+    told = {outcome.entrant: outcome.executed for outcome in outcomes if isinstance(outcome, Finished)}
+    assert told == {ANCHOR: EXECUTED, CONTROL: EXECUTED, OTHERS[0]: None, OTHERS[1]: EXECUTED}
 
 
 def test_every_process_is_closed_even_if_the_caller_stops_early(theatre: Theatre, setting: Setting) -> None:

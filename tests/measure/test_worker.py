@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from measure.messages import ENCODER, AnyRequest, Block, Probe, Score, WarmUp, Weigh
+from measure.messages import ENCODER, AnyRequest, Block, Explain, Probe, Score, WarmUp, Weigh
 from measure.worker import serve
 from measure.workload import Inputs
 from runtimes import registry
@@ -40,13 +40,16 @@ def test_every_request_has_one_reply_in_order(opens: Opens, tmp_path: Path) -> N
         Block(workload=1, passes=2),
         Score(batch_size=4, path=str(tmp_path / "logits.npz")),
         Weigh(),
+        Explain(workload=0),
     )
-    assert [reply["type"] for reply in replies] == ["Probed", "Opened", "Timed", "Timed", "Scored", "Weighed"]
+    names = ["Probed", "Opened", "Timed", "Timed", "Scored", "Weighed", "Explained"]
+    assert [reply["type"] for reply in replies] == names
     assert [found["runtime"] for found in replies[0]["available"]] == ["fake", "null"]
     assert len(replies[2]["samples_s"]) >= 3
     assert len(replies[3]["samples_s"]) == 2 * 6
     assert replies[3]["primer_s"] > 0
     assert replies[5]["peak_device_bytes"] is None
+    assert replies[6]["executed"] == {"kernels": {"sum": 2}, "conversions": 0}
 
 
 def test_opening_tells_what_ran_and_how_long_each_part_took(opens: Opens) -> None:
@@ -69,7 +72,9 @@ def test_a_failure_is_a_reply_and_not_the_end(opens: Opens, word: str, reason: s
     assert probed["type"] == "Probed"
 
 
-@pytest.mark.parametrize("request_", [Block(workload=0, passes=1), Weigh(), Score(batch_size=1, path="nowhere")])
+@pytest.mark.parametrize(
+    "request_", [Block(workload=0, passes=1), Weigh(), Explain(workload=0), Score(batch_size=1, path="nowhere")]
+)
 def test_nothing_is_measured_before_a_candidate_is_open(request_: AnyRequest) -> None:
     (failed,) = ask(request_)
     assert failed["ours"]

@@ -88,7 +88,7 @@ def test_markdown_is_complete_and_well_formed() -> None:
     for words in ("# Which runtime", "**ort-cpu/int8-dynamic**", "A/A control", "torch finds no CUDA GPU", "Test CPU"):
         assert words in text
     tables = [block for block in text.split("\n\n") if block.startswith("| ")]
-    assert len(tables) == 3
+    assert len(tables) == 4
     for table in tables:
         assert len({line.count("|") for line in table.splitlines()}) == 1
 

@@ -164,6 +164,21 @@ def test_the_threads_are_those_that_were_asked_for(runtime: Runtime) -> None:
     assert runtime.info.threads == 2
 
 
+@pytest.mark.usefixtures("computes")
+def test_what_is_executed_can_be_told_and_changes_nothing(candidate: Candidate, runtime: Runtime) -> None:
+    batch = make_batch(2, 8, runtime.info.input_names)
+    before = runtime.run(batch)["logits"]
+    executed = runtime.executed(batch)
+    np.testing.assert_array_equal(runtime.run(batch)["logits"], before)
+    if executed is None:
+        assert "compile" in candidate.options
+        return
+    assert all(executed.kernels.values())
+    assert list(executed.kernels.values()) == sorted(executed.kernels.values(), reverse=True)
+    assert (executed.conversions is None) is ("autocast" in candidate.options)
+    assert any(word in name for name in executed.kernels for word in ("linear", "FullyConnected", "MatMul"))
+
+
 def test_the_arrays_belong_to_the_caller(runtime: Runtime) -> None:
     names = runtime.info.input_names
     first = runtime.run(make_batch(4, 8, names))["logits"]

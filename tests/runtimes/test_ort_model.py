@@ -1,3 +1,4 @@
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -119,3 +120,21 @@ def test_a_graph_that_cannot_be_read_is_named(tmp_path: Path, content: bytes | N
 def test_device_memory_is_not_invented(graph: Path) -> None:
     with EngineRuntime(graph, Precision.FP32, 1) as runtime:
         assert runtime.peak_device_bytes() is None
+
+
+def test_the_kernels_that_ran_are_those_of_the_graph_that_onnxruntime_made(graph: Path, tmp_path: Path) -> None:
+    """Independent of the profile: the nodes of the optimised graph, which ONNX Runtime can write down."""
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    options.log_severity_level = 3
+    left_out = list(SessionConfig().disabled_optimizers)
+    onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"], disabled_optimizers=left_out)
+    nodes = Counter(node.op_type for node in onnx.load(tmp_path / "optimised.onnx").graph.node)
+    with EngineRuntime(graph, Precision.FP32, 1) as runtime:
+        executed = runtime.executed(BATCH)
+    assert executed
+    found: Counter[str] = Counter()
+    for name, count in executed.kernels.items():
+        found[name.partition(" ")[0]] += count
+    assert found == nodes
+    assert executed.conversions == nodes["Cast"]
