@@ -318,6 +318,7 @@ class _Campaign:
                 replicate=replicate,
                 runtime=candidate.runtime,
                 precision=candidate.precision,
+                options=candidate.options,
                 role=entrant.role,
                 portable=entry(candidate.runtime).portable,
                 info=opened.info,

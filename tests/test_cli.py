@@ -276,6 +276,20 @@ def test_a_runs_own_checkpoint_and_splits_are_taken_where_none_are_named(tmp_pat
     assert asked.data.columns == Columns("body", "pair", "stars")
 
 
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        (("--candidates", "abacus/fp32"), ("no runtime 'abacus'", "torch-cpu")),
+        (("--candidates", "ort-cpu/fp32+fast"), ("no option '+fast'", "+no-spinning")),
+        (("--candidates", "ort-cpu/fp32", "--runtimes", "ort-cpu"), ("--runtimes", "give one")),
+    ],
+)
+def test_candidates_that_cannot_be_are_named(
+    steelyard: Steelyard, tiny_run: Path, reviews: Path, tmp_path: Path, asked: tuple[str, ...], words: tuple[str, ...]
+) -> None:
+    fails(steelyard("compare", tiny_run, "--data", reviews, "--out", tmp_path / "out", *asked), 2, *words)
+
+
 def test_usage_errors_exit_with_2(steelyard: Steelyard) -> None:
     assert steelyard("compare").returncode == 2
     assert steelyard("no-such-command").returncode == 2

@@ -30,8 +30,8 @@ from measure.machine import read_machine, watch_load
 from measure.records import Failure, Measurement, Record, Role, Session
 from measure.reference import load_reference
 from measure.source import ModelSource, find_models
-from runtimes.base import Candidate
-from runtimes.registry import candidates
+from runtimes.base import Availability, Candidate, Lack
+from runtimes.registry import candidates, known_candidate
 from tests.measure.conftest import PLAN, MakeSource
 from tests.measure.test_process import gone
 
@@ -281,7 +281,31 @@ def test_an_engine_that_kills_its_process_is_a_row_and_the_others_are_still_aske
     assert crasher.remedy
 
 
+def test_a_precision_that_a_working_runtime_lacks_is_a_row_and_the_others_run(
+    fakes: Callable[..., Comparison], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lack = Lack(word="bf16", reason="this CPU has no bf16", remedy="take another")
+    found = Availability(runtime="fake", available=True, lacks=(lack,))
+    monkeypatch.setattr("measure.compare.probe_runtimes", lambda names, threads: (found,))
+    records = compare(fakes())
+    (failed,) = failures(records)
+    assert (failed.name, failed.stage, failed.reason, failed.hint) == ("fake/bf16", "probe", lack.reason, lack.remedy)
+    assert {item.entrant.candidate for item in measurements(records)} == {FAKE[0], FAKE[2]}
+
+
 # The real engines, against transformers and onnxruntime used by hand.
+
+
+@pytest.mark.slow
+def test_a_candidate_runs_with_its_options_beside_the_one_without(
+    tiny_run: Path, examples: Examples, tmp_path: Path
+) -> None:
+    chosen = known_candidate("ort-cpu/fp32+no-spinning")
+    records = compare(task(find_models(tiny_run), examples, tmp_path, ORT, chosen, lengths=(8,), plan=ONE))
+    spinning = {item.entrant.name: item.info.options["spinning"] for item in measurements(records)}
+    assert spinning == {"ort-cpu/fp32": "true", "ort-cpu/fp32 (A/A)": "true", "ort-cpu/fp32+no-spinning": "false"}
+    told = {item.entrant.name: item.executed for item in measurements(records)}
+    assert all(executed and executed.kernels for executed in told.values())
 
 
 @pytest.fixture(scope="module")

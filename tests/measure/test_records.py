@@ -1,6 +1,7 @@
 import json
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from artifact.precision import Precision
@@ -77,3 +78,14 @@ def test_a_measurement_knows_its_entrant(path: Path) -> None:
     assert isinstance(record, Measurement)
     assert record.entrant == Entrant(Candidate("ort-cpu", Precision.INT8_DYNAMIC), Role.CANDIDATE)
     assert isinstance(load(path)[-1], Failure)
+
+
+def test_options_are_a_part_of_a_candidates_name(path: Path) -> None:
+    record = load(path)[1]
+    assert isinstance(record, Measurement)
+    chosen = msgspec.structs.replace(record, options=("no-arena", "no-spinning"))
+    append(path, chosen)
+    kept = load(path)[-1]
+    assert kept == chosen
+    assert isinstance(kept, Measurement)
+    assert kept.entrant.name == "ort-cpu/int8-dynamic+no-arena+no-spinning"
