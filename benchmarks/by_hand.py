@@ -1,4 +1,7 @@
-"""Each engine as an engineer would call it in a loop of their own: nothing of `runtimes` is used."""
+"""Each engine as an engineer would call it in a loop of their own.
+
+`BY_HAND` opens the model with nothing of `runtimes`; `BARE` calls the very engine that a runtime has opened.
+"""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -64,4 +67,36 @@ BY_HAND: Mapping[str, Callable[[Path, str, frozenset[str], int], Call]] = {
     "torch-cpu": torch_by_hand,
     "ort-cpu": onnxruntime_by_hand,
     "openvino-cpu": openvino_by_hand,
+}
+
+
+def bare_torch(runtime: Any) -> Call:
+    """The open module, eager or compiled."""
+    import torch
+
+    casts = runtime.info.options["autocast"] == "true"
+
+    def run(batch: Batch) -> object:
+        tensors = {name: torch.from_numpy(array) for name, array in batch.items()}
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=casts):
+            return runtime.call(**tensors).logits.float().numpy()
+
+    return run
+
+
+def bare_onnxruntime(runtime: Any) -> Call:
+    """The open session."""
+    return lambda batch: runtime.session.run(None, batch)
+
+
+def bare_openvino(runtime: Any) -> Call:
+    """One request of the open model, its outputs copied."""
+    request = runtime.compiled.create_infer_request()
+    return lambda batch: np.array(next(iter(request.infer(batch, share_inputs=True).values())))
+
+
+BARE: Mapping[str, Callable[[Any], Call]] = {
+    "torch-cpu": bare_torch,
+    "ort-cpu": bare_onnxruntime,
+    "openvino-cpu": bare_openvino,
 }

@@ -1,12 +1,13 @@
-"""What `Runtime.run` costs over a hand-written loop of the same engine, for every CPU candidate of a run.
+"""What `Runtime.run` costs over the engine's own call, and whether the engine is at its best, for every CPU candidate.
 
 Run by hand on a quiet machine, after an export of all precisions:
 
     .venv/bin/python -m benchmarks.runtime_overhead runs/all
 
-For each candidate two processes live side by side, one with the runtime, one with the loop of `benchmarks.by_hand`.
-They take turns in short blocks, and wait on a pipe meanwhile. The added time at 1×16 is the median over the pairs of
-blocks of the difference of their medians; the ratio at 8×128 has a 95 % interval over the pairs.
+"run adds" compares `run` with a bare call of the same open engine, in one process, call by call in turn, at 1×16: the
+median of the differences. "run / by hand" compares it at 8×128 with a loop that somebody wrote without Steelyard
+(`benchmarks.by_hand`), in a process of its own. Both processes take turns in short blocks and wait on a pipe meanwhile.
+The ratio has a 95 % interval over blocks and over pairs of fresh processes, which differ by some percent.
 """
 
 import argparse
@@ -21,7 +22,7 @@ from time import perf_counter, sleep
 import numpy as np
 
 from artifact.predict import usable_cores
-from benchmarks.by_hand import BY_HAND, Batch, Call
+from benchmarks.by_hand import BARE, BY_HAND, Batch, Call
 from errors import UserError
 from measure.source import find_models
 from measure.statistics import ratio_interval
@@ -29,8 +30,9 @@ from runtimes.base import Candidate
 from runtimes.registry import candidates, known_candidate, open_runtime, worthwhile
 
 SMALL, LARGE = (1, 16), (8, 128)
-CALLS = {SMALL: 30, LARGE: 4}
-WARM_UP = 10
+PAIRS_OF_CALLS = 500
+CALLS_IN_A_BLOCK = 4
+WARM_UP = 20
 SETTLE_S = 0.1
 
 
@@ -40,48 +42,67 @@ def make_batch(shape: tuple[int, int]) -> Batch:
     return {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
 
 
+def seconds(call: Call, batch: Batch) -> float:
+    """One call."""
+    start = perf_counter()
+    call(batch)
+    return perf_counter() - start
+
+
 def serve(run: Path, candidate: Candidate, *, by_hand: bool) -> None:
-    """One side: for each line `ROWS LENGTH` on standard input, the median seconds of a block on standard output."""
+    """One side: what `run` adds first, then for each line on standard input the median seconds of a block."""
     threads, model = usable_cores(), find_models(run).model(candidate)
     if by_hand:
-        answer(BY_HAND[candidate.runtime](model, candidate.precision.value, frozenset(candidate.options), threads))
+        call = BY_HAND[candidate.runtime](model, candidate.precision.value, frozenset(candidate.options), threads)
+        print(0.0, 0.0, flush=True)
+        answer(call)
         return
     with open_runtime(candidate, model, threads) as runtime:
+        print(*added(runtime.run, BARE[candidate.runtime](runtime)), flush=True)
         answer(runtime.run)
 
 
+def added(ours: Call, bare: Call) -> tuple[float, float]:
+    """Median seconds of `ours`, and the median of what it takes more than `bare`, call by call in turn."""
+    batch = make_batch(SMALL)
+    for _ in range(WARM_UP):
+        ours(batch)
+        bare(batch)
+    pairs = []
+    for number in range(PAIRS_OF_CALLS):
+        if number % 2:
+            second = seconds(bare, batch)
+            pairs.append((seconds(ours, batch), second))
+        else:
+            pairs.append((seconds(ours, batch), seconds(bare, batch)))
+    return median(a for a, _ in pairs), median(a - b for a, b in pairs)
+
+
 def answer(call: Call) -> None:
-    """Warm up, say so, then time blocks until the input ends."""
-    for shape in (SMALL, LARGE):
-        for _ in range(WARM_UP):
-            call(make_batch(shape))
-    print("ready", flush=True)
-    for line in sys.stdin:
-        rows, length = map(int, line.split())
-        batch, samples = make_batch((rows, length)), []
+    """Time a block at 8×128 whenever a line comes, until the input ends."""
+    batch = make_batch(LARGE)
+    for _ in range(WARM_UP // 2):
         call(batch)
-        for _ in range(CALLS[rows, length]):
-            start = perf_counter()
-            call(batch)
-            samples.append(perf_counter() - start)
-        print(median(samples), flush=True)
+    for _ in sys.stdin:
+        call(batch)
+        print(median(seconds(call, batch) for _ in range(CALLS_IN_A_BLOCK)), flush=True)
 
 
 class Side:
-    """One of the two processes."""
+    """One of the two processes; `small_s` and `added_s` are what it measured by itself."""
 
     def __init__(self, run: Path, candidate: Candidate, side: str) -> None:
         command = [sys.executable, "-m", "benchmarks.runtime_overhead", str(run), candidate.id, "--serve", side]
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         )
-        self._read()
+        self.small_s, self.added_s = map(float, self._read().split())
 
-    def block(self, shape: tuple[int, int]) -> float:
+    def block(self) -> float:
         """Median seconds of a block."""
         sleep(SETTLE_S)
         if self._process.stdin:
-            self._process.stdin.write(f"{shape[0]} {shape[1]}\n")
+            self._process.stdin.write("go\n")
             self._process.stdin.flush()
         return float(self._read())
 
@@ -97,24 +118,27 @@ class Side:
         self._process.wait()
 
 
-def compare(run: Path, candidate: Candidate, pairs: int) -> str:
+def compare(run: Path, candidate: Candidate, processes: int, blocks: int) -> str:
     """One line of the table."""
-    ours, theirs = Side(run, candidate, "runtime"), Side(run, candidate, "by-hand")
-    found: dict[tuple[int, int], list[tuple[float, float]]] = {SMALL: [], LARGE: []}
-    for number in range(pairs):
-        for shape, blocks in found.items():
+    small, more, large, ratios = [], [], [], []
+    for _ in range(processes):
+        ours, theirs = Side(run, candidate, "runtime"), Side(run, candidate, "by-hand")
+        pairs = []
+        for number in range(blocks):
             if number % 2:
-                second = theirs.block(shape)
-                blocks.append((ours.block(shape), second))
+                second = theirs.block()
+                pairs.append((ours.block(), second))
             else:
-                blocks.append((ours.block(shape), theirs.block(shape)))
-    ours.close()
-    theirs.close()
-    added = median(a - b for a, b in found[SMALL])
-    ratio = ratio_interval([[log(a / b)] for a, b in found[LARGE]], seed=0)
-    small, large = (median(a for a, _ in found[shape]) for shape in (SMALL, LARGE))
+                pairs.append((ours.block(), theirs.block()))
+        small.append(ours.small_s)
+        more.append(ours.added_s)
+        large += [a for a, _ in pairs]
+        ratios.append([log(a / b) for a, b in pairs])
+        ours.close()
+        theirs.close()
+    ratio = ratio_interval(ratios, seed=0)
     return (
-        f"{candidate.id:<40} {small * 1e3:7.2f} ms {added * 1e6:+6.0f} µs {large * 1e3:9.1f} ms "
+        f"{candidate.id:<46} {median(small) * 1e3:7.2f} ms {median(more) * 1e6:+6.0f} µs {median(large) * 1e3:9.1f} ms "
         f"{ratio.estimate:6.3f}× [{ratio.low:.3f}–{ratio.high:.3f}]"
     )
 
@@ -124,7 +148,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="a run with the variants to measure")
     parser.add_argument("candidates", nargs="*", help="such as ort-cpu/fp32 (default: every CPU candidate)")
-    parser.add_argument("-n", type=int, default=20, help="pairs of blocks (default: 20)")
+    parser.add_argument("--processes", type=int, default=4, help="pairs of fresh processes (default: 4)")
+    parser.add_argument("--blocks", type=int, default=8, help="pairs of blocks in each (default: 8)")
     parser.add_argument("--serve", choices=("runtime", "by-hand"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     os.environ["HF_HUB_OFFLINE"] = "1"
@@ -133,13 +158,13 @@ def main() -> None:
         serve(options.run, asked[0], by_hand=options.serve == "by-hand")
         return
     source = find_models(options.run)
-    print(f"{'candidate':<40} {'1×16':>10} {'run adds':>9} {'8×128':>12} {'run / by hand':>22}")
+    print(f"{'candidate':<46} {'1×16':>10} {'run adds':>9} {'8×128':>12} {'run / by hand':>22}")
     for candidate in asked or worthwhile(candidates(tuple(BY_HAND), None)):
         try:
             source.model(candidate)
         except UserError:
             continue
-        print(compare(options.run, candidate, options.n), flush=True)
+        print(compare(options.run, candidate, options.processes, options.blocks), flush=True)
 
 
 if __name__ == "__main__":

@@ -57,6 +57,7 @@ class TorchModel:
         self._name, self._device, self._options = name, torch.device(device), options
         self._checkpoint, self._precision, self._threads = checkpoint, precision, threads
         self._model: Any = None
+        self._call: Callable[..., Any] | None = None
         if options.autocast and DTYPES[precision] is torch.float32:
             raise UserError(f"{precision} with +autocast has nothing to cast to", "leave +autocast out, or use bf16")
 
@@ -66,6 +67,13 @@ class TorchModel:
         if self._model is None:
             raise RuntimeError("the runtime is not open; use it in a with block")
         return self._model
+
+    @property
+    def call(self) -> Callable[..., Any]:
+        """What computes: the open module, or the graph compiled from it."""
+        if self._call is None:
+            raise RuntimeError("the runtime is not open; use it in a with block")
+        return self._call
 
     @property
     def info(self) -> RuntimeInfo:
@@ -108,14 +116,14 @@ class TorchModel:
 
     def run(self, batch: Batch) -> Outputs:
         """Host to host: copying the result to the host waits for the device to finish."""
-        self.model  # noqa: B018  # it raises when nothing is open
+        call = self.call
         check_batch(batch, self._input_names)
         tensors = {
             name: torch.from_numpy(np.ascontiguousarray(array)).to(self._device) for name, array in batch.items()
         }
         try:
             with torch.inference_mode(), self._cast():
-                logits = self._call(**tensors).logits
+                logits = call(**tensors).logits
         except (RuntimeError, IndexError) as error:
             shape = next(iter(batch.values())).shape
             raise UserError(f"PyTorch cannot run a batch of shape {shape}: {error}") from error
@@ -161,6 +169,6 @@ class TorchModel:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._model = self._call = None
+        self._model, self._call = None, None
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
