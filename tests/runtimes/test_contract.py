@@ -321,8 +321,10 @@ class Leaking(FakeRuntime):
 
 
 @pytest.mark.slow
-def test_ten_thousand_runs_take_no_memory(runtime: Runtime) -> None:
-    assert grown_bytes(runtime, make_batch(2, 4, runtime.info.input_names)) < LEAK_BYTES
+def test_ten_thousand_runs_take_no_memory(candidate: Candidate, runtime: Runtime) -> None:
+    """Two thousand for a candidate with options, whose plain sister runs ten thousand on the same engine."""
+    runs, limit = (2_000, LEAK_BYTES / 2) if candidate.options else (10_000, LEAK_BYTES)
+    assert grown_bytes(runtime, make_batch(2, 4, runtime.info.input_names), runs) < limit
 
 
 def test_a_leak_would_be_seen() -> None:
