@@ -1,5 +1,6 @@
 """OpenVINO on the CPU: the same ONNX files that ONNX Runtime reads."""
 
+import queue
 import sys
 from pathlib import Path
 from types import TracebackType
@@ -49,6 +50,7 @@ class EngineRuntime:
         self._model, self._precision, self._threads, self._options = model, precision, threads, options
         self._type = BF16 if options.bf16 or precision is Precision.BF16 else F32
         self._compiled: Any = None
+        self._idle: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
     @property
     def compiled(self) -> Any:
@@ -91,6 +93,7 @@ class EngineRuntime:
         self._places = _places(self._graph)
         self._output_names = [item.get_any_name() for item in compiled.outputs]
         self._input_names = tuple(item.get_any_name() for item in compiled.inputs)
+        self._idle = queue.SimpleQueue()
         self._compiled = compiled
         return self
 
@@ -109,8 +112,8 @@ class EngineRuntime:
 
     def run(self, batch: Batch) -> Outputs:
         """Host to host. Inputs are read where they lie; outputs are copied out of the request, whose buffers the next
-        run overwrites. Each call has a request of its own, because a request serves one caller at a time."""
-        compiled = self.compiled
+        run overwrites. A request serves one caller at a time: each takes an idle one, or makes another."""
+        compiled, idle = self.compiled, self._idle
         check_batch(batch, self._input_names)
         shape = next(iter(batch.values())).shape
         for name, rows in self._places.items():
@@ -120,15 +123,21 @@ class EngineRuntime:
                     "tokenise with the checkpoint's own tokenizer",
                 )
         try:
-            request = compiled.create_infer_request()
+            try:
+                request = idle.get_nowait()
+            except queue.Empty:
+                request = compiled.create_infer_request()
             outputs = request.infer(
                 {name: np.ascontiguousarray(array) for name, array in batch.items()}, share_inputs=True
             )
+            copied = {name: np.array(outputs[name], dtype=np.float32) for name in self._output_names}
         except Exception as error:  # openvino raises RuntimeError and its own types, all of them about these inputs
+            self._idle = queue.SimpleQueue()
             self._compiled = self._compile()  # a batch that failed leaves shapes behind, and the next would fail too
             reason = str(error).strip().splitlines()[-1]
             raise UserError(f"OpenVINO cannot run a batch of shape {shape}: {reason}") from error
-        return {name: np.array(outputs[name], dtype=np.float32) for name in self._output_names}
+        idle.put(request)
+        return copied
 
     def executed(self, batch: Batch) -> Executed | None:
         """From the graph that OpenVINO made for this batch: each node that computes, as its type, its kernel and the
@@ -146,6 +155,7 @@ class EngineRuntime:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._compiled = self._graph = self._core = None
+        self._idle = queue.SimpleQueue()
 
 
 def _version() -> str:
