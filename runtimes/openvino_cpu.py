@@ -40,7 +40,7 @@ def probe() -> Availability:
 
 
 class EngineRuntime:
-    """An ONNX graph compiled by OpenVINO, with `threads` threads in one stream; a `Runtime`.
+    """An ONNX graph compiled by OpenVINO, with `threads` threads in all its streams; a `Runtime`.
 
     `bf16` computes an fp32 graph in bf16, int8 and int4 graphs compute in fp32 where they are not quantised unless
     `options.bf16` says otherwise. OpenVINO would choose bf16 by itself on CPUs that have it: it is always told.

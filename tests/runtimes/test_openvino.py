@@ -11,16 +11,7 @@ from errors import UserError
 from runtimes.openvino_cpu import NO_BF16, EngineRuntime, probe
 from runtimes.options import OpenVinoOptions
 from runtimes.registry import known_candidate
-
-BATCH = {
-    name: np.ones((2, 8), dtype=np.int64) * value
-    for name, value in (("input_ids", 7), ("attention_mask", 1), ("token_type_ids", 0))
-}
-
-
-@pytest.fixture
-def graph(tiny_run: Path) -> Path:
-    return tiny_run / "variants" / "fp32" / "model.onnx"
+from tests.runtimes.conftest import BATCH
 
 
 class FakeCore:

@@ -11,16 +11,7 @@ from artifact.precision import Precision
 from artifact.session import SessionConfig
 from errors import UserError
 from runtimes.ort_cpu import EngineRuntime, probe
-
-BATCH = {
-    name: np.ones((2, 8), dtype=np.int64) * value
-    for name, value in (("input_ids", 7), ("attention_mask", 1), ("token_type_ids", 0))
-}
-
-
-@pytest.fixture
-def graph(tiny_run: Path) -> Path:
-    return tiny_run / "variants" / "fp32" / "model.onnx"
+from tests.runtimes.conftest import BATCH
 
 
 def install(folder: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,11 +10,7 @@ from artifact.precision import Precision
 from errors import UserError
 from models import checkpoint as loading
 from runtimes.torch_cpu import EngineRuntime, probe
-
-BATCH = {
-    name: np.ones((2, 8), dtype=np.int64) * value
-    for name, value in (("input_ids", 7), ("attention_mask", 1), ("token_type_ids", 0))
-}
+from tests.runtimes.conftest import BATCH
 
 
 @pytest.fixture(autouse=True)
