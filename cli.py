@@ -177,6 +177,9 @@ def compare(
         str | None, typer.Option(metavar="L,L", help="Tokens, and 'natural' for the data's (default: 128,natural).")
     ] = None,
     threads: Annotated[int | None, typer.Option(help="Threads of every engine (default: the usable cores).")] = None,
+    calibration: Annotated[
+        Path | None, typer.Option(help="Training texts for torch's int8-static (default: the run's).")
+    ] = None,
     budget: BudgetOption = Budget.QUICK,
     out: Annotated[Path | None, typer.Option(help="Folder of the results (default: the run).")] = None,
     text_column: TextColumn = None,
@@ -203,6 +206,7 @@ def compare(
         batch_sizes=_batch_sizes(batch_sizes),
         lengths=lengths,
         threads=threads,
+        calibration=calibration,
         budget=budget,
     )
     tell.print_json(verdict) if as_json else tell.tell_verdict(verdict, run)

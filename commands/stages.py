@@ -123,19 +123,22 @@ def compare(
     batch_sizes: tuple[int, ...] = (1, 8),
     lengths: str | None = None,
     threads: int | None = None,
+    calibration: Path | None = None,
     budget: Budget,
 ) -> "tuple[Verdict, RunFolder]":
     """Measure what is missing, and write verdict and report into `out` (the run itself by default).
 
     `named` are the candidates by name, or `("all",)` for every one with the options that are worth a measurement.
+    `calibration` holds the training texts for candidates that are made while loading (default: the run's).
     """
+    from artifact.examples import read_texts
     from artifact.run_folder import RunFolder, claim_output
     from measure.compare import Comparison
     from measure.compare import compare as measure
     from measure.source import find_models
     from measure.workload import parse_lengths
     from report.files import write_verdict
-    from runtimes.registry import REFERENCE, candidates, known_candidate, worthwhile
+    from runtimes.registry import REFERENCE, candidates, is_calibrated, known_candidate, worthwhile
 
     source = find_models(model)
     if out is None and not RunFolder(model).is_run:
@@ -146,12 +149,14 @@ def compare(
             raise UserError("--candidates names what is compared, and --runtimes or --precisions too", "give one")
         asked = tuple(dict.fromkeys(known_candidate(name) for name in named))
     else:
-        asked = candidates(runtimes, precisions)
+        asked = candidates(runtimes, precisions, every=named == EVERY)
         if precisions is None:
             asked = tuple(candidate for candidate in asked if source.offers(candidate)) or asked
         asked = worthwhile(asked) if named else asked
     if source.checkpoint and REFERENCE not in asked:
         asked = (REFERENCE, *asked)  # every figure is against it
+    training = calibration or RunFolder(model).training_data
+    is_needed = any(is_calibrated(candidate) for candidate in asked) and (calibration or training.is_file())
     comparison = Comparison(
         source=source,
         examples=examples,
@@ -162,6 +167,7 @@ def compare(
         measurements=run.measurements,
         reference=run.reference,
         threads=threads,
+        calibration=read_texts(training) if is_needed else (),
     )
     run.begin()
     with _progress() as bar:

@@ -28,17 +28,18 @@ from measure.records import SCHEMA_VERSION, Entrant, Failure, Measurement, Recor
 from measure.replicate import Finished, GaveUp, Setting, run_replicate
 from measure.scoring import Scorer
 from measure.source import ModelSource
-from measure.workload import Inputs, build_inputs, save_inputs
+from measure.workload import CALIBRATION_EXAMPLES, Inputs, build_inputs, save_inputs
 from runtimes.base import Availability, Candidate
-from runtimes.registry import REFERENCE, entry
+from runtimes.registry import CALIBRATE, REFERENCE, entry, is_calibrated
 
-VERSIONED = ("torch", "transformers", "onnxruntime", "onnxruntime-gpu", "openvino", "tokenizers", "numpy")
+VERSIONED = ("torch", "transformers", "onnxruntime", "onnxruntime-gpu", "openvino", "torchao", "tokenizers", "numpy")
 KEPT_ENVIRONMENT = ("OMP_", "KMP_", "MKL_", "ORT_", "TORCH", "CUDA_", "MALLOC_", "LD_PRELOAD")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """What to compare, on what, and where the results go."""
+    """What to compare, on what, and where the results go. `calibration` are training texts, for candidates that are
+    made while loading."""
 
     source: ModelSource
     examples: Examples
@@ -49,6 +50,7 @@ class Comparison:
     measurements: Path
     reference: Path
     threads: int | None = None
+    calibration: tuple[str, ...] = ()
 
 
 def compare(task: Comparison, progress: Progress = silent) -> list[Record]:
@@ -56,11 +58,18 @@ def compare(task: Comparison, progress: Progress = silent) -> list[Record]:
 
     A measurement counts as done when model, data, work, plan, threads, versions, environment, machine and anchor are
     the same. If something is missing, the anchor runs along, because only what ran interleaved can be compared. Raises
-    `UserError` when nothing can run, or more threads are asked for than this process may use.
+    `UserError` when nothing can run, more threads are asked for than this process may use, or a calibration text is one
+    of the examples.
     """
     threads = _threads(task.threads)
+    if shared := set(task.calibration) & set(task.examples.texts):
+        raise UserError(
+            f"{len(shared)} texts are both in the calibration and in the examples, such as '{min(shared)[:60]}'",
+            "calibrate on training texts alone: ranges taken from the examples would flatter int8-static",
+        )
     encoder = text_encoder(task.source.tokenizer, task.source.limits)
-    inputs = build_inputs(task.examples.texts, encoder, task.source.limits, task.batch_sizes, task.lengths)
+    limits, texts = task.source.limits, task.calibration[:CALIBRATION_EXAMPLES]
+    inputs = build_inputs(task.examples.texts, encoder, limits, task.batch_sizes, task.lengths, texts)
     labels = label_indices(task.examples, task.source.labels)
     progress("compare", 0, 1, "looking at what can run here")
     runnable, failures = _runnable(task, threads)
@@ -112,6 +121,10 @@ def _runnable(task: Comparison, threads: int) -> tuple[tuple[Candidate, ...], li
         lack = able[candidate.runtime].lack_of(candidate)
         if lack is not None:
             failures.append(_failure(candidate, Role.CANDIDATE, "probe", lack.reason, lack.remedy))
+            continue
+        if is_calibrated(candidate) and not task.calibration:
+            reason = "it needs training examples to calibrate on"
+            failures.append(_failure(candidate, Role.CANDIDATE, "calibration", reason, CALIBRATE))
             continue
         try:
             task.source.model(candidate)
@@ -229,8 +242,10 @@ class _Campaign:
     def _mark(self, entrant: Entrant) -> str:
         """Everything a measurement depends on."""
         candidate = entrant.candidate
+        calibration = {"calibration": self.inputs.calibration_sha256} if is_calibrated(candidate) else {}
         return fingerprint(
-            {
+            calibration
+            | {
                 "schema": SCHEMA_VERSION,
                 "candidate": candidate.id,
                 "role": entrant.role,

@@ -36,7 +36,7 @@ from measure.messages import (
 from measure.timing import time_passes, warm_up
 from measure.workload import Inputs, load_inputs
 from runtimes.base import Batch, Runtime
-from runtimes.registry import open_runtime, probe
+from runtimes.registry import is_calibrated, open_runtime, probe
 
 
 class Worker:
@@ -93,7 +93,8 @@ class Worker:
         first = self._inputs.workloads[-1].batches[0]
         baseline = read_memory()
         start = time.perf_counter()
-        runtime = open_runtime(request.candidate, Path(request.model), request.threads)
+        calibration = self._inputs.calibration_batches() if is_calibrated(request.candidate) else ()
+        runtime = open_runtime(request.candidate, Path(request.model), request.threads, calibration)
         imported = time.perf_counter()
         self._runtime = runtime.__enter__()
         loaded = time.perf_counter()

@@ -19,6 +19,11 @@ NATURAL = "natural"
 NATURAL_BATCHES = 6
 """Batches in one pass over the natural mix."""
 
+CALIBRATION_EXAMPLES = 128
+"""Training texts that int8 ranges come from; more of them hardly move a range any more."""
+
+CALIBRATION_ROWS = 8
+
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 
@@ -40,11 +45,12 @@ class Workload:
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """All a worker needs to run: workloads, the encoded evaluation texts, and how to pad them."""
+    """All a worker needs to run: workloads, the encoded evaluation and calibration texts, and how to pad them."""
 
     workloads: tuple[Workload, ...]
     evaluation: tuple[Mapping[str, Sequence[int]], ...]
     limits: TextLimits
+    calibration: tuple[Mapping[str, Sequence[int]], ...] = ()
 
     def evaluation_rows(self, batch_size: int | None) -> list[list[int]]:
         """Which evaluation texts share a batch: `batch_size` in their order, or by length as an artifact serves them
@@ -56,8 +62,19 @@ class Inputs:
 
     def batch(self, rows: Sequence[int], names: Sequence[str]) -> dict[str, NDArray[np.int64]]:
         """These evaluation texts as one batch, padded to its longest row."""
+        return self._padded([self.evaluation[row] for row in rows], names)
+
+    def calibration_batches(self) -> list[Batch]:
+        """The calibration texts in their order, `CALIBRATION_ROWS` to a batch, with every input there can be."""
+        rows = self.calibration
+        parts = [rows[start : start + CALIBRATION_ROWS] for start in range(0, len(rows), CALIBRATION_ROWS)]
+        return [self._padded(part, INPUTS) for part in parts]
+
+    def _padded(
+        self, encoded: Sequence[Mapping[str, Sequence[int]]], names: Sequence[str]
+    ) -> dict[str, NDArray[np.int64]]:
         return pad_rows(
-            [self.evaluation[row] for row in rows],
+            encoded,
             names,
             pad_id=self.limits.pad_id,
             pad_type_id=self.limits.pad_type_id,
@@ -65,8 +82,17 @@ class Inputs:
         )
 
     @property
+    def calibration_sha256(self) -> str:
+        """Hash of the calibration texts as they are run."""
+        digest = hashlib.sha256()
+        for batch in self.calibration_batches():
+            for name in INPUTS:
+                digest.update(np.ascontiguousarray(batch[name]).tobytes() + b"|")
+        return digest.hexdigest()
+
+    @property
     def sha256(self) -> str:
-        """Hash of every number that will be run, and of how rows are padded."""
+        """Hash of every number that will be run, and of how rows are padded; calibration has a hash of its own."""
         digest = hashlib.sha256()
         for workload in self.workloads:
             digest.update(workload.spec.name.encode())
@@ -97,6 +123,7 @@ def build_inputs(
     limits: TextLimits,
     batch_sizes: Sequence[int],
     lengths: Sequence[int | None],
+    calibration: Sequence[str] = (),
 ) -> Inputs:
     """Tokenise once and cut the workloads: every batch size at every fixed length, and the natural mix at the largest.
 
@@ -114,7 +141,7 @@ def build_inputs(
             workloads.append(_natural(encoded, limits, max(batch_sizes)))
         else:
             workloads += [_fixed(encoded, size, length) for size in batch_sizes]
-    return Inputs(tuple(workloads), tuple(encoded), limits)
+    return Inputs(tuple(workloads), tuple(encoded), limits, tuple(encoder.encode(calibration)))
 
 
 def _fixed(encoded: Sequence[Mapping[str, Sequence[int]]], batch_size: int, length: int) -> Workload:
@@ -141,10 +168,7 @@ def save_inputs(path: Path, inputs: Inputs) -> None:
         for position, batch in enumerate(workload.batches):
             for name in INPUTS:
                 arrays[f"{number}.{position}.{name}"] = batch[name]
-    for name in INPUTS:
-        flat = chain.from_iterable(item[name] for item in inputs.evaluation)
-        arrays[f"evaluation.{name}"] = np.fromiter(flat, dtype=np.int64)
-    arrays["evaluation.lengths"] = np.array([len(item["input_ids"]) for item in inputs.evaluation], dtype=np.int64)
+    arrays |= _flat("evaluation", inputs.evaluation) | _flat("calibration", inputs.calibration)
     header = msgspec.json.encode({"specs": [workload.spec for workload in inputs.workloads], "limits": inputs.limits})
     try:
         np.savez(path, header=np.frombuffer(header, dtype=np.uint8), **arrays)  # type: ignore[arg-type]  # numpy's stub
@@ -173,9 +197,25 @@ def load_inputs(path: Path) -> Inputs:
             )
             for number, spec in enumerate(header.specs)
         )
-        edges = np.cumsum(arrays["evaluation.lengths"])[:-1]
-        columns = [np.split(arrays[f"evaluation.{name}"], edges) for name in INPUTS]
-    evaluation = tuple(
+        evaluation, calibration = _rows("evaluation", arrays), _rows("calibration", arrays)
+    return Inputs(workloads, evaluation, header.limits, calibration)
+
+
+def _flat(kind: str, encoded: Sequence[Mapping[str, Sequence[int]]]) -> dict[str, NDArray[np.int64]]:
+    """Rows of unlike lengths as one array for each input, and the lengths."""
+    arrays = {
+        f"{kind}.{name}": np.fromiter(chain.from_iterable(item[name] for item in encoded), dtype=np.int64)
+        for name in INPUTS
+    }
+    return arrays | {f"{kind}.lengths": np.array([len(item["input_ids"]) for item in encoded], dtype=np.int64)}
+
+
+def _rows(kind: str, arrays: Mapping[str, NDArray[np.int64]]) -> tuple[dict[str, list[int]], ...]:
+    """What `_flat` laid flat."""
+    if not arrays[f"{kind}.lengths"].size:
+        return ()
+    edges = np.cumsum(arrays[f"{kind}.lengths"])[:-1]
+    columns = [np.split(arrays[f"{kind}.{name}"], edges) for name in INPUTS]
+    return tuple(
         {name: values.tolist() for name, values in zip(INPUTS, row, strict=True)} for row in zip(*columns, strict=True)
     )
-    return Inputs(workloads, evaluation, header.limits)

@@ -1,6 +1,6 @@
 """Every runtime there is: one line each. Engines are imported only when one is probed or opened."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from importlib import import_module
@@ -10,7 +10,7 @@ from typing import cast
 
 from artifact.precision import Precision
 from errors import UserError
-from runtimes.base import Availability, Candidate, Runtime
+from runtimes.base import Availability, Batch, Candidate, Runtime
 from runtimes.options import NONE, OPENVINO, ORT_CPU, ORT_CUDA, TORCH, Options, parse_options, spell_options
 
 
@@ -28,8 +28,9 @@ class Entry:
     `module` holds a class `EngineRuntime(model, precision, threads, options)` and a function `probe() -> Availability`;
     `package` is the import that `extra` installs. `options` are the engine's options with their defaults, and
     `worthwhile` those that are worth a measurement, by precision. A precision that is only a way to compute loads the
-    graph of another, as `graphs` says. `portable` marks runtimes that an artifact can be packed for (CPU, without
-    torch).
+    graph of another, as `graphs` says. Precisions `on_request` run when they are asked for, because they take long to
+    load; those `calibrated` are made while loading, from training examples that the constructor takes besides.
+    `portable` marks runtimes that an artifact can be packed for (CPU, without torch).
     """
 
     module: str
@@ -40,6 +41,8 @@ class Entry:
     options: Options = NONE
     worthwhile: Mapping[Precision, tuple[str, ...]] = field(default_factory=dict)
     graphs: Mapping[Precision, Precision] = field(default_factory=dict)
+    on_request: tuple[Precision, ...] = ()
+    calibrated: tuple[Precision, ...] = ()
     portable: bool = False
 
     def graph(self, precision: Precision) -> Precision:
@@ -53,9 +56,16 @@ REGISTRY: Mapping[str, Entry] = {
         "torch",
         "train",
         Source.CHECKPOINT,
-        (Precision.FP32, Precision.BF16),
+        (Precision.FP32, Precision.BF16, Precision.INT8_DYNAMIC, Precision.INT8_STATIC),
         TORCH,
-        {Precision.FP32: ("compile",), Precision.BF16: ("autocast", "compile", "autocast+compile")},
+        {
+            Precision.FP32: ("compile",),
+            Precision.BF16: ("autocast", "compile", "autocast+compile"),
+            Precision.INT8_DYNAMIC: ("compile", "autocast+compile"),
+            Precision.INT8_STATIC: ("compile", "autocast+compile"),
+        },
+        on_request=(Precision.INT8_DYNAMIC, Precision.INT8_STATIC),
+        calibrated=(Precision.INT8_STATIC,),
     ),
     "torch-cuda": Entry(
         "runtimes.torch_cuda",
@@ -101,6 +111,8 @@ REGISTRY: Mapping[str, Entry] = {
 }
 """The registered runtimes. `null` computes nothing and is no candidate: it measures the harness itself."""
 
+CALIBRATE = "give them with --calibration FILE, or compare a run that finetune made"
+
 REFERENCE = Candidate("torch-cpu", Precision.FP32)
 """PyTorch fp32 eager on the CPU: accuracy and parity are always against it."""
 
@@ -112,8 +124,11 @@ def entry(runtime: str) -> Entry:
     return REGISTRY[runtime]
 
 
-def candidates(runtimes: tuple[str, ...] | None, precisions: tuple[Precision, ...] | None) -> tuple[Candidate, ...]:
-    """Every pair of the asked runtimes and precisions that can exist (all of them by default).
+def candidates(
+    runtimes: tuple[str, ...] | None, precisions: tuple[Precision, ...] | None, *, every: bool = False
+) -> tuple[Candidate, ...]:
+    """Every pair of the asked runtimes and precisions that can exist; by default all of them but those on request,
+    which `every` takes in.
 
     Raises `UserError` for an unknown runtime, and when no pair is left.
     """
@@ -122,7 +137,7 @@ def candidates(runtimes: tuple[str, ...] | None, precisions: tuple[Precision, ..
         Candidate(name, precision)
         for name in names
         for precision in entry(name).precisions
-        if precisions is None or precision in precisions
+        if (every or precision not in entry(name).on_request if precisions is None else precision in precisions)
     )
     if not found:
         raise UserError(
@@ -182,15 +197,25 @@ def probe(runtime: str) -> Availability:
     return cast(Availability, module.probe())
 
 
-def open_runtime(candidate: Candidate, model: Path, threads: int) -> Runtime:
+def is_calibrated(candidate: Candidate) -> bool:
+    """Whether a candidate is made while loading, from training examples."""
+    return candidate.precision in entry(candidate.runtime).calibrated
+
+
+def open_runtime(candidate: Candidate, model: Path, threads: int, calibration: Sequence[Batch] = ()) -> Runtime:
     """A runtime for `model`, a checkpoint folder or an ONNX file as its entry says, not yet loaded.
 
-    Raises `UserError` when the engine is not installed, or has no such options.
+    `calibration` are batches of training examples, for candidates that `is_calibrated`. Raises `UserError` when the
+    engine is not installed or has no such options, and when a calibrated candidate gets no batches.
     """
     where = entry(candidate.runtime)
     if find_spec(where.package) is None:
         raise UserError(
             f"{candidate.id} needs {where.package}, which is not installed", f"pip install 'steelyard[{where.extra}]'"
         )
-    options = parse_options(where.options, candidate.options)
-    return cast(Runtime, import_module(where.module).EngineRuntime(model, candidate.precision, threads, options))
+    arguments: list[object] = [model, candidate.precision, threads, parse_options(where.options, candidate.options)]
+    if is_calibrated(candidate):
+        if not calibration:
+            raise UserError(f"{candidate.id} needs training examples to calibrate on", CALIBRATE)
+        arguments.append(calibration)
+    return cast(Runtime, import_module(where.module).EngineRuntime(*arguments))

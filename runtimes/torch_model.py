@@ -1,7 +1,7 @@
 """What the PyTorch runtimes share: a checkpoint on one device, eager or compiled."""
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -20,7 +20,20 @@ DTYPES = {
     Precision.TF32: torch.float32,
     Precision.FP16: torch.float16,
     Precision.BF16: torch.bfloat16,
+    Precision.INT8_DYNAMIC: torch.float32,
+    Precision.INT8_STATIC: torch.float32,
 }
+"""How the weights are loaded; int8 is made of fp32."""
+
+AUTOCAST = {
+    Precision.FP16: torch.float16,
+    Precision.BF16: torch.bfloat16,
+    Precision.INT8_DYNAMIC: torch.bfloat16,
+    Precision.INT8_STATIC: torch.bfloat16,
+}
+"""What `+autocast` casts to; of an int8 model, whatever is not int8."""
+
+NOT_OPEN = "the runtime is not open; use it in a with block"
 REASON_CHARACTERS = 300
 CONVERT = ("_to_copy", "copy_", "to")
 COMPILED_SHAPES = ((3, 5), (1, 5))
@@ -58,33 +71,33 @@ class TorchModel:
         self._checkpoint, self._precision, self._threads = checkpoint, precision, threads
         self._model: Any = None
         self._call: Callable[..., Any] | None = None
-        if options.autocast and DTYPES[precision] is torch.float32:
+        if options.autocast and precision not in AUTOCAST:
             raise UserError(f"{precision} with +autocast has nothing to cast to", "leave +autocast out, or use bf16")
 
     @property
     def model(self) -> Any:
-        """The open module."""
+        """The open module; an int8 model that is compiled has none any more."""
         if self._model is None:
-            raise RuntimeError("the runtime is not open; use it in a with block")
+            raise RuntimeError(NOT_OPEN)
         return self._model
 
     @property
     def call(self) -> Callable[..., Any]:
         """What computes: the open module, or the graph compiled from it."""
         if self._call is None:
-            raise RuntimeError("the runtime is not open; use it in a with block")
+            raise RuntimeError(NOT_OPEN)
         return self._call
 
     @property
     def info(self) -> RuntimeInfo:
-        parameter = next(self.model.parameters())
-        autocast = self._precision.value if self._options.autocast else None
+        if self._call is None:
+            raise RuntimeError(NOT_OPEN)
         return RuntimeInfo(
             runtime=self._name,
             engine="torch",
             engine_version=str(torch.__version__),
-            device=str(parameter.device),
-            dtype=autocast or str(parameter.dtype).removeprefix("torch."),
+            device=self._got_device,
+            dtype=self._got_dtype,
             threads=torch.get_num_threads(),
             input_names=self._input_names,
             options={
@@ -110,9 +123,15 @@ class TorchModel:
         if parameter.dtype != dtype or parameter.device.type != self._device.type:
             raise UserError(f"asked for {dtype} on {self._device}, got {parameter.dtype} on {parameter.device}")
         self._input_names = model_input_names(self._checkpoint)
+        self._got_device = str(parameter.device)
+        self._got_dtype = self._precision.value if self._options.autocast else str(dtype).removeprefix("torch.")
         self._model = model
-        self._call = self._compiled(model) if self._options.compile else model
+        self._call = self._prepared(model)
         return self
+
+    def _prepared(self, model: Any) -> Callable[..., Any]:
+        """What computes, made of the loaded model."""
+        return self._compiled(model) if self._options.compile else model
 
     def run(self, batch: Batch) -> Outputs:
         """Host to host: copying the result to the host waits for the device to finish."""
@@ -126,32 +145,36 @@ class TorchModel:
                 logits = call(**tensors).logits
         except (RuntimeError, IndexError) as error:
             shape = next(iter(batch.values())).shape
-            raise UserError(f"PyTorch cannot run a batch of shape {shape}: {error}") from error
+            reason = str(error).partition("\n")[0]  # what follows are frames of C++
+            raise UserError(f"PyTorch cannot run a batch of shape {shape}: {reason}") from error
         return {"logits": logits.float().cpu().numpy()}
 
     def _cast(self) -> contextlib.AbstractContextManager[object]:
         if not self._options.autocast:
             return contextlib.nullcontext()
-        return torch.autocast(self._device.type, dtype=DTYPES[self._precision])
+        return torch.autocast(self._device.type, dtype=AUTOCAST[self._precision])
 
     def _compiled(self, model: Any) -> Callable[..., Any]:
         compiler: Any = torch.compile  # its overloads do not know isolate_recompiles
         call: Callable[..., Any] = compiler(
             model, fullgraph=True, dynamic=True, isolate_recompiles=True, options={"freezing": True}
         )
-        try:
+        with self._or_closed("compile", "leave +compile out; it needs a C++ compiler on the CPU and Triton on a GPU"):
             for shape in COMPILED_SHAPES:
                 ones = {name: torch.ones(shape, dtype=torch.int64, device=self._device) for name in self._input_names}
                 with torch.inference_mode(), self._cast():
                     call(**ones)
-        except Exception as error:  # every stage of the compiler has errors of its own
+        return call
+
+    @contextlib.contextmanager
+    def _or_closed(self, what: str, hint: str) -> Iterator[None]:
+        """Close the runtime when a stage of the compiler fails, and say it in one sentence."""
+        try:
+            yield
+        except Exception as error:  # every stage has errors of its own
             self.__exit__(None, None, None)
             reason = " ".join(str(error).split())[:REASON_CHARACTERS]
-            raise UserError(
-                f"PyTorch cannot compile this model: {type(error).__name__}: {reason}",
-                "leave +compile out; TorchInductor needs a C++ compiler on the CPU and Triton on a GPU",
-            ) from error
-        return call
+            raise UserError(f"PyTorch cannot {what} this model: {type(error).__name__}: {reason}", hint) from error
 
     def executed(self, batch: Batch) -> Executed | None:
         """The ATen operators that an eager run dispatches, views left out; a compiled graph does not tell."""

@@ -65,10 +65,10 @@ def make_source(tiny_checkpoint: Path, tmp_path: Path) -> MakeSource:
 
 @pytest.fixture
 def inputs(tiny_checkpoint: Path) -> Inputs:
-    """The six short texts at 2×4 and in their natural mix."""
+    """The six short texts at 2×4 and in their natural mix; three of them, three times, to calibrate on."""
     from artifact.tokenizer import text_encoder
 
-    return build_inputs(TEXTS, text_encoder(tiny_checkpoint, LIMITS), LIMITS, (2,), (4, None))
+    return build_inputs(TEXTS, text_encoder(tiny_checkpoint, LIMITS), LIMITS, (2,), (4, None), TEXTS[:3] * 3)
 
 
 @pytest.fixture

@@ -31,7 +31,8 @@ from measure.records import Failure, Measurement, Record, Role, Session
 from measure.reference import load_reference
 from measure.source import ModelSource, find_models
 from runtimes.base import Availability, Candidate, Lack
-from runtimes.registry import candidates, known_candidate
+from runtimes.registry import REGISTRY, candidates, known_candidate
+from tests.fakes import FAKE as FAKE_ENTRY
 from tests.measure.conftest import PLAN, MakeSource
 from tests.measure.test_process import gone
 
@@ -291,6 +292,37 @@ def test_a_precision_that_a_working_runtime_lacks_is_a_row_and_the_others_run(
     (failed,) = failures(records)
     assert (failed.name, failed.stage, failed.reason, failed.hint) == ("fake/bf16", "probe", lack.reason, lack.remedy)
     assert {item.entrant.candidate for item in measurements(records)} == {FAKE[0], FAKE[2]}
+
+
+def test_a_text_that_is_judged_cannot_calibrate(fakes: Callable[..., Comparison], examples: Examples) -> None:
+    with pytest.raises(UserError, match="1 texts are both in the calibration and in the examples"):
+        compare(fakes(calibration=("a text of its own", examples.texts[7])))
+
+
+@pytest.fixture
+def calibrating(monkeypatch: pytest.MonkeyPatch) -> Candidate:
+    """Here the fake bf16 is made from training examples, as the workers' registry does not know."""
+    monkeypatch.setitem(REGISTRY, "fake", replace(FAKE_ENTRY, calibrated=(Precision.BF16,)))
+    return FAKE[1]
+
+
+def test_one_that_is_calibrated_is_a_row_where_there_are_no_training_texts(
+    fakes: Callable[..., Comparison], calibrating: Candidate
+) -> None:
+    records = compare(fakes())
+    (failed,) = failures(records)
+    assert (failed.name, failed.stage) == (calibrating.id, "calibration")
+    assert "--calibration" in failed.hint
+
+
+def test_other_training_texts_make_only_what_is_calibrated_anew(
+    fakes: Callable[..., Comparison], calibrating: Candidate
+) -> None:
+    marks = []
+    for texts in (("one",), ("another",)):
+        newest = sessions(compare(fakes(calibration=texts)))[-1]
+        marks.append(newest.asked)
+    assert {name for name in marks[0] if marks[0][name] != marks[1][name]} == {calibrating.id}
 
 
 # The real engines, against transformers and onnxruntime used by hand.

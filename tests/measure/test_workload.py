@@ -98,6 +98,7 @@ def test_what_is_saved_comes_back(inputs: Inputs, tmp_path: Path) -> None:
     found = load_inputs(tmp_path / "inputs.npz")
     assert found.limits == inputs.limits
     assert [dict(item) for item in found.evaluation] == [dict(item) for item in inputs.evaluation]
+    assert [dict(item) for item in found.calibration] == [dict(item) for item in inputs.calibration]
     assert [workload.spec for workload in found.workloads] == [workload.spec for workload in inputs.workloads]
     for one, other in zip(found.workloads, inputs.workloads, strict=True):
         for got, expected in zip(one.batches, other.batches, strict=True):
@@ -129,6 +130,25 @@ def test_the_hash_changes_with_any_number_of_any_evaluation_text(inputs: Inputs,
             changed[row][name] = values
             hashes.add(replace(inputs, evaluation=tuple(changed)).sha256)
     assert len(hashes) == 1 + sum(len(item[name]) for item in inputs.evaluation)
+
+
+def test_what_is_calibrated_on_has_a_hash_of_its_own(inputs: Inputs) -> None:
+    other = replace(inputs, calibration=inputs.calibration[::-1])
+    assert other.sha256 == inputs.sha256
+    assert other.calibration_sha256 != inputs.calibration_sha256
+
+
+def test_calibration_batches_are_padded_texts_with_every_input(inputs: Inputs, tokenizer: Any, tmp_path: Path) -> None:
+    texts = TEXTS[:3] * 3
+    batches = inputs.calibration_batches()
+    assert [len(batch["input_ids"]) for batch in batches] == [8, 1]
+    for batch, part in zip(batches, (texts[:8], texts[8:]), strict=True):
+        expected = tokenizer(list(part), padding=True, return_tensors="np")
+        for name in INPUTS:
+            np.testing.assert_array_equal(batch[name], expected[name])
+    without = replace(inputs, calibration=())
+    save_inputs(tmp_path / "without.npz", without)
+    assert load_inputs(tmp_path / "without.npz").calibration_batches() == []
 
 
 @pytest.mark.parametrize("change", [{"pad_id": 1}, {"pad_type_id": 1}, {"pad_left": True}])

@@ -35,10 +35,15 @@ def test_what_is_no_candidate_is_refused(text: str) -> None:
 
 
 def test_all_pairs_are_candidates_unless_others_are_asked_for() -> None:
-    every = candidates(None, None)
+    every = candidates(None, None, every=True)
     assert len(every) == len(set(every)) == sum(len(found.precisions) for found in REGISTRY.values())
     assert {found.runtime for found in every} == set(REGISTRY) - {"null"}
     assert REFERENCE in every
+    usual = candidates(None, None)
+    assert {found.id for found in every} - {found.id for found in usual} == {
+        "torch-cpu/int8-dynamic",
+        "torch-cpu/int8-static",
+    }
 
 
 @pytest.mark.parametrize(
@@ -49,7 +54,7 @@ def test_all_pairs_are_candidates_unless_others_are_asked_for() -> None:
         (
             ("torch-cpu", "ort-cpu"),
             (Precision.BF16, Precision.INT8_DYNAMIC),
-            ["torch-cpu/bf16", "ort-cpu/int8-dynamic"],
+            ["torch-cpu/bf16", "torch-cpu/int8-dynamic", "ort-cpu/int8-dynamic"],
         ),
         (None, (Precision.TF32,), ["torch-cuda/tf32"]),
     ],
@@ -63,7 +68,7 @@ def test_asking_narrows_the_candidates(
 def test_no_pair_left_is_an_error_that_says_what_runs() -> None:
     with pytest.raises(UserError, match="none of torch-cpu runs at int4") as caught:
         candidates(("torch-cpu",), (Precision.INT4,))
-    assert caught.value.hint == "torch-cpu: fp32, bf16"
+    assert caught.value.hint == "torch-cpu: fp32, bf16, int8-dynamic, int8-static"
 
 
 def test_an_unknown_runtime_is_named_with_those_there_are() -> None:

@@ -1,0 +1,114 @@
+"""PyTorch's own int8 for x86 CPUs: torchao's PT2E quantisation, run in the kernels of oneDNN once it is compiled."""
+
+import platform
+import tempfile
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from artifact.precision import Precision
+from runtimes.base import Batch, Lack
+
+PRECISIONS = (Precision.INT8_DYNAMIC, Precision.INT8_STATIC)
+X86 = ("x86_64", "AMD64")
+EXAMPLE_SHAPE = (3, 5)
+"""Shape (batch, sequence) of what the model is traced with: no size that a trace would take for fixed."""
+
+Forward = Callable[[dict[str, torch.Tensor]], torch.Tensor]
+"""Inputs by name, int64 of shape (batch, sequence), to logits of shape (batch, labels)."""
+
+
+class Logits(NamedTuple):
+    """An answer in the form that the models of transformers give."""
+
+    logits: torch.Tensor
+
+
+class _Answers(torch.nn.Module):
+    """A model of transformers as one function of a mapping: a trace keeps its names, whatever their order."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, batch: dict[str, torch.Tensor]) -> Any:
+        return self.model(**batch).logits
+
+
+def lacks() -> tuple[Lack, ...]:
+    """What keeps PyTorch from int8 on this machine: another kind of CPU, or torchao is not installed."""
+    if platform.machine() not in X86:
+        reason, remedy = f"PyTorch's int8 kernels are for x86, this CPU is {platform.machine()}", "measure ort-cpu"
+    elif find_spec("torchao") is None:
+        reason, remedy = "torchao is not installed", "pip install 'steelyard[torchao]'"
+    else:
+        return ()
+    return tuple(Lack(word=precision.value, reason=reason, remedy=remedy) for precision in PRECISIONS)
+
+
+def quantise(model: Any, names: Sequence[str], calibration: Sequence[Batch], *, static: bool) -> Any:
+    """A graph module, called as `Forward`, with the weights and the inputs of every linear layer rounded to int8.
+
+    `static` takes the ranges of the inputs from the `calibration` batches; otherwise each run finds its own. Run
+    operator by operator, the graph rounds as int8 does and computes in fp32.
+    """
+    from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+    from torchao.quantization.pt2e.quantizer.x86_inductor_quantizer import (
+        X86InductorQuantizer,
+        get_default_x86_inductor_quantization_config,
+    )
+
+    quantizer = X86InductorQuantizer()
+    quantizer.set_global(get_default_x86_inductor_quantization_config(is_dynamic=not static))
+    with warnings.catch_warnings(action="ignore"), torch.no_grad():
+        observed = prepare_pt2e(_exported(_Answers(model).eval(), names).module(), quantizer)
+        observed(_example(names))  # an observer that saw nothing cannot be converted, not even of a dynamic range
+        for batch in calibration if static else ():
+            observed({name: torch.from_numpy(batch[name]) for name in names})
+        return convert_pt2e(observed)
+
+
+def compile_ahead(graph: Any, names: Sequence[str]) -> Forward:
+    """A graph of `quantise` as one library of int8 kernels for every shape, made by AOTInductor.
+
+    `torch.compile` would do, but makes graphs of its own for many shapes, and int8 kernels only with its weights frozen
+    by a setting of the whole process.
+    """
+    with (
+        warnings.catch_warnings(action="ignore"),
+        torch.no_grad(),
+        tempfile.TemporaryDirectory(prefix="steelyard-") as folder,
+    ):
+        package = torch._inductor.aoti_compile_and_package(
+            _exported(graph, names),
+            package_path=str(Path(folder) / "model.pt2"),
+            inductor_configs={"freezing": True},
+        )
+        compiled: Forward = torch._inductor.aoti_load_package(package)
+
+    def forward(batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        return compiled({name: batch[name] for name in names})  # it takes inputs by their place in the mapping
+
+    return forward
+
+
+def answering(forward: Forward) -> Callable[..., Logits]:
+    """Call it as a model of transformers is called."""
+
+    def call(**batch: torch.Tensor) -> Logits:
+        return Logits(forward(batch))
+
+    return call
+
+
+def _exported(module: Any, names: Sequence[str]) -> Any:
+    dynamic = {name: dict.fromkeys((0, 1), torch.export.Dim.DYNAMIC) for name in names}
+    return torch.export.export(module, (_example(names),), dynamic_shapes=(dynamic,), strict=False)
+
+
+def _example(names: Sequence[str]) -> Mapping[str, torch.Tensor]:
+    return {name: torch.ones(EXAMPLE_SHAPE, dtype=torch.int64) for name in names}
