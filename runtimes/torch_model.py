@@ -1,13 +1,14 @@
 """What the PyTorch runtimes share: a checkpoint on one device, eager or compiled."""
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from artifact.precision import Precision
@@ -26,6 +27,26 @@ CONVERT = ("_to_copy", "copy_", "to")
 COMPILED_SHAPES = ((3, 5), (1, 5))
 """Shapes (batch, sequence) that are compiled on entry. One graph serves every shape, but for a batch of one and for a
 sequence of one: TorchDynamo gives sizes 0 and 1 graphs of their own."""
+
+
+def to_device(batch: Batch, device: torch.device) -> dict[str, torch.Tensor]:
+    """The inputs on the device; a batch of contiguous arrays is not copied where that is the CPU."""
+    return {name: torch.from_numpy(np.ascontiguousarray(array)).to(device) for name, array in batch.items()}
+
+
+def to_host(logits: torch.Tensor) -> NDArray[np.float32]:
+    """An output as float32 on the host; copying waits for the device to finish."""
+    return np.asarray(logits.float().cpu().numpy())
+
+
+@contextlib.contextmanager
+def about(batch: Batch) -> Iterator[None]:
+    """Turn what torch raises of inputs into a `UserError`."""
+    try:
+        yield
+    except (RuntimeError, IndexError) as error:
+        shape = next(iter(batch.values())).shape
+        raise UserError(f"PyTorch cannot run a batch of shape {shape}: {error}") from error
 
 
 class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves it untyped
@@ -56,6 +77,7 @@ class TorchModel:
     ) -> None:
         self._name, self._device, self._options = name, torch.device(device), options
         self._checkpoint, self._precision, self._threads = checkpoint, precision, threads
+        self._entry_runs = 1
         self._model: Any = None
         self._call: Callable[..., Any] | None = None
         if options.autocast and DTYPES[precision] is torch.float32:
@@ -118,32 +140,35 @@ class TorchModel:
         """Host to host: copying the result to the host waits for the device to finish."""
         call = self.call
         check_batch(batch, self._input_names)
-        tensors = {
-            name: torch.from_numpy(np.ascontiguousarray(array)).to(self._device) for name, array in batch.items()
-        }
-        try:
-            with torch.inference_mode(), self._cast():
-                logits = call(**tensors).logits
-        except (RuntimeError, IndexError) as error:
-            shape = next(iter(batch.values())).shape
-            raise UserError(f"PyTorch cannot run a batch of shape {shape}: {error}") from error
-        return {"logits": logits.float().cpu().numpy()}
+        with about(batch):
+            logits = self._logits(call, to_device(batch, self._device))
+        return {"logits": to_host(logits)}
+
+    def _logits(self, call: Callable[..., Any], tensors: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Compute on the device; an accelerator may still be at work when this returns."""
+        with torch.inference_mode(), self._cast():
+            logits: torch.Tensor = call(**tensors).logits
+        return logits
 
     def _cast(self) -> contextlib.AbstractContextManager[object]:
         if not self._options.autocast:
             return contextlib.nullcontext()
         return torch.autocast(self._device.type, dtype=DTYPES[self._precision])
 
+    def _inductor_options(self) -> dict[str, bool]:
+        """What TorchInductor is told."""
+        return {"freezing": True}
+
     def _compiled(self, model: Any) -> Callable[..., Any]:
         compiler: Any = torch.compile  # its overloads do not know isolate_recompiles
         call: Callable[..., Any] = compiler(
-            model, fullgraph=True, dynamic=True, isolate_recompiles=True, options={"freezing": True}
+            model, fullgraph=True, dynamic=True, isolate_recompiles=True, options=self._inductor_options()
         )
         try:
             for shape in COMPILED_SHAPES:
                 ones = {name: torch.ones(shape, dtype=torch.int64, device=self._device) for name in self._input_names}
-                with torch.inference_mode(), self._cast():
-                    call(**ones)
+                for _ in range(self._entry_runs):
+                    self._logits(call, ones)
         except Exception as error:  # every stage of the compiler has errors of its own
             self.__exit__(None, None, None)
             reason = " ".join(str(error).split())[:REASON_CHARACTERS]
@@ -153,12 +178,19 @@ class TorchModel:
             ) from error
         return call
 
+    def bind(self, batch: Batch) -> Callable[[], None] | None:
+        """`None`: on a CPU the host is the device."""
+        return None
+
     def executed(self, batch: Batch) -> Executed | None:
         """The ATen operators that an eager run dispatches, views left out; a compiled graph does not tell."""
         if self._options.compile:
             return None
-        with _Operators() as seen:
-            self.run(batch)
+        call = self.call
+        check_batch(batch, self._input_names)
+        tensors = to_device(batch, self._device)
+        with about(batch), _Operators() as seen:
+            self._logits(call, tensors)
         inside = self._options.autocast  # autocast converts below where operators are seen
         return Executed.of(seen.names, None if inside else sum(name in CONVERT for name in seen.names))
 
