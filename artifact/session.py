@@ -51,13 +51,17 @@ def open_session(
     provider: str,
     threads: int,
     config: SessionConfig,
+    provider_options: Mapping[str, str] | None = None,
+    companions: Mapping[str, Mapping[str, str]] | None = None,
     entries: Mapping[str, str] | None = None,
     profile: Path | None = None,
 ) -> Any:
-    """An `onnxruntime.InferenceSession` on `provider` alone with `threads` intra-op threads.
+    """An `onnxruntime.InferenceSession` on `provider` with `threads` intra-op threads.
 
-    With `profile`, every run is written down in a file whose name begins so; `end_profiling` gives its name. Raises
-    `UserError` when the file does not load, or the session got another provider than was asked for.
+    `companions` are the only other providers that may take what `provider` cannot, each with its options; ONNX Runtime
+    adds its CPU provider itself. With `profile`, every run is written down in a file whose name begins so;
+    `end_profiling` gives its name. Raises `UserError` when the file does not load, or the session got other providers
+    or provider options than were asked for.
     """
     import onnxruntime
 
@@ -67,13 +71,31 @@ def open_session(
         options.profile_file_prefix = str(profile)
     for key, value in (entries or {}).items():
         options.add_session_config_entry(key, value)
+    asked = {provider: dict(provider_options or {})}
+    asked |= {name: dict(chosen) for name, chosen in (companions or {}).items()}
     try:
         session = onnxruntime.InferenceSession(
-            str(model), options, providers=[provider], disabled_optimizers=list(config.disabled_optimizers)
+            str(model),
+            options,
+            providers=list(asked.items()),
+            disabled_optimizers=list(config.disabled_optimizers),
+            enable_fallback=0,  # else a provider that fails is replaced by the CPU, at once or in the middle of a run
         )
     except Exception as error:  # onnxruntime raises many types, all of them about this file or device
         raise UserError(f"onnxruntime cannot run {model} on {provider}: {error}", "see: steelyard doctor") from error
-    got = session.get_providers()[0]
-    if got != provider:
-        raise UserError(f"asked onnxruntime for {provider}, got {got}", "see: steelyard doctor")
+    _check(session, asked)
     return session
+
+
+def _check(session: Any, asked: Mapping[str, Mapping[str, str]]) -> None:
+    """Compare what a session says of its providers with what it was asked for."""
+    for name, got in zip(asked, session.get_providers(), strict=False):
+        if got != name:
+            raise UserError(f"asked onnxruntime for {name}, got {got}", "see: steelyard doctor")
+    for name, chosen in asked.items():
+        taken = session.get_provider_options()[name] if chosen else {}
+        for key, value in chosen.items():
+            if taken.get(key) != value:
+                raise UserError(
+                    f"asked onnxruntime for {key}={value} on {name}, got {taken.get(key)}", "see: steelyard doctor"
+                )

@@ -33,7 +33,8 @@ class WarmUp(Request, frozen=True):
 
 
 class Block(Request, frozen=True):
-    """One untimed call, then `passes` timed passes over a workload."""
+    """One untimed call, then `passes` timed passes over a workload from host to host, then as many on the device alone
+    where host and device are not the same."""
 
     workload: int
     passes: int
@@ -80,9 +81,11 @@ class Opened(Reply, frozen=True):
 
 
 class Timed(Reply, frozen=True):
-    """Seconds of each call in order; `primer_s` is the untimed first, `level` whether a warm-up became level."""
+    """Seconds of each call in order, `device_samples_s` of those on the device alone; `primer_s` is the untimed first,
+    `level` whether a warm-up became level."""
 
     samples_s: tuple[float, ...]
+    device_samples_s: tuple[float, ...] = ()
     primer_s: float | None = None
     level: bool = True
 

@@ -69,13 +69,15 @@ class Session(msgspec.Struct, frozen=True, kw_only=True, tag="session"):
 class BlockSamples(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds of each call of one block, pass after pass over the workload's batches.
 
-    `primer_s` is the call before, which is not counted.
+    `primer_s` is the call before, which is not counted. `device_samples_s` are calls on the device alone, in the same
+    order; there are none where the host is the device.
     """
 
     workload: str
     round: int
     primer_s: float
     samples_s: tuple[float, ...]
+    device_samples_s: tuple[float, ...] = ()
 
 
 class WarmUpSamples(msgspec.Struct, frozen=True, kw_only=True):

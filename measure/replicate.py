@@ -162,5 +162,6 @@ def _round(setting: Setting, number: int, live: Sequence[Finished]) -> Iterator[
                     round=number,
                     primer_s=timed.primer_s or 0.0,
                     samples_s=timed.samples_s,
+                    device_samples_s=timed.device_samples_s,
                 )
             )

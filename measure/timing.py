@@ -1,8 +1,13 @@
-"""Seconds of calls, with nothing else in between. By the contract of `Runtime.run` one clock fits all devices."""
+"""Seconds of calls, with nothing else in between.
+
+By the contract of `Runtime` one clock fits all devices: `run` returns when the result is on the host, and what `bind`
+gives when the device has finished.
+"""
 
 import gc
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from statistics import median
 
 from runtimes.base import Batch, Runtime
@@ -18,16 +23,34 @@ LEVEL_SPREAD = 1.2
 def time_passes(
     runtime: Runtime, batches: Sequence[Batch], passes: int, clock: Clock = time.perf_counter
 ) -> list[float]:
-    """Seconds of each call, `passes` times over `batches` in their order; garbage collection waits meanwhile."""
+    """Seconds of each call from host to host, `passes` times over `batches` in their order."""
+    return _time([partial(runtime.run, batch) for batch in batches], passes, clock)
+
+
+def time_device_passes(
+    runtime: Runtime, batches: Sequence[Batch], passes: int, clock: Clock = time.perf_counter
+) -> list[float]:
+    """Seconds of each call on the device alone, in the order of `time_passes`; none where the host is the device.
+
+    The batches are copied to the device, and each is computed once, before the first clock is read.
+    """
+    bound = [call for batch in batches if (call := runtime.bind(batch)) is not None]
+    for call in bound:
+        call()
+    return _time(bound, passes, clock)
+
+
+def _time(calls: Sequence[Callable[[], object]], passes: int, clock: Clock) -> list[float]:
+    """Garbage collection waits meanwhile."""
     samples = []
     was_enabled = gc.isenabled()
     gc.collect()
     gc.disable()
     try:
         for _ in range(passes):
-            for batch in batches:
+            for call in calls:
                 start = clock()
-                runtime.run(batch)
+                call()
                 samples.append(clock() - start)
     finally:
         if was_enabled:

@@ -33,7 +33,7 @@ from measure.messages import (
     Weigh,
     Weighed,
 )
-from measure.timing import time_passes, warm_up
+from measure.timing import time_device_passes, time_passes, warm_up
 from measure.workload import Inputs, load_inputs
 from runtimes.base import Batch, Runtime
 from runtimes.registry import is_calibrated, open_runtime, probe
@@ -68,7 +68,9 @@ class Worker:
             case Block(workload=number, passes=passes):
                 batches = self._batches(number)
                 primer = time_passes(self.runtime, batches[:1], 1)
-                return Timed(samples_s=tuple(time_passes(self.runtime, batches, passes)), primer_s=primer[0])
+                samples = time_passes(self.runtime, batches, passes)
+                on_device = time_device_passes(self.runtime, batches, passes)
+                return Timed(samples_s=tuple(samples), device_samples_s=tuple(on_device), primer_s=primer[0])
             case Score(batch_size=batch_size, path=path):
                 return self._score(batch_size, Path(path))
             case Weigh():

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from artifact.variant import Variant
-from report.tables import Table, control, headline, how_measured, not_measured, summary, what_ran, workloads
+from report.tables import Table, control, headline, how_measured, not_measured, on_device, summary, what_ran, workloads
 from report.variants import READING as VARIANTS_READING
 from report.variants import variants_notes, variants_table
 from report.verdict import Verdict
@@ -18,7 +18,7 @@ READING = (
     "few to be certain, ✗ does not.",
     "Agrees is the share of examples that get the same label from the candidate and from the reference.",
     "Conversions are kernels that only change a number type: many of them show a precision that the engine has no "
-    "kernels for.",
+    "kernels for. Copies are kernels that only move data between host and device.",
     "First answer is from starting a process to its first answer; memory is what the process holds alone (USS) above "
     "one that has loaded no engine.",
 )
@@ -26,7 +26,7 @@ READING = (
 
 def render(verdict: Verdict) -> str:
     """The report as Markdown."""
-    missing = not_measured(verdict)
+    device, missing = on_device(verdict), not_measured(verdict)
     parts = [
         "# Which runtime, which precision",
         *headline(verdict),
@@ -34,6 +34,7 @@ def render(verdict: Verdict) -> str:
         control(verdict),
         *_section("Warnings", verdict.warnings),
         _table(workloads(verdict)),
+        *([_table(device)] if device else []),
         *([_table(missing)] if missing else []),
         _table(what_ran(verdict)),
         *_section("How it was measured", how_measured(verdict)),

@@ -7,7 +7,7 @@ from measure.plan import Budget
 from measure.records import Role
 from measure.statistics import Decision
 from report.figures import DASH, accuracy, fraction, seconds, size, times
-from report.verdict import Gate, Row, Verdict
+from report.verdict import Gate, Row, Verdict, WorkloadResult
 
 KERNELS = 6
 """Kernels that are named; the others are counted together."""
@@ -67,6 +67,19 @@ def workloads(verdict: Verdict) -> Table:
     )
 
 
+def on_device(verdict: Verdict) -> Table | None:
+    """Median time of a batch by the clock of the device alone; `None` when every host is its device."""
+    rows = [row for row in verdict.rows if row.measured and any(item.device_s is not None for item in row.workloads)]
+    if not rows:
+        return None
+    return Table(
+        title="On the device alone: median of one batch, and what copying and overhead add from host to host",
+        headers=("candidate", *(result.workload for result in rows[0].workloads)),
+        rows=tuple((row.name, *(_on_device(result) for result in row.workloads)) for row in rows),
+        strong=frozenset(number for number, row in enumerate(rows) if row.name == verdict.fastest),
+    )
+
+
 def not_measured(verdict: Verdict) -> Table | None:
     """What could not be measured, why, and what would help; `None` when everything was."""
     missing = [row for row in verdict.rows if not row.measured]
@@ -95,12 +108,13 @@ def what_ran(verdict: Verdict) -> Table:
                 f"{row.engine} on {row.info.device}, {row.info.dtype}",
                 str(row.info.threads),
                 DASH if executed is None or executed.conversions is None else str(executed.conversions),
+                DASH if executed is None or executed.copies is None else str(executed.copies),
                 named + (f", {rest} others" if rest else "") if executed else "the engine does not tell",
             )
         )
     return Table(
         title="What ran, as the engines tell it",
-        headers=("candidate", "engine", "threads", "conversions", "kernels of one run"),
+        headers=("candidate", "engine", "threads", "conversions", "copies", "kernels of one run"),
         rows=tuple(rows),
     )
 
@@ -189,6 +203,10 @@ def _recommendation(row: Row, verdict: Verdict) -> Sequence[str]:
                 f"≈ With {quality.examples} examples the interval reaches below the gate: more examples would tell."
             )
     return lines
+
+
+def _on_device(result: WorkloadResult) -> str:
+    return f"{seconds(result.device_s)}\n(+ {fraction(result.overhead_fraction, 0)} of {seconds(result.batch_s)})"
 
 
 def _speed(row: Row) -> str:

@@ -42,13 +42,20 @@ class Ratio(msgspec.Struct, frozen=True, kw_only=True):
 class WorkloadResult(msgspec.Struct, frozen=True, kw_only=True):
     """One workload: median seconds of a batch over all processes, and the paired ratio.
 
-    `speed` is `None` for the baseline, and where nothing ran beside it.
+    `speed` is `None` for the baseline, and where nothing ran beside it. `device_s` is the same median by the clock of
+    the device alone, `None` where the host is the device.
     """
 
     workload: str
     batch_s: float
     samples: int
     speed: Ratio | None
+    device_s: float | None = None
+
+    @property
+    def overhead_fraction(self) -> float | None:
+        """Share of the time from host to host that is copying and overhead; `None` where the host is the device."""
+        return None if self.device_s is None else max(0.0, 1 - self.device_s / self.batch_s)
 
 
 class QualityResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -305,9 +312,11 @@ class _Records:
     def _workload(self, entrant: Entrant, workload: str) -> WorkloadResult:
         shapes = self.shapes[workload]
         blocks = [block for item in self.by_entrant[entrant] for block in item.blocks if block.workload == workload]
+        on_device = [pass_seconds(block.device_samples_s, shapes) for block in blocks if block.device_samples_s]
         return WorkloadResult(
             workload=workload,
             batch_s=median(pass_seconds(block.samples_s, shapes) for block in blocks) / len(shapes),
+            device_s=median(on_device) / len(shapes) if on_device else None,
             samples=sum(len(block.samples_s) for block in blocks),
             speed=self._ratio(entrant, (workload,)),
         )

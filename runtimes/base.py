@@ -1,7 +1,7 @@
 """The contract that every engine keeps."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -41,16 +41,17 @@ class Executed(msgspec.Struct, frozen=True, kw_only=True):
     """What one run executes, by the engine's own names: how often each kernel, most often first.
 
     `conversions` counts those that only change a number type, which a precision without kernels of its own needs many
-    of; `None` where the engine hides them.
+    of, and `copies` those that only move data between host and device; `None` where the engine hides them.
     """
 
     kernels: dict[str, int]
     conversions: int | None
+    copies: int | None = None
 
     @classmethod
-    def of(cls, names: Iterable[str], conversions: int | None) -> Self:
+    def of(cls, names: Iterable[str], conversions: int | None, copies: int | None = None) -> Self:
         """Count the kernels of a run."""
-        return cls(kernels=dict(Counter(names).most_common()), conversions=conversions)
+        return cls(kernels=dict(Counter(names).most_common()), conversions=conversions, copies=copies)
 
 
 class Runtime(Protocol):
@@ -67,6 +68,14 @@ class Runtime(Protocol):
         """Compute one batch. Returns when the result is on the host and the device has finished.
 
         Raises `UserError` for inputs that do not fit the model.
+        """
+
+    def bind(self, batch: Batch) -> Callable[[], None] | None:
+        """Copy a batch to the device once and return a call that computes it there, for the clock of the device alone.
+
+        The call returns when the device has finished; its outputs stay on the device. `None` where host and device
+        share one memory: `run` is that clock there. The call is good until the runtime is released, and leaves what
+        `run` answers as it is. Raises `UserError` as `run` does.
         """
 
     def executed(self, batch: Batch) -> Executed | None:
@@ -129,6 +138,11 @@ class Availability(msgspec.Struct, frozen=True, kw_only=True):
     reason: str | None = None
     remedy: str | None = None
     lacks: tuple[Lack, ...] = ()
+
+    def require(self) -> None:
+        """Raise `UserError` when the runtime cannot work here."""
+        if not self.available:
+            raise UserError(self.reason or f"{self.runtime} cannot run here", self.remedy or "")
 
     def lack_of(self, candidate: Candidate) -> Lack | None:
         """What keeps a candidate of this runtime from running here, or `None`."""

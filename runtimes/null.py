@@ -1,5 +1,6 @@
 """Computes nothing, keeps the contract: what is measured with it is the harness itself and the check of a batch."""
 
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -46,6 +47,9 @@ class EngineRuntime:
             raise RuntimeError("the runtime is not open; use it in a with block")
         check_batch(batch, INPUT_NAMES)
         return {"logits": np.zeros((len(next(iter(batch.values()))), 2), dtype=np.float32)}
+
+    def bind(self, batch: Batch) -> Callable[[], None] | None:
+        return None
 
     def executed(self, batch: Batch) -> Executed | None:
         return None

@@ -2,6 +2,7 @@
 
 import queue
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -138,6 +139,9 @@ class EngineRuntime:
             raise UserError(f"OpenVINO cannot run a batch of shape {shape}: {reason}") from error
         idle.put(request)
         return copied
+
+    def bind(self, batch: Batch) -> Callable[[], None] | None:
+        return None
 
     def executed(self, batch: Batch) -> Executed | None:
         """From the graph that OpenVINO made for this batch: each node that computes, as its type, its kernel and the

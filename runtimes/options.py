@@ -29,6 +29,22 @@ class TorchOptions(msgspec.Struct, frozen=True, kw_only=True):
     compile: bool = False
 
 
+class TorchCudaOptions(TorchOptions, frozen=True, kw_only=True):
+    """PyTorch on a GPU: `cuda_graphs` records the compiled graph's kernels once for each shape and replays them as one;
+    it needs `compile`. `pinned` copies through page-locked buffers on the host, which are used again."""
+
+    cuda_graphs: bool = False
+    pinned: bool = True
+
+
+class OrtCudaOptions(SessionConfig, frozen=True, kw_only=True):
+    """ONNX Runtime on a GPU: `cuda_graph` records the kernels once for each shape and replays them as one; without
+    `cpu_fallback` a node that CUDA does not take is an error instead of one on the CPU."""
+
+    cuda_graph: bool = False
+    cpu_fallback: bool = True
+
+
 class OpenVinoOptions(msgspec.Struct, frozen=True, kw_only=True):
     """OpenVINO: `hint` is its performance hint; with `bf16` what is not quantised computes in bf16 instead of fp32."""
 
@@ -38,8 +54,10 @@ class OpenVinoOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 NONE = NoOptions()
 TORCH = TorchOptions()
+TORCH_CUDA = TorchCudaOptions()
 ORT_CPU = SessionConfig()
-ORT_CUDA = SessionConfig(disabled_optimizers=())
+ORT_CUDA = OrtCudaOptions(disabled_optimizers=())
+ORT_TENSORRT = SessionConfig(disabled_optimizers=())
 OPENVINO = OpenVinoOptions()
 """What each engine does when nothing is chosen."""
 

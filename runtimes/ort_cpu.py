@@ -6,7 +6,7 @@ from artifact.precision import Precision
 from artifact.session import SessionConfig
 from runtimes.base import Availability
 from runtimes.options import ORT_CPU
-from runtimes.ort_model import OrtModel, probe_provider
+from runtimes.ort_model import OrtModel, Target, probe_provider
 
 NAME, PROVIDER = "ort-cpu", "CPUExecutionProvider"
 
@@ -20,4 +20,4 @@ class EngineRuntime(OrtModel):
     """An ONNX graph on ONNX Runtime's CPU provider."""
 
     def __init__(self, model: Path, precision: Precision, threads: int, options: SessionConfig = ORT_CPU) -> None:
-        super().__init__(NAME, PROVIDER, "cpu", model, precision, threads, options)
+        super().__init__(NAME, Target(provider=PROVIDER, device="cpu"), model, precision, threads, options)

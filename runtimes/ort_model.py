@@ -1,8 +1,10 @@
 """What the ONNX Runtime runtimes share: a session that is exactly what was asked for."""
 
+import contextlib
 import tempfile
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from types import TracebackType
@@ -62,20 +64,35 @@ def _kernel(args: Mapping[str, Any], provider: str) -> str:
     return f"{args['op_name']} {computes}".rstrip() + elsewhere
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """Where a session runs: `provider` with its options, `companions` that may take what it cannot, and session
+    `entries`."""
+
+    provider: str
+    device: str
+    options: Mapping[str, str] = field(default_factory=dict)
+    companions: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    entries: Mapping[str, str] = field(default_factory=dict)
+
+
+@contextlib.contextmanager
+def about(batch: Batch) -> Iterator[None]:
+    """Turn what onnxruntime raises (many types, all of them about these inputs) into a `UserError`."""
+    try:
+        yield
+    except Exception as error:
+        shape = next(iter(batch.values())).shape
+        raise UserError(f"onnxruntime cannot run a batch of shape {shape}: {error}") from error
+
+
 class OrtModel:
-    """An ONNX graph in a session on one provider, with `threads` intra-op threads; a `Runtime`."""
+    """An ONNX graph in a session on one target, with `threads` intra-op threads; a `Runtime`."""
 
     def __init__(
-        self,
-        name: str,
-        provider: str,
-        device: str,
-        model: Path,
-        precision: Precision,
-        threads: int,
-        config: SessionConfig,
+        self, name: str, target: Target, model: Path, precision: Precision, threads: int, config: SessionConfig
     ) -> None:
-        self._name, self._provider, self._device = name, provider, device
+        self._name, self._target = name, target
         self._model, self._precision, self._threads, self._config = model, precision, threads, config
         self._session: Any = None
 
@@ -92,13 +109,21 @@ class OrtModel:
             runtime=self._name,
             engine="onnxruntime",
             engine_version=onnxruntime.__version__,
-            device=self._device,
+            device=self._target.device,
             dtype=self._precision.value,
             threads=self.session.get_session_options().intra_op_num_threads,
             input_names=self._input_names,
-            options=describe_options(self._config),
+            options=describe_options(self._config) | self._taken(),
             nodes_by_provider=self.nodes_by_provider(),
         )
+
+    def _taken(self) -> dict[str, str]:
+        """Provider options as the session tells them; a companion's bear its name."""
+        told = self.session.get_provider_options()
+        of_companions = {
+            f"{name}.{key}": value for name in self._target.companions for key, value in told[name].items()
+        }
+        return {**told[self._target.provider], **of_companions}
 
     def nodes_by_provider(self) -> dict[str, int]:
         """Nodes by the provider that the session assigned them to, which it does before the later fusions."""
@@ -110,48 +135,58 @@ class OrtModel:
     def __enter__(self) -> Self:
         """Load the graph. Raises `UserError` when it does not load or the session got another provider."""
         refuse_two_builds()
-        session = open_session(
-            self._model,
-            provider=self._provider,
-            threads=self._threads,
-            config=self._config,
-            entries={"session.record_ep_graph_assignment_info": "1"},
-        )
+        session = self._open(self._target, {"session.record_ep_graph_assignment_info": "1"})
         self._session = session
         self._input_names = tuple(item.name for item in session.get_inputs())
         self._output_names = [item.name for item in session.get_outputs()]
         return self
 
+    def _open(self, target: Target, entries: Mapping[str, str], profile: Path | None = None) -> Any:
+        return open_session(
+            self._model,
+            provider=target.provider,
+            threads=self._threads,
+            config=self._config,
+            provider_options=target.options,
+            companions=target.companions,
+            entries={**target.entries, **entries},
+            profile=profile,
+        )
+
     def run(self, batch: Batch) -> Outputs:
         """Host to host; ONNX Runtime's `run` blocks until the outputs are on the host, in arrays of their own."""
         session = self.session
         check_batch(batch, self._input_names)
-        try:
+        with about(batch):
             outputs = session.run(self._output_names, dict(batch))
-        except Exception as error:  # onnxruntime raises many types, all of them about these inputs
-            shape = next(iter(batch.values())).shape
-            raise UserError(f"onnxruntime cannot run a batch of shape {shape}: {error}") from error
         return {
             name: np.asarray(value, dtype=np.float32) for name, value in zip(self._output_names, outputs, strict=True)
         }
 
+    def bind(self, batch: Batch) -> Callable[[], None] | None:
+        """`None`: on a CPU the host is the device."""
+        return None
+
     def executed(self, batch: Batch) -> Executed | None:
         """From ONNX Runtime's profile of one run in a second session: each kernel as its operator, its provider unless
-        that is the asked one, and the number type it computes in."""
+        that is the asked one, and the number type it computes in. Copies between host and device are its Memcpy
+        nodes."""
+        target = self._watched
         with tempfile.TemporaryDirectory(prefix="steelyard-") as folder:
-            session = open_session(
-                self._model,
-                provider=self._provider,
-                threads=self._threads,
-                config=self._config,
-                profile=Path(folder) / "profile",
-            )
+            session = self._open(target, {}, Path(folder) / "profile")
             session.run(self._output_names, dict(batch))
             events = msgspec.json.decode(Path(session.end_profiling()).read_bytes())
         ran = [event["args"] for event in events if event.get("name", "").endswith("_kernel_time")]
         return Executed.of(
-            (_kernel(args, self._provider) for args in ran), sum(args["op_name"] == "Cast" for args in ran)
+            (_kernel(args, target.provider) for args in ran),
+            conversions=sum(args["op_name"] == "Cast" for args in ran),
+            copies=sum(args["op_name"].startswith("Memcpy") for args in ran),
         )
+
+    @property
+    def _watched(self) -> Target:
+        """The target of the session that tells what is executed."""
+        return self._target
 
     def peak_device_bytes(self) -> int | None:
         """Not known: ONNX Runtime does not say how much device memory its arena holds."""

@@ -11,7 +11,18 @@ from typing import cast
 from artifact.precision import Precision
 from errors import UserError
 from runtimes.base import Availability, Batch, Candidate, Runtime
-from runtimes.options import NONE, OPENVINO, ORT_CPU, ORT_CUDA, TORCH, Options, parse_options, spell_options
+from runtimes.options import (
+    NONE,
+    OPENVINO,
+    ORT_CPU,
+    ORT_CUDA,
+    ORT_TENSORRT,
+    TORCH,
+    TORCH_CUDA,
+    Options,
+    parse_options,
+    spell_options,
+)
 
 
 class Source(Enum):
@@ -73,8 +84,13 @@ REGISTRY: Mapping[str, Entry] = {
         "train",
         Source.CHECKPOINT,
         (Precision.FP32, Precision.TF32, Precision.FP16, Precision.BF16),
-        TORCH,
-        dict.fromkeys((Precision.FP32, Precision.TF32, Precision.FP16, Precision.BF16), ("compile",)),
+        TORCH_CUDA,
+        {
+            Precision.FP32: ("compile", "compile+cuda-graphs"),
+            Precision.TF32: ("compile", "compile+cuda-graphs"),
+            Precision.FP16: ("autocast", "compile", "compile+cuda-graphs"),
+            Precision.BF16: ("autocast", "compile", "compile+cuda-graphs"),
+        },
     ),
     "ort-cpu": Entry(
         "runtimes.ort_cpu",
@@ -94,8 +110,19 @@ REGISTRY: Mapping[str, Entry] = {
         "onnxruntime",
         "gpu",
         Source.ONNX,
-        (Precision.FP32, Precision.FP16, Precision.BF16),
+        (Precision.FP32, Precision.TF32, Precision.FP16, Precision.BF16),
         ORT_CUDA,
+        dict.fromkeys((Precision.FP32, Precision.TF32, Precision.FP16, Precision.BF16), ("cuda-graph",)),
+        {Precision.TF32: Precision.FP32},
+    ),
+    "ort-tensorrt": Entry(
+        "runtimes.ort_tensorrt",
+        "onnxruntime",
+        "gpu",
+        Source.ONNX,
+        (Precision.FP32, Precision.FP16),
+        ORT_TENSORRT,
+        graphs={Precision.FP16: Precision.FP32},
     ),
     "openvino-cpu": Entry(
         "runtimes.openvino_cpu",

@@ -1,13 +1,14 @@
 """What the PyTorch runtimes share: a checkpoint on one device, eager or compiled."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from artifact.precision import Precision
@@ -41,6 +42,27 @@ COMPILED_SHAPES = ((3, 5), (1, 5))
 sequence of one: TorchDynamo gives sizes 0 and 1 graphs of their own."""
 
 
+def to_device(batch: Batch, device: torch.device) -> dict[str, torch.Tensor]:
+    """The inputs on the device; a batch of contiguous arrays is not copied where that is the CPU."""
+    return {name: torch.from_numpy(np.ascontiguousarray(array)).to(device) for name, array in batch.items()}
+
+
+def to_host(logits: torch.Tensor) -> NDArray[np.float32]:
+    """An output as float32 on the host; copying waits for the device to finish."""
+    return np.asarray(logits.float().cpu().numpy())
+
+
+@contextlib.contextmanager
+def about(batch: Batch) -> Iterator[None]:
+    """Turn what torch raises of inputs into a `UserError`."""
+    try:
+        yield
+    except (RuntimeError, IndexError) as error:
+        shape = next(iter(batch.values())).shape
+        reason = str(error).partition("\n")[0]  # what follows are frames of C++
+        raise UserError(f"PyTorch cannot run a batch of shape {shape}: {reason}") from error
+
+
 class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves it untyped
     """The names of the operators that are dispatched, in order."""
 
@@ -69,6 +91,7 @@ class TorchModel:
     ) -> None:
         self._name, self._device, self._options = name, torch.device(device), options
         self._checkpoint, self._precision, self._threads = checkpoint, precision, threads
+        self._entry_runs = 1
         self._model: Any = None
         self._call: Callable[..., Any] | None = None
         if options.autocast and precision not in AUTOCAST:
@@ -137,33 +160,35 @@ class TorchModel:
         """Host to host: copying the result to the host waits for the device to finish."""
         call = self.call
         check_batch(batch, self._input_names)
-        tensors = {
-            name: torch.from_numpy(np.ascontiguousarray(array)).to(self._device) for name, array in batch.items()
-        }
-        try:
-            with torch.inference_mode(), self._cast():
-                logits = call(**tensors).logits
-        except (RuntimeError, IndexError) as error:
-            shape = next(iter(batch.values())).shape
-            reason = str(error).partition("\n")[0]  # what follows are frames of C++
-            raise UserError(f"PyTorch cannot run a batch of shape {shape}: {reason}") from error
-        return {"logits": logits.float().cpu().numpy()}
+        with about(batch):
+            logits = self._logits(call, to_device(batch, self._device))
+        return {"logits": to_host(logits)}
+
+    def _logits(self, call: Callable[..., Any], tensors: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Compute on the device; an accelerator may still be at work when this returns."""
+        with torch.inference_mode(), self._cast():
+            logits: torch.Tensor = call(**tensors).logits
+        return logits
 
     def _cast(self) -> contextlib.AbstractContextManager[object]:
         if not self._options.autocast:
             return contextlib.nullcontext()
         return torch.autocast(self._device.type, dtype=AUTOCAST[self._precision])
 
+    def _inductor_options(self) -> dict[str, bool]:
+        """What TorchInductor is told."""
+        return {"freezing": True}
+
     def _compiled(self, model: Any) -> Callable[..., Any]:
         compiler: Any = torch.compile  # its overloads do not know isolate_recompiles
         call: Callable[..., Any] = compiler(
-            model, fullgraph=True, dynamic=True, isolate_recompiles=True, options={"freezing": True}
+            model, fullgraph=True, dynamic=True, isolate_recompiles=True, options=self._inductor_options()
         )
         with self._or_closed("compile", "leave +compile out; it needs a C++ compiler on the CPU and Triton on a GPU"):
             for shape in COMPILED_SHAPES:
                 ones = {name: torch.ones(shape, dtype=torch.int64, device=self._device) for name in self._input_names}
-                with torch.inference_mode(), self._cast():
-                    call(**ones)
+                for _ in range(self._entry_runs):
+                    self._logits(call, ones)
         return call
 
     @contextlib.contextmanager
@@ -176,12 +201,19 @@ class TorchModel:
             reason = " ".join(str(error).split())[:REASON_CHARACTERS]
             raise UserError(f"PyTorch cannot {what} this model: {type(error).__name__}: {reason}", hint) from error
 
+    def bind(self, batch: Batch) -> Callable[[], None] | None:
+        """`None`: on a CPU the host is the device."""
+        return None
+
     def executed(self, batch: Batch) -> Executed | None:
         """The ATen operators that an eager run dispatches, views left out; a compiled graph does not tell."""
         if self._options.compile:
             return None
-        with _Operators() as seen:
-            self.run(batch)
+        call = self.call
+        check_batch(batch, self._input_names)
+        tensors = to_device(batch, self._device)
+        with about(batch), _Operators() as seen:
+            self._logits(call, tensors)
         inside = self._options.autocast  # autocast converts below where operators are seen
         return Executed.of(seen.names, None if inside else sum(name in CONVERT for name in seen.names))
 

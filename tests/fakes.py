@@ -6,7 +6,7 @@ The engine is registered as `fake`; its models are text files that hold one word
 import os
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain, repeat
 from pathlib import Path
 from types import TracebackType
@@ -43,12 +43,23 @@ class FakeRuntime:
     """Each run advances the clock by the next of `durations_s`, the last one for ever.
 
     A row's logits are the sum of its ids and their number, padding left out, so that answers tell which row they are.
+    With `device_durations_s` it has a device with a clock of its own, to which copying a batch takes `copy_s`.
     """
 
-    def __init__(self, clock: FakeClock, durations_s: Sequence[float] = (0.0,), threads: int = 1) -> None:
+    def __init__(
+        self,
+        clock: FakeClock,
+        durations_s: Sequence[float] = (0.0,),
+        threads: int = 1,
+        device_durations_s: Sequence[float] = (),
+        copy_s: float = 0.0,
+    ) -> None:
         self._clock, self._threads, self._open = clock, threads, False
         self._durations = chain(durations_s, repeat(durations_s[-1]))
+        self._has_device, self._copy_s = bool(device_durations_s), copy_s
+        self._device_durations = chain(device_durations_s, repeat((0.0, *device_durations_s)[-1]))
         self.batches: list[Batch] = []
+        self.computed: list[Batch] = []
 
     @property
     def info(self) -> RuntimeInfo:
@@ -76,6 +87,18 @@ class FakeRuntime:
         ids, mask = batch["input_ids"], batch["attention_mask"]
         return {"logits": np.stack([(ids * mask).sum(1), mask.sum(1)], axis=1).astype(np.float32)}
 
+    def bind(self, batch: Batch) -> Callable[[], None] | None:
+        if not self._has_device:
+            return None
+        check_batch(batch, INPUT_NAMES)
+        self._clock.advance(self._copy_s)
+
+        def compute() -> None:
+            self.computed.append(batch)
+            self._clock.advance(next(self._device_durations))
+
+        return compute
+
     def executed(self, batch: Batch) -> Executed | None:
         return Executed.of(("sum", "sum"), 0)
 
@@ -93,7 +116,8 @@ def probe() -> Availability:
 
 
 class EngineRuntime(FakeRuntime):
-    """Behaves as its model file says: `good`, `refuses`, `dies`, `dies-later`, `breaks`, `hangs` or `prints`."""
+    """Behaves as its model file says: `good`, `refuses`, `dies`, `dies-later`, `breaks`, `hangs` or `prints`; `device`
+    is good and has a device."""
 
     def __init__(self, model: Path, precision: Precision, threads: int, options: NoOptions = NONE) -> None:
         super().__init__(FakeClock(), threads=threads)
@@ -102,6 +126,7 @@ class EngineRuntime(FakeRuntime):
 
     def __enter__(self) -> Self:
         self._word = self._model.read_text()
+        self._has_device = self._word == "device"
         if self._word == "refuses":
             raise UserError("the fake refuses", "ask another")
         return super().__enter__()

@@ -68,7 +68,7 @@ def test_the_demo_measures_every_candidate_and_names_the_rest(demo: Path) -> Non
         "ort-cpu/int8-dynamic",
     }
     runtimes = {record.runtime for record in records if isinstance(record, Measurement | Failure)}
-    assert runtimes == {"torch-cpu", "torch-cuda", "ort-cpu", "ort-cuda", "openvino-cpu"}
+    assert runtimes == {"torch-cpu", "torch-cuda", "ort-cpu", "ort-cuda", "ort-tensorrt", "openvino-cpu"}
     assert all(record.reason for record in records if isinstance(record, Failure))
     sessions = [record for record in records if isinstance(record, Session)]
     assert [[spec.name for spec in session.workloads] for session in sessions] == [["1×128", "8×128", "8×natural"]]

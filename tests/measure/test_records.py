@@ -30,6 +30,14 @@ def test_records_come_back_as_they_were_one_on_each_line(path: Path) -> None:
     assert all(json.loads(line)["schema_version"] == 1 for line in lines)
 
 
+def test_records_made_before_there_was_a_second_clock_are_read(path: Path) -> None:
+    line = json.loads(path.read_text(encoding="utf-8").splitlines()[1])
+    for block in line["blocks"]:
+        assert block.pop("device_samples_s") == []
+    path.write_text(json.dumps(line) + "\n")
+    assert load(path) == [RECORDS[1]]
+
+
 def test_no_file_is_no_record(tmp_path: Path) -> None:
     assert load(tmp_path / "measurements.jsonl") == []
 

@@ -114,7 +114,7 @@ def answer(request: AnyRequest, threads: int) -> object:
         case WarmUp(workload=workload):
             return Timed(samples_s=(0.0078125,) * (18 if workload else 3))
         case Block(passes=passes):
-            return Timed(samples_s=(0.5,) * passes, primer_s=9)
+            return Timed(samples_s=(0.5,) * passes, device_samples_s=(0.25,) * passes, primer_s=9)
         case Score(path=path):
             np.savez(path, logits=LOGITS)
             return Scored(seconds_s=4)
@@ -165,6 +165,10 @@ def test_every_entrant_is_measured_in_its_own_process_in_every_round(theatre: Th
         assert told == {(name, number): 1 for name in ("2×4", "2×natural") for number in range(6)}
         assert [warm_up.workload for warm_up in outcome.warm_ups] == ["2×4", "2×natural"]
         assert {block.primer_s for block in outcome.blocks} == {9}
+        assert {(len(block.samples_s), *block.device_samples_s) for block in outcome.blocks} == {
+            (len(block.device_samples_s), *block.device_samples_s) for block in outcome.blocks
+        }
+        assert {sample for block in outcome.blocks for sample in block.device_samples_s} == {0.25}
 
 
 def test_rounds_are_interleaved_in_an_order_that_changes(theatre: Theatre, setting: Setting) -> None:

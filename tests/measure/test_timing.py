@@ -4,7 +4,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from measure.timing import passes_for, time_passes, warm_up
+from measure.timing import passes_for, time_device_passes, time_passes, warm_up
 from runtimes.base import Batch, Outputs
 from tests.fakes import FakeClock, FakeRuntime
 
@@ -52,6 +52,20 @@ def test_every_call_is_timed_alone_and_in_order() -> None:
     with FakeRuntime(clock, (4, 1, 2, 8, 16, 32)) as runtime:
         assert time_passes(runtime, TWO, 3, clock) == [4, 1, 2, 8, 16, 32]
         assert [item["input_ids"].shape[1] for item in runtime.batches] == [1, 2] * 3
+
+
+def test_the_device_is_timed_without_the_copies_to_it() -> None:
+    clock = FakeClock()
+    with FakeRuntime(clock, (64,), device_durations_s=(9, 9, 1, 2, 4, 8), copy_s=1000) as runtime:
+        assert time_device_passes(runtime, TWO, 2, clock) == [1, 2, 4, 8]
+        assert runtime.batches == []
+        assert [item["input_ids"].shape[1] for item in runtime.computed] == [1, 2] * 3  # once before the clock
+
+
+def test_where_the_host_is_the_device_there_is_no_second_clock() -> None:
+    with FakeRuntime(FakeClock(), (4,)) as runtime:
+        assert time_device_passes(runtime, TWO, 3) == []
+        assert runtime.batches == runtime.computed == []
 
 
 def test_no_pass_is_no_call() -> None:

@@ -49,7 +49,14 @@ def test_every_request_has_one_reply_in_order(opens: Opens, tmp_path: Path) -> N
     assert len(replies[3]["samples_s"]) == 2 * 6
     assert replies[3]["primer_s"] > 0
     assert replies[5]["peak_device_bytes"] is None
-    assert replies[6]["executed"] == {"kernels": {"sum": 2}, "conversions": 0}
+    assert replies[6]["executed"] == {"kernels": {"sum": 2}, "conversions": 0, "copies": None}
+
+
+@pytest.mark.parametrize(("word", "samples"), [("good", 0), ("device", 2 * 6)])
+def test_a_device_is_timed_as_often_as_the_host(opens: Opens, word: str, samples: int) -> None:
+    _, timed = ask(opens(word), Block(workload=1, passes=2))
+    assert len(timed["samples_s"]) == 2 * 6
+    assert len(timed["device_samples_s"]) == samples
 
 
 def test_opening_tells_what_ran_and_how_long_each_part_took(opens: Opens) -> None:

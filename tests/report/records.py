@@ -112,8 +112,10 @@ def measurements(
     work: str = "",
     level: bool = True,
     uss_bytes: int = 150_000_000,
+    device_share: float | None = None,
 ) -> list[Measurement]:
-    """One candidate that takes `seconds[workload]` for each call, times its replicate's `noise`."""
+    """One candidate that takes `seconds[workload]` for each call, times its replicate's `noise`; `device_share` of it
+    on a device."""
     runtime, _, precision = name.partition("/")
     calls = {"1×16": 3, "8×natural": 4}
     baseline = MemoryReading(rss_bytes=60_000_000, uss_bytes=50_000_000, pss_bytes=52_000_000)
@@ -147,6 +149,7 @@ def measurements(
                     round=number,
                     primer_s=9.0,
                     samples_s=(seconds[workload] * noise[replicate],) * count,
+                    device_samples_s=(seconds[workload] * device_share,) * count if device_share else (),
                 )
                 for number in range(PLAN.rounds)
                 for workload, count in calls.items()

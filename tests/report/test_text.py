@@ -10,16 +10,17 @@ from rich.console import Console
 from artifact.records import read_json
 from artifact.run_folder import RunFolder
 from errors import GateFailed, UserError
-from measure.records import Record, Role, append
+from measure.records import Measurement, Record, Role, append
 from measure.statistics import Decision
 from report.choice import choose, make_card
 from report.figures import fraction, seconds, size, times
 from report.files import read_verdict, write_verdict
 from report.markdown import render
-from report.tables import control, headline, summary
+from report.tables import control, headline, on_device, summary, what_ran
 from report.terminal import show_verdict
-from report.verdict import Ratio, Verdict, judge
-from tests.report.records import SLOW, measurements, quality, session, usual
+from report.verdict import Ratio, Verdict, WorkloadResult, judge
+from runtimes.base import Executed
+from tests.report.records import ASKED, SLOW, measurements, quality, session, usual
 
 
 @pytest.mark.parametrize(
@@ -91,6 +92,35 @@ def test_markdown_is_complete_and_well_formed() -> None:
     assert len(tables) == 4
     for table in tables:
         assert len({line.count("|") for line in table.splitlines()}) == 1
+
+
+def test_the_device_alone_is_told_only_where_there_is_one() -> None:
+    plain = judge(usual())
+    assert on_device(plain) is None
+    assert "On the device alone" not in render(plain)
+    asked = (*ASKED, "torch-cuda/fp32")
+    on_gpu = measurements("torch-cuda/fp32", {"1×16": 0.002, "8×natural": 0.016}, device_share=0.75)
+    verdict = judge([session(asked=asked), *usual()[1:], *on_gpu])
+    table = on_device(verdict)
+    assert table
+    assert table.headers == ("candidate", "1×16", "8×natural")
+    assert table.rows == (("torch-cuda/fp32", "1.50 ms\n(+ 25 % of 2.00 ms)", "12.0 ms\n(+ 25 % of 16.0 ms)"),)
+    assert "| torch-cuda/fp32 | 1.50 ms (+ 25 % of 2.00 ms) |" in render(verdict)
+    assert {item.device_s for row in verdict.rows for item in row.workloads if row.runtime != "torch-cuda"} == {None}
+
+
+def test_a_device_that_seems_slower_than_the_way_to_it_has_no_negative_share() -> None:
+    result = WorkloadResult(workload="1×16", batch_s=0.001, device_s=0.0011, samples=1, speed=None)
+    assert result.overhead_fraction == 0
+
+
+def test_copies_between_host_and_device_are_told() -> None:
+    executed = Executed.of(("MatMul float", "MemcpyToHost int64"), conversions=0, copies=1)
+    records = [
+        msgspec.structs.replace(item, executed=executed) if isinstance(item, Measurement) else item for item in usual()
+    ]
+    table = what_ran(judge(records))
+    assert {row[table.headers.index("copies")] for row in table.rows} == {"1"}
 
 
 @pytest.mark.parametrize("width", [60, 100, 160])

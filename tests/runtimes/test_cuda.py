@@ -1,68 +1,36 @@
-"""The GPU runtimes on a machine without a GPU: they say so, and never run on the CPU instead."""
+"""ONNX Runtime on a GPU, without one: it says so, and never runs on the CPU instead; the rest on a fake."""
 
+import gc
 import sys
-from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
+import msgspec
 import numpy as np
 import onnxruntime
 import pytest
-import torch
+from numpy.typing import NDArray
 
 from artifact.precision import Precision
 from errors import UserError
-from models import checkpoint as loading
-from runtimes import ort_cuda, torch_cuda
+from runtimes import ort_cuda
+from runtimes.base import Batch
+from runtimes.options import ORT_CUDA, OrtCudaOptions
+from runtimes.registry import entry
+from tests.runtimes.gpu import CPU, CUDA, TENSORRT, Session, Value, session
 
-CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
-
-
-class FakeSession:
-    """Reports a provider and a placement."""
-
-    provider = CUDA
-    placement: dict[str, int] = {CUDA: 40, CPU: 2}  # noqa: RUF012
-
-    def __init__(self, path: str, options: Any, providers: list[str], disabled_optimizers: list[str]) -> None:
-        assert providers == [CUDA]
-        assert options.get_session_config_entry("session.record_ep_graph_assignment_info") == "1"
-        self.options = options
-
-    def get_providers(self) -> list[str]:
-        return [self.provider, CPU]
-
-    def get_session_options(self) -> Any:
-        return self.options
-
-    def get_inputs(self) -> list[Any]:
-        return [SimpleNamespace(name="input_ids")]
-
-    def get_outputs(self) -> list[Any]:
-        return [SimpleNamespace(name="logits")]
-
-    def get_provider_graph_assignment_info(self) -> list[Any]:
-        return [
-            SimpleNamespace(ep_name=name, get_nodes=lambda count=count: [None] * count)
-            for name, count in self.placement.items()
-        ]
-
-    def run(self, names: list[str], batch: dict[str, Any]) -> list[Any]:
-        return [np.zeros((len(batch["input_ids"]), 2), dtype=np.float32)]
+__all__ = ["session"]
+GRAPH = msgspec.structs.replace(ORT_CUDA, cuda_graph=True)
 
 
-@pytest.fixture
-def session(monkeypatch: pytest.MonkeyPatch) -> type[FakeSession]:
-    """An onnxruntime that has CUDA."""
+def ids(rows: int, length: int, seed: int = 0) -> Batch:
+    return {"input_ids": np.random.default_rng([seed, rows, length]).integers(0, 99, (rows, length))}
 
-    class Session(FakeSession):
-        pass
 
-    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA, CPU])
-    monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
-    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: None, raising=False)
-    return Session
+def expected(batch: Batch) -> NDArray[np.float32]:
+    found = batch["input_ids"]
+    return np.stack([found.sum(1), found.max(1)], axis=1).astype(np.float32)
 
 
 def test_onnxruntime_without_cuda_is_unavailable_and_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,15 +46,15 @@ def test_onnxruntime_without_cuda_is_unavailable_and_refuses(monkeypatch: pytest
         pass
 
 
-def test_a_session_with_nodes_on_cuda_is_accepted_and_its_placement_told(session: type[FakeSession]) -> None:
+def test_a_session_with_nodes_on_cuda_is_accepted_and_its_placement_told(session: type[Session]) -> None:
     assert ort_cuda.probe().available
     with ort_cuda.EngineRuntime(Path("m"), Precision.FP32, 3) as runtime:
-        assert runtime.info.nodes_by_provider == {CUDA: 40, CPU: 2}
+        assert runtime.info.nodes_by_provider == {TENSORRT: 1, CUDA: 40, CPU: 2}
         assert (runtime.info.device, runtime.info.threads) == ("cuda:0", 3)
 
 
-def test_a_session_that_fell_back_to_the_cpu_is_refused(session: type[FakeSession]) -> None:
-    session.provider = CPU
+def test_a_session_that_fell_back_to_the_cpu_is_refused(session: type[Session]) -> None:
+    session.providers = [CPU]
     with (
         pytest.raises(UserError, match=f"asked onnxruntime for {CUDA}, got {CPU}"),
         ort_cuda.EngineRuntime(Path("m"), Precision.FP32, 1),
@@ -95,7 +63,7 @@ def test_a_session_that_fell_back_to_the_cpu_is_refused(session: type[FakeSessio
 
 
 @pytest.mark.parametrize("placement", [{CPU: 42}, {}, {CUDA: 0, CPU: 42}])
-def test_a_session_without_a_node_on_cuda_is_refused(session: type[FakeSession], placement: dict[str, int]) -> None:
+def test_a_session_without_a_node_on_cuda_is_refused(session: type[Session], placement: dict[str, int]) -> None:
     session.placement = placement
     runtime = ort_cuda.EngineRuntime(Path("m"), Precision.FP32, 1)
     with pytest.raises(UserError, match=f"placed no node on {CUDA}"), runtime:
@@ -104,76 +72,133 @@ def test_a_session_without_a_node_on_cuda_is_refused(session: type[FakeSession],
         runtime.run({"input_ids": np.ones((1, 2), dtype=np.int64)})
 
 
-def test_a_missing_driver_is_a_reason(session: type[FakeSession], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("precision", "tf32"), [("fp32", "0"), ("tf32", "1"), ("fp16", "0"), ("bf16", "0")])
+def test_tf32_is_used_only_where_it_was_asked_for(session: type[Session], precision: str, tf32: str) -> None:
+    """ONNX Runtime would use it unasked."""
+    with ort_cuda.EngineRuntime(Path("m"), Precision(precision), 1) as runtime:
+        assert runtime.session.asked == {CUDA: {"use_tf32": tf32, "enable_cuda_graph": "0"}}
+        assert runtime.info.options["use_tf32"] == tf32
+        assert runtime.info.options["device_id"] == "0"  # told by the session alone
+
+
+def test_tf32_loads_the_fp32_graph() -> None:
+    assert entry("ort-cuda").graph(Precision.TF32) is Precision.FP32
+
+
+@pytest.mark.parametrize(
+    ("precision", "options", "takes", "message"),
+    [
+        ("fp32", ORT_CUDA, {"use_tf32": "1"}, "asked onnxruntime for use_tf32=0 on CUDAExecutionProvider, got 1"),
+        ("tf32", ORT_CUDA, {"use_tf32": "0"}, "asked onnxruntime for use_tf32=1 on CUDAExecutionProvider, got 0"),
+        ("fp16", GRAPH, {"enable_cuda_graph": "0"}, "asked onnxruntime for enable_cuda_graph=1 .* got 0"),
+    ],
+)
+def test_provider_options_that_did_not_take_are_refused(
+    session: type[Session], precision: str, options: OrtCudaOptions, takes: dict[str, str], message: str
+) -> None:
+    session.takes = takes
+    runtime = ort_cuda.EngineRuntime(Path("m"), Precision(precision), 1, options)
+    with pytest.raises(UserError, match=message), runtime:
+        pass
+    with pytest.raises(RuntimeError, match="not open"):
+        runtime.run(ids(1, 2))
+
+
+@pytest.mark.parametrize("fallback", [True, False])
+def test_nodes_on_the_cpu_are_forbidden_when_asked(session: type[Session], fallback: bool) -> None:
+    options = msgspec.structs.replace(ORT_CUDA, cpu_fallback=fallback)
+    with ort_cuda.EngineRuntime(Path("m"), Precision.FP32, 1, options) as runtime:
+        found = runtime.session.options.get_session_config_entry
+        if fallback:
+            with pytest.raises(RuntimeError, match="disable_cpu_ep_fallback"):
+                found("session.disable_cpu_ep_fallback")
+        else:
+            assert found("session.disable_cpu_ep_fallback") == "1"
+        assert runtime.info.options["cpu_fallback"] == str(fallback).lower()
+
+
+@pytest.mark.parametrize("options", [ORT_CUDA, GRAPH], ids=["plain", "graph"])
+def test_answers_are_right_for_every_shape_and_again(session: type[Session], options: OrtCudaOptions) -> None:
+    with ort_cuda.EngineRuntime(Path("m"), Precision.FP32, 1, options) as runtime:
+        for seed, shape in enumerate([(1, 2), (2, 3), (1, 2), (3, 1), (2, 3), (1, 2)]):
+            batch = ids(*shape, seed=seed)
+            np.testing.assert_array_equal(runtime.run(batch)["logits"], expected(batch))
+        assert len(runtime.session.captured) == (3 if options is GRAPH else 0)
+        assert runtime.session.replays == (6 if options is GRAPH else 0)
+
+
+def test_views_and_answers_are_the_callers_own(session: type[Session]) -> None:
+    with ort_cuda.EngineRuntime(Path("m"), Precision.FP32, 1, GRAPH) as runtime:
+        for _ in range(2):  # captured, replayed
+            batch = {"input_ids": ids(4, 6)["input_ids"][::2, ::-1]}
+            answer = runtime.run(batch)["logits"]
+            np.testing.assert_array_equal(answer, expected(batch))
+            runtime.run({"input_ids": batch["input_ids"] + 1})
+            np.testing.assert_array_equal(answer, expected(batch))
+
+
+def test_a_graph_serves_one_caller_at_a_time(session: type[Session]) -> None:
+    """The fake refuses two at once, as the driver may."""
+    with (
+        ort_cuda.EngineRuntime(Path("m"), Precision.FP32, 1, GRAPH) as runtime,
+        ThreadPoolExecutor(4) as pool,
+    ):
+        batches = [ids(1 + seed % 3, 4, seed=seed) for seed in range(40)]
+        for batch, answers in zip(batches, pool.map(runtime.run, batches), strict=True):
+            np.testing.assert_array_equal(answers["logits"], expected(batch))
+
+
+@pytest.mark.parametrize("options", [ORT_CUDA, GRAPH], ids=["plain", "graph"])
+def test_a_bound_batch_is_copied_once_and_computed_at_each_call(
+    session: type[Session], options: OrtCudaOptions
+) -> None:
+    with ort_cuda.EngineRuntime(Path("m"), Precision.FP32, 1, options) as runtime:
+        batch, other = ids(2, 3), ids(2, 3, seed=1)
+        runtime.run(other)
+        compute = runtime.bind(batch)
+        assert compute
+        made, opened = Value.made, runtime.session
+        for _ in range(2):
+            before, waited = len(opened.computed), sum(binding.waited for binding in opened.bindings)
+            compute()
+            assert opened.computed[before:] == [batch["input_ids"].tolist()]
+            assert sum(binding.waited for binding in opened.bindings) == waited + 1
+            assert Value.made == made
+            np.testing.assert_array_equal(runtime.run(other)["logits"], expected(other))
+            made = Value.made
+
+
+def test_a_forgotten_call_leaves_its_graph_to_others(session: type[Session]) -> None:
+    with ort_cuda.EngineRuntime(Path("m"), Precision.FP32, 1, GRAPH) as runtime:
+        for seed in range(5):
+            calls = [runtime.bind(ids(2, 3, seed=seed)), runtime.bind(ids(2, 3, seed=seed + 9))]
+            assert all(calls)
+            del calls
+            gc.collect()
+        assert len(runtime.session.captured) == 2
+
+
+def test_a_batch_that_does_not_fit_is_not_bound(session: type[Session]) -> None:
+    with ort_cuda.EngineRuntime(Path("m"), Precision.FP32, 1) as runtime, pytest.raises(UserError, match="int64"):
+        runtime.bind({"input_ids": np.ones((1, 2), dtype=np.int32)})
+
+
+def test_what_is_executed_is_watched_without_a_graph(session: type[Session]) -> None:
+    with ort_cuda.EngineRuntime(Path("m"), Precision.TF32, 1, GRAPH) as runtime:
+        with pytest.raises(AttributeError, match="end_profiling"):  # as far as the fake goes
+            runtime.executed(ids(1, 2))
+        first, second = session.opened
+        assert first.asked[CUDA] == {"use_tf32": "1", "enable_cuda_graph": "1"}
+        assert second.asked[CUDA] == {"use_tf32": "1", "enable_cuda_graph": "0"}
+
+
+def test_a_missing_driver_is_a_reason(session: type[Session], monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*args: object, **kwargs: object) -> None:
         raise RuntimeError("libcudart.so.12: cannot open shared object file")
 
     monkeypatch.setattr(onnxruntime, "InferenceSession", fail)
     with pytest.raises(UserError, match=r"libcudart\.so\.12"), ort_cuda.EngineRuntime(Path("m"), Precision.FP32, 1):
         pass
-
-
-@pytest.fixture
-def torch_sees_a_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
-    monkeypatch.setattr(torch.version, "cuda", "13.0")
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: "Test GPU")
-    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda: None)
-    yield
-    torch.set_float32_matmul_precision(before[0])
-    torch.backends.cudnn.allow_tf32 = before[1]
-
-
-@pytest.mark.parametrize(
-    ("cuda", "reason"), [(None, "was built without CUDA"), ("13.0", "finds no CUDA GPU")], ids=["build", "driver"]
-)
-def test_torch_without_a_gpu_is_unavailable_and_refuses(
-    monkeypatch: pytest.MonkeyPatch, tiny_checkpoint: Path, cuda: str | None, reason: str
-) -> None:
-    monkeypatch.setattr(torch.version, "cuda", cuda)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    found = torch_cuda.probe()
-    assert not found.available
-    assert found.reason
-    assert reason in found.reason
-    assert found.remedy
-    with pytest.raises(UserError, match=reason), torch_cuda.EngineRuntime(tiny_checkpoint, Precision.FP32, 1):
-        pass
-
-
-@pytest.mark.usefixtures("torch_sees_a_gpu")
-def test_a_model_that_stays_on_the_cpu_is_refused(monkeypatch: pytest.MonkeyPatch, tiny_checkpoint: Path) -> None:
-    class Stuck(torch.nn.Linear):
-        def to(self, *args: object, **kwargs: object) -> "Stuck":
-            return self
-
-    assert torch_cuda.probe().device == "Test GPU"
-    monkeypatch.setattr(loading, "load_model", lambda directory: Stuck(2, 2))
-    with (
-        pytest.raises(UserError, match=r"asked for torch\.float32 on cuda:0, got torch\.float32 on cpu"),
-        torch_cuda.EngineRuntime(tiny_checkpoint, Precision.FP32, 1),
-    ):
-        pass
-
-
-@pytest.mark.usefixtures("torch_sees_a_gpu")
-@pytest.mark.parametrize("precision", [Precision.FP32, Precision.TF32, Precision.BF16])
-def test_tf32_is_used_only_where_it_was_asked_for(
-    monkeypatch: pytest.MonkeyPatch, tiny_checkpoint: Path, precision: Precision
-) -> None:
-    """In matrix products and, where torch allows it by default, in convolutions."""
-    seen = []
-
-    def look(directory: Path) -> None:
-        seen.append((torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32))
-        raise UserError("seen enough")
-
-    monkeypatch.setattr(loading, "load_model", look)
-    with pytest.raises(UserError, match="seen enough"), torch_cuda.EngineRuntime(tiny_checkpoint, precision, 1):
-        pass
-    tf32 = precision is Precision.TF32
-    assert seen == [("high" if tf32 else "highest", tf32)]
 
 
 class NvmlError(Exception):

@@ -4,7 +4,19 @@ from artifact.precision import Precision
 from artifact.session import SessionConfig
 from errors import UserError
 from runtimes.base import Candidate
-from runtimes.options import ORT_CPU, ORT_CUDA, TORCH, TorchOptions, describe_options, parse_options, spell_options
+from runtimes.options import (
+    ORT_CPU,
+    ORT_CUDA,
+    ORT_TENSORRT,
+    TORCH,
+    TORCH_CUDA,
+    OrtCudaOptions,
+    TorchCudaOptions,
+    TorchOptions,
+    describe_options,
+    parse_options,
+    spell_options,
+)
 from runtimes.registry import REGISTRY, candidates, entry, known_candidate, worthwhile
 
 WORDS = {
@@ -33,8 +45,29 @@ def test_what_is_off_is_switched_on_by_its_name() -> None:
 
 def test_each_runtime_has_defaults_of_its_own() -> None:
     fused = ("disabled-optimizers=none",)
-    assert parse_options(ORT_CPU, fused) == parse_options(ORT_CUDA, ()) == ORT_CUDA
+    assert parse_options(ORT_CPU, fused) == ORT_TENSORRT
+    assert parse_options(ORT_CUDA, ()) == ORT_CUDA
+    assert ORT_CUDA.disabled_optimizers == ()
     assert spell_options(ORT_CUDA, ORT_CUDA) == ()
+
+
+def test_options_of_gpus_are_spelled_in_names() -> None:
+    strict = known_candidate("ort-cuda/tf32+no-cpu-fallback+cuda-graph")
+    assert strict.options == ("cuda-graph", "no-cpu-fallback")
+    assert parse_options(ORT_CUDA, strict.options) == OrtCudaOptions(
+        disabled_optimizers=(), cuda_graph=True, cpu_fallback=False
+    )
+    recorded = known_candidate("torch-cuda/bf16+no-pinned+cuda-graphs+compile")
+    assert recorded.options == ("compile", "cuda-graphs", "no-pinned")
+    assert parse_options(TORCH_CUDA, recorded.options) == TorchCudaOptions(compile=True, cuda_graphs=True, pinned=False)
+
+
+@pytest.mark.parametrize(
+    "name", ["torch-cpu/fp32+cuda-graphs", "ort-cpu/fp32+cuda-graph", "ort-tensorrt/fp16+cuda-graph"]
+)
+def test_what_only_gpus_have_is_no_option_elsewhere(name: str) -> None:
+    with pytest.raises(UserError, match="there is no option"):
+        known_candidate(name)
 
 
 @pytest.mark.parametrize(

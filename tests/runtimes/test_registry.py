@@ -56,7 +56,7 @@ def test_all_pairs_are_candidates_unless_others_are_asked_for() -> None:
             (Precision.BF16, Precision.INT8_DYNAMIC),
             ["torch-cpu/bf16", "torch-cpu/int8-dynamic", "ort-cpu/int8-dynamic"],
         ),
-        (None, (Precision.TF32,), ["torch-cuda/tf32"]),
+        (None, (Precision.TF32,), ["torch-cuda/tf32", "ort-cuda/tf32"]),
     ],
 )
 def test_asking_narrows_the_candidates(
