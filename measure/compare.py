@@ -28,7 +28,7 @@ from measure.records import SCHEMA_VERSION, Entrant, Failure, Measurement, Recor
 from measure.replicate import Finished, GaveUp, Setting, run_replicate
 from measure.scoring import Scorer
 from measure.source import ModelSource
-from measure.workload import Inputs, build_inputs, save_inputs
+from measure.workload import Inputs, Length, build_inputs, save_inputs
 from runtimes.base import Availability, Candidate
 from runtimes.registry import REFERENCE, entry
 
@@ -44,7 +44,7 @@ class Comparison:
     examples: Examples
     candidates: tuple[Candidate, ...]
     batch_sizes: tuple[int, ...]
-    lengths: tuple[int | None, ...]
+    lengths: tuple[Length, ...]
     plan: Plan
     measurements: Path
     reference: Path
@@ -59,8 +59,9 @@ def compare(task: Comparison, progress: Progress = silent) -> list[Record]:
     `UserError` when nothing can run, or more threads are asked for than this process may use.
     """
     threads = _threads(task.threads)
-    encoder = text_encoder(task.source.tokenizer, task.source.limits)
-    inputs = build_inputs(task.examples.texts, encoder, task.source.limits, task.batch_sizes, task.lengths)
+    source = task.source
+    encoder = text_encoder(source.tokenizer, source.limits)
+    inputs = build_inputs(task.examples.texts, encoder, source.limits, task.batch_sizes, task.lengths, source.tokenizer)
     labels = label_indices(task.examples, task.source.labels)
     progress("compare", 0, 1, "looking at what can run here")
     runnable, failures = _runnable(task, threads)
@@ -193,7 +194,8 @@ class _Campaign:
                 step=self._step,
             )
             save_inputs(setting.inputs_file, self.inputs)
-            self._begin_session(watch_load(), _harness_floor(setting))
+            load_now = watch_load()
+            self._begin_session(load_now, _harness_floor(setting), _tokenizer_floor(setting))
             scorer = Scorer(
                 self.task.reference, self._reference_mark(), self.labels, self.task.batch_sizes, Path(scratch)
             )
@@ -265,13 +267,15 @@ class _Campaign:
         """Note a question that measurements answer already, unless it is the newest one."""
         last = next((record for record in reversed(known) if isinstance(record, Session)), None)
         if last is None or last.asked != self._asked():
-            self._begin_session(None, None)
+            self._begin_session()
 
     def _asked(self) -> dict[str, str]:
         failed = {failure.name: failure.reason for failure in self.failures}
         return {entrant.name: mark for entrant, mark in self.marks.items()} | failed
 
-    def _begin_session(self, load: Load | None, harness_floor_s: float | None) -> None:
+    def _begin_session(
+        self, load: Load | None = None, harness_floor_s: float | None = None, tokenizer_floor_s: float | None = None
+    ) -> None:
         self._append(
             Session(
                 schema_version=SCHEMA_VERSION,
@@ -293,6 +297,7 @@ class _Campaign:
                 harness_floor_s=harness_floor_s,
                 versions=self.versions,
                 environment=self.environment,
+                tokenizer_floor_s=tokenizer_floor_s,
             )
         )
         for failure in self.failures:
@@ -346,6 +351,19 @@ class _Campaign:
 
 def _harness_floor(setting: Setting) -> float | None:
     """Median seconds of a call that computes nothing: what the harness itself adds to every sample."""
+    return _without_engine(setting, from_text=False, passes=500)
+
+
+def _tokenizer_floor(setting: Setting) -> float | None:
+    """Median seconds of a pass from texts to labels that computes nothing between; `None` where none is asked for."""
+    return _without_engine(setting, from_text=True, passes=20)
+
+
+def _without_engine(setting: Setting, *, from_text: bool, passes: int) -> float | None:
+    """Median seconds of a sample of the first such workload on the runtime that computes nothing."""
+    kinds = [bool(workload.texts) for workload in setting.inputs.workloads]
+    if from_text not in kinds:
+        return None
     request = Open(
         candidate=Candidate("null", Precision.FP32),
         model=str(setting.source.directory),
@@ -355,7 +373,7 @@ def _harness_floor(setting: Setting) -> float | None:
     with WorkerProcess(setting.threads) as worker:
         try:
             worker.ask(request, Opened, 60)
-            timed = worker.ask(Block(workload=0, passes=500), Timed, 60)
+            timed = worker.ask(Block(workload=kinds.index(from_text), passes=passes), Timed, 60)
         except WorkerFailed:
             return None
     return median(timed.samples_s)

@@ -4,20 +4,27 @@ import gc
 import time
 from collections.abc import Callable, Sequence
 from statistics import median
+from typing import Protocol, TypeVar
 
-from runtimes.base import Batch, Runtime
-
+T_contra = TypeVar("T_contra", contravariant=True)
+T = TypeVar("T")
 Clock = Callable[[], float]
 """Seconds from an arbitrary start, as `time.perf_counter`."""
+
+
+class Runs(Protocol[T_contra]):
+    """A runtime, or anything else whose `run` is timed."""
+
+    def run(self, batch: T_contra) -> object:
+        """Do the work of one sample; returns when it is done."""
+
 
 LEVEL_PASSES = 3
 LEVEL_SPREAD = 1.2
 """Warm-up has ended when this many passes in a row differ by no more than this factor."""
 
 
-def time_passes(
-    runtime: Runtime, batches: Sequence[Batch], passes: int, clock: Clock = time.perf_counter
-) -> list[float]:
+def time_passes(runtime: Runs[T], batches: Sequence[T], passes: int, clock: Clock = time.perf_counter) -> list[float]:
     """Seconds of each call, `passes` times over `batches` in their order; garbage collection waits meanwhile."""
     samples = []
     was_enabled = gc.isenabled()
@@ -36,7 +43,7 @@ def time_passes(
 
 
 def warm_up(
-    runtime: Runtime, batches: Sequence[Batch], limit_s: float, clock: Clock = time.perf_counter
+    runtime: Runs[T], batches: Sequence[T], limit_s: float, clock: Clock = time.perf_counter
 ) -> tuple[list[float], bool]:
     """Run passes until the last three are level or `limit_s` seconds are over, at least three.
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from artifact.variant import Variant
-from report.tables import Table, control, headline, how_measured, not_measured, summary, what_ran, workloads
+from report.tables import Table, control, from_text, headline, how_measured, not_measured, summary, what_ran, workloads
 from report.variants import READING as VARIANTS_READING
 from report.variants import variants_notes, variants_table
 from report.verdict import Verdict
@@ -24,8 +24,16 @@ READING = (
 )
 
 
+TEXT_READING = (
+    "From raw text to label: tokenise, pad, run, take the best label. In turn, a batch is tokenised and then run; "
+    "overlapped, a thread tokenises the next batches meanwhile. The gain is that of the same candidate over itself, in "
+    "the same rounds of the same processes. No engine: what the tokenizer does alone, which no candidate can exceed.",
+)
+
+
 def render(verdict: Verdict) -> str:
     """The report as Markdown."""
+    texts = from_text(verdict)
     missing = not_measured(verdict)
     parts = [
         "# Which runtime, which precision",
@@ -34,10 +42,11 @@ def render(verdict: Verdict) -> str:
         control(verdict),
         *_section("Warnings", verdict.warnings),
         _table(workloads(verdict)),
+        *([_table(texts)] if texts else []),
         *([_table(missing)] if missing else []),
         _table(what_ran(verdict)),
         *_section("How it was measured", how_measured(verdict)),
-        *_section("How to read it", READING),
+        *_section("How to read it", (*READING, *(TEXT_READING if texts else ()))),
     ]
     return "\n\n".join(parts) + "\n"
 

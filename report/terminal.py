@@ -13,7 +13,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from artifact.variant import Variant
-from report.tables import Table, control, headline, how_measured, not_measured, summary, workloads
+from report.tables import Table, control, from_text, headline, how_measured, not_measured, summary, workloads
 from report.variants import READING, variants_notes, variants_table
 from report.verdict import Verdict
 
@@ -35,9 +35,9 @@ def show_verdict(out: Console, verdict: Verdict) -> None:
     out.print()
     show_table(out, summary(verdict))
     show_table(out, workloads(verdict))
-    missing = not_measured(verdict)
-    if missing:
-        show_table(out, missing)
+    for table in (from_text(verdict), not_measured(verdict)):
+        if table:
+            show_table(out, table)
     out.print(Text(control(verdict)))
     for warning in verdict.warnings:
         out.print(Text(f"Warning: {warning}", style="yellow"))
