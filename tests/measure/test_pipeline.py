@@ -148,6 +148,26 @@ def test_nothing_more_is_encoded_after_an_error() -> None:
     assert len(encoded) <= 1 + LOOK_AHEAD
 
 
+def test_an_error_waits_for_the_thread_to_finish_what_it_is_at() -> None:
+    release, finished = threading.Event(), threading.Event()
+    timer = threading.Timer(SHORT_S, release.set)
+
+    def encode(item: int) -> int:
+        if item == 1:
+            assert release.wait(LONG_S)
+            finished.set()
+        return item
+
+    def run(item: int) -> int:
+        timer.start()
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        list(overlapped(encode, run, range(3)))
+    assert finished.is_set()
+    timer.join()
+
+
 def test_one_who_stops_early_leaves_no_thread() -> None:
     results = overlapped(lambda item: item, lambda item: item, range(100))
     assert next(results) == 0

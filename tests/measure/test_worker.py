@@ -1,6 +1,7 @@
 import gc
 import json
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -160,6 +161,24 @@ def test_from_text_the_engine_runs_the_batches_of_the_natural_mix(
     natural, passes = rest[:6], rest[6:]
     assert passes == [*natural, *natural]  # the primer's pass and the timed one
     assert (first, primer) == (natural[0][:1], natural[0])
+
+
+@pytest.mark.parametrize(("number", "elsewhere"), [(IN_TURN, False), (OVERLAPPED, True)])
+def test_only_the_overlapped_workload_tokenises_in_another_thread(
+    monkeypatch: pytest.MonkeyPatch, text_opens: Opens, number: int, elsewhere: bool
+) -> None:
+    threads: set[int] = set()
+    encode = TextEncoder.encode
+
+    def watched(self: TextEncoder, texts: Sequence[str]) -> list[dict[str, list[int]]]:
+        threads.add(threading.get_ident())
+        return encode(self, texts)
+
+    request = text_opens("good")
+    monkeypatch.setattr(TextEncoder, "encode", watched)
+    ask(request, WarmUp(workload=number, limit_s=0), Block(workload=number, passes=1))
+    assert threads
+    assert (threading.get_ident() not in threads) is elsewhere
 
 
 def test_the_tokenizer_is_opened_once_and_by_the_first_who_needs_it(
