@@ -194,8 +194,7 @@ class _Campaign:
                 step=self._step,
             )
             save_inputs(setting.inputs_file, self.inputs)
-            load_now = watch_load()
-            self._begin_session(load_now, _harness_floor(setting), _tokenizer_floor(setting))
+            self._begin_session(watch_load(), _harness_floor(setting), _tokenizer_floor(setting))
             scorer = Scorer(
                 self.task.reference, self._reference_mark(), self.labels, self.task.batch_sizes, Path(scratch)
             )

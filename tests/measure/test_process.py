@@ -113,7 +113,10 @@ def test_the_tokenizer_stays_in_one_thread_whatever_the_environment_says(
         before = psutil.Process(worker.pid).num_threads()
         for workload in (2, 3):
             worker.ask(Block(workload=workload, passes=2), Timed, 60)
-        assert psutil.Process(worker.pid).num_threads() == before
+        deadline = time.monotonic() + 5
+        while psutil.Process(worker.pid).num_threads() > before:  # a thread that was joined ends a little later
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
 
 
 HARNESS = """
