@@ -174,7 +174,12 @@ def compare(
     precisions: Annotated[str | None, typer.Option(metavar="P,P", help="Precisions (default: all).")] = None,
     batch_sizes: Annotated[str, typer.Option(metavar="N,N")] = "1,8",
     lengths: Annotated[
-        str | None, typer.Option(metavar="L,L", help="Tokens, and 'natural' for the data's (default: 128,natural).")
+        str | None,
+        typer.Option(
+            metavar="L,L",
+            help="Tokens, and 'natural' for the data's (default: 128,natural); 'text' starts from raw texts, "
+            "'text-overlapped' tokenises them while the engine computes.",
+        ),
     ] = None,
     threads: Annotated[int | None, typer.Option(help="Threads of every engine (default: the usable cores).")] = None,
     calibration: Annotated[

@@ -28,7 +28,7 @@ from measure.records import SCHEMA_VERSION, Entrant, Failure, Measurement, Recor
 from measure.replicate import Finished, GaveUp, Setting, run_replicate
 from measure.scoring import Scorer
 from measure.source import ModelSource
-from measure.workload import CALIBRATION_EXAMPLES, Inputs, build_inputs, save_inputs
+from measure.workload import CALIBRATION_EXAMPLES, Inputs, Length, build_inputs, save_inputs
 from runtimes.base import Availability, Candidate
 from runtimes.registry import CALIBRATE, REFERENCE, entry, is_calibrated
 
@@ -45,7 +45,7 @@ class Comparison:
     examples: Examples
     candidates: tuple[Candidate, ...]
     batch_sizes: tuple[int, ...]
-    lengths: tuple[int | None, ...]
+    lengths: tuple[Length, ...]
     plan: Plan
     measurements: Path
     reference: Path
@@ -67,9 +67,11 @@ def compare(task: Comparison, progress: Progress = silent) -> list[Record]:
             f"{len(shared)} texts are both in the calibration and in the examples, such as '{min(shared)[:60]}'",
             "calibrate on training texts alone: ranges taken from the examples would flatter int8-static",
         )
-    encoder = text_encoder(task.source.tokenizer, task.source.limits)
-    limits, texts = task.source.limits, task.calibration[:CALIBRATION_EXAMPLES]
-    inputs = build_inputs(task.examples.texts, encoder, limits, task.batch_sizes, task.lengths, texts)
+    source, calibration = task.source, task.calibration[:CALIBRATION_EXAMPLES]
+    encoder = text_encoder(source.tokenizer, source.limits)
+    inputs = build_inputs(
+        task.examples.texts, encoder, source.limits, task.batch_sizes, task.lengths, source.tokenizer, calibration
+    )
     labels = label_indices(task.examples, task.source.labels)
     progress("compare", 0, 1, "looking at what can run here")
     runnable, failures = _runnable(task, threads)
@@ -206,7 +208,7 @@ class _Campaign:
                 step=self._step,
             )
             save_inputs(setting.inputs_file, self.inputs)
-            self._begin_session(watch_load(), _harness_floor(setting))
+            self._begin_session(watch_load(), _harness_floor(setting), _tokenizer_floor(setting))
             scorer = Scorer(
                 self.task.reference, self._reference_mark(), self.labels, self.task.batch_sizes, Path(scratch)
             )
@@ -280,13 +282,15 @@ class _Campaign:
         """Note a question that measurements answer already, unless it is the newest one."""
         last = next((record for record in reversed(known) if isinstance(record, Session)), None)
         if last is None or last.asked != self._asked():
-            self._begin_session(None, None)
+            self._begin_session()
 
     def _asked(self) -> dict[str, str]:
         failed = {failure.name: failure.reason for failure in self.failures}
         return {entrant.name: mark for entrant, mark in self.marks.items()} | failed
 
-    def _begin_session(self, load: Load | None, harness_floor_s: float | None) -> None:
+    def _begin_session(
+        self, load: Load | None = None, harness_floor_s: float | None = None, tokenizer_floor_s: float | None = None
+    ) -> None:
         self._append(
             Session(
                 schema_version=SCHEMA_VERSION,
@@ -308,6 +312,7 @@ class _Campaign:
                 harness_floor_s=harness_floor_s,
                 versions=self.versions,
                 environment=self.environment,
+                tokenizer_floor_s=tokenizer_floor_s,
             )
         )
         for failure in self.failures:
@@ -361,6 +366,19 @@ class _Campaign:
 
 def _harness_floor(setting: Setting) -> float | None:
     """Median seconds of a call that computes nothing: what the harness itself adds to every sample."""
+    return _without_engine(setting, from_text=False, passes=500)
+
+
+def _tokenizer_floor(setting: Setting) -> float | None:
+    """Median seconds of a pass from texts to labels that computes nothing between; `None` where none is asked for."""
+    return _without_engine(setting, from_text=True, passes=20)
+
+
+def _without_engine(setting: Setting, *, from_text: bool, passes: int) -> float | None:
+    """Median seconds of a sample of the first such workload on the runtime that computes nothing."""
+    kinds = [bool(workload.texts) for workload in setting.inputs.workloads]
+    if from_text not in kinds:
+        return None
     request = Open(
         candidate=Candidate("null", Precision.FP32),
         model=str(setting.source.directory),
@@ -370,7 +388,7 @@ def _harness_floor(setting: Setting) -> float | None:
     with WorkerProcess(setting.threads) as worker:
         try:
             worker.ask(request, Opened, 60)
-            timed = worker.ask(Block(workload=0, passes=500), Timed, 60)
+            timed = worker.ask(Block(workload=kinds.index(from_text), passes=passes), Timed, 60)
         except WorkerFailed:
             return None
     return median(timed.samples_s)

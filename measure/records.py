@@ -42,7 +42,8 @@ class Session(msgspec.Struct, frozen=True, kw_only=True, tag="session"):
     `asked` gives each entrant's fingerprint, or the reason why it cannot run: measurements that have these fingerprints
     answer the question, whichever session made them. Only measurements of one session and replicate ran interleaved, so
     only they are divided by one another.
-    `load` and `harness_floor_s` are `None` where nothing was missing.
+    `load` and `harness_floor_s` are `None` where nothing was missing. `tokenizer_floor_s` are the seconds of a pass
+    from texts to labels with a runtime that computes nothing.
     """
 
     schema_version: int
@@ -64,13 +65,15 @@ class Session(msgspec.Struct, frozen=True, kw_only=True, tag="session"):
     harness_floor_s: float | None
     versions: dict[str, str]
     environment: dict[str, str]
+    tokenizer_floor_s: float | None = None
 
 
 class BlockSamples(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds of each call of one block, pass after pass over the workload's batches.
 
-    `primer_s` is the call before, which is not counted. `device_samples_s` are calls on the device alone, in the same
-    order; there are none where the host is the device.
+    Where it starts from texts, a call is a whole pass, and `tokenise_s` are the seconds in each that went into
+    tokenising and padding. `primer_s` is the call before, which is not counted. `device_samples_s` are calls on the
+    device alone, in the same order; there are none where the host is the device, or where it starts from texts.
     """
 
     workload: str
@@ -78,6 +81,7 @@ class BlockSamples(msgspec.Struct, frozen=True, kw_only=True):
     primer_s: float
     samples_s: tuple[float, ...]
     device_samples_s: tuple[float, ...] = ()
+    tokenise_s: tuple[float, ...] = ()
 
 
 class WarmUpSamples(msgspec.Struct, frozen=True, kw_only=True):

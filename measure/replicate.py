@@ -134,7 +134,13 @@ def _start(setting: Setting, entrant: Entrant, stack: ExitStack) -> Finished | G
                 WarmUpSamples(workload=workload.spec.name, samples_s=timed.samples_s, level=timed.level)
             )
             item.passes.append(
-                passes_for(timed.samples_s, len(workload.batches), plan.block_s, plan.least_passes, plan.most_passes)
+                passes_for(
+                    timed.samples_s,
+                    len(workload.spec.sample_shapes),
+                    plan.block_s,
+                    plan.least_passes,
+                    plan.most_passes,
+                )
             )
     except WorkerFailed as failed:
         return GaveUp(entrant, "start", failed)
@@ -163,5 +169,6 @@ def _round(setting: Setting, number: int, live: Sequence[Finished]) -> Iterator[
                     primer_s=timed.primer_s or 0.0,
                     samples_s=timed.samples_s,
                     device_samples_s=timed.device_samples_s,
+                    tokenise_s=timed.tokenise_s,
                 )
             )

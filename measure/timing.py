@@ -9,20 +9,29 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from statistics import median
+from typing import Protocol, TypeVar
 
 from runtimes.base import Batch, Runtime
 
+T_contra = TypeVar("T_contra", contravariant=True)
+T = TypeVar("T")
 Clock = Callable[[], float]
 """Seconds from an arbitrary start, as `time.perf_counter`."""
+
+
+class Runs(Protocol[T_contra]):
+    """A runtime, or anything else whose `run` is timed."""
+
+    def run(self, batch: T_contra) -> object:
+        """Do the work of one sample; returns when it is done."""
+
 
 LEVEL_PASSES = 3
 LEVEL_SPREAD = 1.2
 """Warm-up has ended when this many passes in a row differ by no more than this factor."""
 
 
-def time_passes(
-    runtime: Runtime, batches: Sequence[Batch], passes: int, clock: Clock = time.perf_counter
-) -> list[float]:
+def time_passes(runtime: Runs[T], batches: Sequence[T], passes: int, clock: Clock = time.perf_counter) -> list[float]:
     """Seconds of each call from host to host, `passes` times over `batches` in their order."""
     return _time([partial(runtime.run, batch) for batch in batches], passes, clock)
 
@@ -59,7 +68,7 @@ def _time(calls: Sequence[Callable[[], object]], passes: int, clock: Clock) -> l
 
 
 def warm_up(
-    runtime: Runtime, batches: Sequence[Batch], limit_s: float, clock: Clock = time.perf_counter
+    runtime: Runs[T], batches: Sequence[T], limit_s: float, clock: Clock = time.perf_counter
 ) -> tuple[list[float], bool]:
     """Run passes until the last three are level or `limit_s` seconds are over, at least three.
 

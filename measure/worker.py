@@ -11,6 +11,8 @@ from typing import BinaryIO, Self
 
 import numpy as np
 
+from artifact.predict import TextEncoder
+from artifact.tokenizer import text_encoder
 from errors import UserError
 from measure.memory import read_memory
 from measure.messages import (
@@ -33,6 +35,7 @@ from measure.messages import (
     Weigh,
     Weighed,
 )
+from measure.pipeline import TextRuntime, in_turn, overlapped
 from measure.timing import time_device_passes, time_passes, warm_up
 from measure.workload import Inputs, load_inputs
 from runtimes.base import Batch, Runtime
@@ -45,6 +48,7 @@ class Worker:
     def __init__(self) -> None:
         self._runtime: Runtime | None = None
         self._inputs: Inputs | None = None
+        self._encoder: TextEncoder | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -62,9 +66,17 @@ class Worker:
                 return Probed(available=tuple(probe(name) for name in names))
             case Open():
                 return self._open(request)
+            case WarmUp(workload=number, limit_s=limit_s) if texts := self.inputs.workloads[number].texts:
+                samples, level = warm_up(self._text_runtime(number), [texts], limit_s)
+                return Timed(samples_s=tuple(samples), level=level)
             case WarmUp(workload=number, limit_s=limit_s):
                 samples, level = warm_up(self.runtime, self._batches(number), limit_s)
                 return Timed(samples_s=tuple(samples), level=level)
+            case Block(workload=number, passes=passes) if texts := self.inputs.workloads[number].texts:
+                subject = self._text_runtime(number)
+                primer = time_passes(subject, [texts], 1)
+                samples = time_passes(subject, [texts], passes)
+                return Timed(samples_s=tuple(samples), primer_s=primer[0], tokenise_s=tuple(subject.tokenise_s[1:]))
             case Block(workload=number, passes=passes):
                 batches = self._batches(number)
                 primer = time_passes(self.runtime, batches[:1], 1)
@@ -93,9 +105,9 @@ class Worker:
     def _open(self, request: Open) -> Opened:
         self._inputs = load_inputs(Path(request.inputs))
         first = self._inputs.workloads[-1].batches[0]
+        calibration = self._inputs.calibration_batches() if is_calibrated(request.candidate) else ()
         baseline = read_memory()
         start = time.perf_counter()
-        calibration = self._inputs.calibration_batches() if is_calibrated(request.candidate) else ()
         runtime = open_runtime(request.candidate, Path(request.model), request.threads, calibration)
         imported = time.perf_counter()
         self._runtime = runtime.__enter__()
@@ -117,6 +129,16 @@ class Worker:
     def _batches(self, number: int) -> list[Batch]:
         names = self.runtime.info.input_names
         return [{name: batch[name] for name in names} for batch in self.inputs.workloads[number].batches]
+
+    def _text_runtime(self, number: int) -> TextRuntime:
+        """The open runtime as a workload that starts from texts uses it. The tokenizer is loaded by the first one, so
+        that it is no part of the cold start."""
+        if self._encoder is None:
+            if self.inputs.tokenizer is None:
+                raise RuntimeError("texts come with a tokenizer")
+            self._encoder = text_encoder(Path(self.inputs.tokenizer.folder), self.inputs.limits)
+        way = overlapped if self.inputs.workloads[number].spec.is_overlapped else in_turn
+        return TextRuntime(self.runtime, self._encoder, way)
 
     def _score(self, batch_size: int | None, path: Path) -> Scored:
         start = time.perf_counter()

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from itertools import chain, cycle, islice
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from artifact.predict import TextEncoder, batches_by_length, pad_rows
+from artifact.records import sha256_file
 from artifact.tokenizer import TextLimits
 from errors import UserError
 from runtimes.base import Batch
@@ -27,29 +29,76 @@ CALIBRATION_ROWS = 8
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 
+class FromText(StrEnum):
+    """How a pass that starts from raw texts is done: every batch tokenised and then run, or the next ones tokenised
+    while one is run."""
+
+    IN_TURN = "text"
+    OVERLAPPED = "text-overlapped"
+
+
+Length = int | FromText | None
+"""Tokens of a row, a way to start from raw texts, or `None` for the natural mix of tokenised texts."""
+
+
 class WorkloadSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """A workload's name, its batch size, and the (batch, sequence) shape of each batch of one pass."""
+    """A workload's name, its batch size, and the (batch, sequence) shape of each batch of one pass.
+
+    `from_text` says how raw texts are tokenised inside of the timed sample; `None`: they are tokenised before.
+    """
 
     name: str
     batch_size: int
     shapes: tuple[tuple[int, int], ...]
+    from_text: FromText | None = None
+
+    @property
+    def texts(self) -> int:
+        """Rows of one pass."""
+        return sum(rows for rows, _ in self.shapes)
+
+    @property
+    def sample_shapes(self) -> tuple[tuple[int, int], ...]:
+        """The (rows, longest row) of each timed sample of one pass: of every batch, or of all together where the pass
+        starts from texts, because tokenising ahead works across batches."""
+        if self.from_text is None:
+            return self.shapes
+        return ((self.texts, max(length for _, length in self.shapes)),)
+
+    @property
+    def is_overlapped(self) -> bool:
+        """Whether texts are tokenised while the engine computes."""
+        return self.from_text is FromText.OVERLAPPED
+
+
+class TokenizerFile(msgspec.Struct, frozen=True, kw_only=True):
+    """The folder in which a worker finds `tokenizer.json`, and the hash of that file."""
+
+    folder: str
+    sha256: str
 
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """A pass of batches; each is every input a text tokenizer can give."""
+    """A pass of batches; each is every input a text tokenizer can give.
+
+    `texts` are the rows of these batches as they were before they were tokenised, if a pass starts from them.
+    """
 
     spec: WorkloadSpec
     batches: tuple[Batch, ...]
+    texts: tuple[tuple[str, ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """All a worker needs to run: workloads, the encoded evaluation and calibration texts, and how to pad them."""
+    """All a worker needs to run: workloads, the encoded evaluation and calibration texts, how to pad them, and the
+    tokenizer if a workload starts from texts."""
 
     workloads: tuple[Workload, ...]
     evaluation: tuple[Mapping[str, Sequence[int]], ...]
     limits: TextLimits
+    tokenizer: TokenizerFile | None = None
     calibration: tuple[Mapping[str, Sequence[int]], ...] = ()
 
     def evaluation_rows(self, batch_size: int | None) -> list[list[int]]:
@@ -92,28 +141,40 @@ class Inputs:
 
     @property
     def sha256(self) -> str:
-        """Hash of every number that will be run, and of how rows are padded; calibration has a hash of its own."""
+        """Hash of every number that will be run, and of how rows are padded; where it starts from texts, of them
+        and of the tokenizer too. Calibration has a hash of its own."""
         digest = hashlib.sha256()
         for workload in self.workloads:
             digest.update(workload.spec.name.encode())
             for batch in workload.batches:
                 for name in INPUTS:
                     digest.update(np.ascontiguousarray(batch[name]).tobytes())
+            if workload.texts:
+                digest.update(msgspec.json.encode(workload.texts))
         for item in self.evaluation:
             for name in INPUTS:
                 digest.update(np.asarray(item[name], dtype=np.int64).tobytes() + b"|")
         digest.update(msgspec.json.encode(self.limits))
+        if self.tokenizer:
+            digest.update(self.tokenizer.sha256.encode())
         return digest.hexdigest()
 
 
-def parse_lengths(text: str) -> tuple[int | None, ...]:
-    """Read `--lengths`: comma-separated numbers of tokens and `natural` (`None`). Raises `UserError`."""
-    lengths: list[int | None] = []
+def parse_lengths(text: str) -> tuple[Length, ...]:
+    """Read `--lengths`: comma-separated numbers of tokens, `natural` (`None`), `text` and `text-overlapped`.
+
+    Raises `UserError`.
+    """
+    words: dict[str, Length] = {NATURAL: None, **{way.value: way for way in FromText}}
+    lengths: list[Length] = []
     for part in text.split(","):
         part = part.strip()
-        if part != NATURAL and not (part.isdecimal() and int(part) > 0):
-            raise UserError(f"--lengths has '{part}'", "write numbers of tokens and 'natural', such as 128,natural")
-        lengths.append(None if part == NATURAL else int(part))
+        if part not in words and not (part.isdecimal() and int(part) > 0):
+            raise UserError(
+                f"--lengths has '{part}'",
+                f"write numbers of tokens and the words {', '.join(words)}, such as 128,natural",
+            )
+        lengths.append(words[part] if part in words else int(part))
     return tuple(dict.fromkeys(lengths))
 
 
@@ -122,26 +183,35 @@ def build_inputs(
     encoder: TextEncoder,
     limits: TextLimits,
     batch_sizes: Sequence[int],
-    lengths: Sequence[int | None],
+    lengths: Sequence[Length],
+    tokenizer: Path | None = None,
     calibration: Sequence[str] = (),
 ) -> Inputs:
-    """Tokenise once and cut the workloads: every batch size at every fixed length, and the natural mix at the largest.
+    """Tokenise once and cut the workloads: every batch size at every fixed length, and the natural mix at the largest,
+    tokenised or as raw texts.
 
-    Fixed lengths are filled with the ids of real texts one after another, nothing padded. Raises `UserError` for a
-    length beyond the model's.
+    Fixed lengths are filled with the ids of real texts one after another, nothing padded. `tokenizer` is the folder of
+    the encoder's file, for workers that start from texts. Raises `UserError` for a length beyond the model's, and
+    `ValueError` where that folder is needed and not given.
     """
     encoded = encoder.encode(texts)
     workloads = []
     for length in lengths:
-        if length is not None and length > limits.max_length_tokens:
+        if isinstance(length, int) and length > limits.max_length_tokens:
             raise UserError(
                 f"--lengths has {length}, the model takes at most {limits.max_length_tokens} tokens", "choose less"
             )
-        if length is None:
-            workloads.append(_natural(encoded, limits, max(batch_sizes)))
-        else:
+        if isinstance(length, int):
             workloads += [_fixed(encoded, size, length) for size in batch_sizes]
-    return Inputs(tuple(workloads), tuple(encoded), limits, tuple(encoder.encode(calibration)))
+            continue
+        natural = _natural(encoded, limits, max(batch_sizes))
+        workloads.append(natural if length is None else _from_text(texts, natural, length))
+    found = None
+    if any(workload.texts for workload in workloads):
+        if tokenizer is None:
+            raise ValueError("a workload that starts from texts needs the tokenizer's folder")
+        found = TokenizerFile(folder=str(tokenizer), sha256=sha256_file(tokenizer / "tokenizer.json"))
+    return Inputs(tuple(workloads), tuple(encoded), limits, found, tuple(encoder.encode(calibration)))
 
 
 def _fixed(encoded: Sequence[Mapping[str, Sequence[int]]], batch_size: int, length: int) -> Workload:
@@ -161,6 +231,21 @@ def _natural(encoded: Sequence[Mapping[str, Sequence[int]]], limits: TextLimits,
     return Workload(WorkloadSpec(name=f"{batch_size}×{NATURAL}", batch_size=batch_size, shapes=shapes), batches)
 
 
+def _from_text(texts: Sequence[str], natural: Workload, way: FromText) -> Workload:
+    """The natural mix once more, and the very texts that its batches were made of."""
+    size = natural.spec.batch_size
+    spec = msgspec.structs.replace(natural.spec, name=f"{size}×{way}", from_text=way)
+    rows = cycle(texts)
+    return Workload(spec, natural.batches, tuple(tuple(islice(rows, count)) for count, _ in spec.shapes))
+
+
+class _Header(msgspec.Struct):
+    specs: tuple[WorkloadSpec, ...]
+    texts: tuple[tuple[tuple[str, ...], ...], ...]
+    limits: TextLimits
+    tokenizer: TokenizerFile | None
+
+
 def save_inputs(path: Path, inputs: Inputs) -> None:
     """Write inputs for the workers as plain arrays (no pickle). Raises `UserError` when the disk is full."""
     arrays: dict[str, NDArray[np.int64]] = {}
@@ -169,18 +254,20 @@ def save_inputs(path: Path, inputs: Inputs) -> None:
             for name in INPUTS:
                 arrays[f"{number}.{position}.{name}"] = batch[name]
     arrays |= _flat("evaluation", inputs.evaluation) | _flat("calibration", inputs.calibration)
-    header = msgspec.json.encode({"specs": [workload.spec for workload in inputs.workloads], "limits": inputs.limits})
+    header = msgspec.json.encode(
+        _Header(
+            specs=tuple(workload.spec for workload in inputs.workloads),
+            texts=tuple(workload.texts for workload in inputs.workloads),
+            limits=inputs.limits,
+            tokenizer=inputs.tokenizer,
+        )
+    )
     try:
         np.savez(path, header=np.frombuffer(header, dtype=np.uint8), **arrays)  # type: ignore[arg-type]  # numpy's stub
     except OSError as error:
         raise UserError(
             f"cannot write {path}: {error.strerror or error}", "free some space there, or set TMPDIR to another folder"
         ) from error
-
-
-class _Header(msgspec.Struct):
-    specs: tuple[WorkloadSpec, ...]
-    limits: TextLimits
 
 
 def load_inputs(path: Path) -> Inputs:
@@ -194,11 +281,12 @@ def load_inputs(path: Path) -> Inputs:
                     {name: arrays[f"{number}.{position}.{name}"] for name in INPUTS}
                     for position in range(len(spec.shapes))
                 ),
+                texts,
             )
-            for number, spec in enumerate(header.specs)
+            for number, (spec, texts) in enumerate(zip(header.specs, header.texts, strict=True))
         )
         evaluation, calibration = _rows("evaluation", arrays), _rows("calibration", arrays)
-    return Inputs(workloads, evaluation, header.limits, calibration)
+    return Inputs(workloads, evaluation, header.limits, header.tokenizer, calibration)
 
 
 def _flat(kind: str, encoded: Sequence[Mapping[str, Sequence[int]]]) -> dict[str, NDArray[np.int64]]:

@@ -20,6 +20,13 @@ def size(value: int | None) -> str:
     return DASH if value is None else f"{_digits(value / 1e6)} MB"
 
 
+def rate(value: float | None) -> str:
+    """`1,214` or `9.72`: how many in a second."""
+    if value is None:
+        return DASH
+    return f"{value:,.0f}" if value >= 100 else _digits(value)
+
+
 def fraction(value: float | None, digits: int = 1) -> str:
     """A share as per cent."""
     return DASH if value is None else f"{100 * value:.{digits}f} %"

@@ -3,7 +3,18 @@
 from collections.abc import Iterable, Sequence
 
 from artifact.variant import Variant
-from report.tables import Table, control, headline, how_measured, not_measured, on_device, summary, what_ran, workloads
+from report.tables import (
+    Table,
+    control,
+    from_text,
+    headline,
+    how_measured,
+    not_measured,
+    on_device,
+    summary,
+    what_ran,
+    workloads,
+)
 from report.variants import READING as VARIANTS_READING
 from report.variants import variants_notes, variants_table
 from report.verdict import Verdict
@@ -24,9 +35,16 @@ READING = (
 )
 
 
+TEXT_READING = (
+    "From raw text to label: tokenise, pad, run, take the best label. In turn, a batch is tokenised and then run; "
+    "overlapped, a thread tokenises the next batches meanwhile. The gain is that of the same candidate over itself, in "
+    "the same rounds of the same processes. No engine: what the tokenizer does alone, which no candidate can exceed.",
+)
+
+
 def render(verdict: Verdict) -> str:
     """The report as Markdown."""
-    device, missing = on_device(verdict), not_measured(verdict)
+    device, texts, missing = on_device(verdict), from_text(verdict), not_measured(verdict)
     parts = [
         "# Which runtime, which precision",
         *headline(verdict),
@@ -35,10 +53,11 @@ def render(verdict: Verdict) -> str:
         *_section("Warnings", verdict.warnings),
         _table(workloads(verdict)),
         *([_table(device)] if device else []),
+        *([_table(texts)] if texts else []),
         *([_table(missing)] if missing else []),
         _table(what_ran(verdict)),
         *_section("How it was measured", how_measured(verdict)),
-        *_section("How to read it", READING),
+        *_section("How to read it", (*READING, *(TEXT_READING if texts else ()))),
     ]
     return "\n\n".join(parts) + "\n"
 

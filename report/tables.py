@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from measure.plan import Budget
 from measure.records import Role
 from measure.statistics import Decision
-from report.figures import DASH, accuracy, fraction, seconds, size, times
-from report.verdict import Gate, Row, Verdict, WorkloadResult
+from report.figures import DASH, accuracy, fraction, rate, seconds, size, times
+from report.verdict import Gate, Row, TextResult, Verdict, WorkloadResult
 
 KERNELS = 6
 """Kernels that are named; the others are counted together."""
@@ -77,6 +77,22 @@ def on_device(verdict: Verdict) -> Table | None:
         headers=("candidate", *(result.workload for result in rows[0].workloads)),
         rows=tuple((row.name, *(_on_device(result) for result in row.workloads)) for row in rows),
         strong=frozenset(number for number, row in enumerate(rows) if row.name == verdict.fastest),
+    )
+
+
+def from_text(verdict: Verdict) -> Table | None:
+    """Texts a second from raw text to label, and what overlapping gains; `None` where that was not asked for."""
+    rows = [row for row in verdict.rows if row.from_text]
+    if not rows:
+        return None
+    return Table(
+        title="From raw text to label: texts per second",
+        headers=("candidate", "in turn", "of it tokenising", "overlapped", "gain of overlapping"),
+        rows=(
+            *((row.name, *_from_text(row.from_text)) for row in rows if row.from_text),
+            ("no engine", rate(verdict.tokenizer_texts_per_s), DASH, DASH, DASH),
+        ),
+        strong=frozenset(number for number, row in enumerate(rows) if row.name == verdict.deployable),
     )
 
 
@@ -207,6 +223,11 @@ def _recommendation(row: Row, verdict: Verdict) -> Sequence[str]:
 
 def _on_device(result: WorkloadResult) -> str:
     return f"{seconds(result.device_s)}\n(+ {fraction(result.overhead_fraction, 0)} of {seconds(result.batch_s)})"
+
+
+def _from_text(found: TextResult) -> tuple[str, ...]:
+    gain = f"{times(found.gain)}\n{found.gain.decision}" if found.gain else DASH
+    return rate(found.texts_per_s), fraction(found.tokenise_fraction), rate(found.overlapped_texts_per_s), gain
 
 
 def _speed(row: Row) -> str:

@@ -13,7 +13,17 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from artifact.variant import Variant
-from report.tables import Table, control, headline, how_measured, not_measured, on_device, summary, workloads
+from report.tables import (
+    Table,
+    control,
+    from_text,
+    headline,
+    how_measured,
+    not_measured,
+    on_device,
+    summary,
+    workloads,
+)
 from report.variants import READING, variants_notes, variants_table
 from report.verdict import Verdict
 
@@ -35,7 +45,7 @@ def show_verdict(out: Console, verdict: Verdict) -> None:
     out.print()
     show_table(out, summary(verdict))
     show_table(out, workloads(verdict))
-    for table in (on_device(verdict), not_measured(verdict)):
+    for table in (on_device(verdict), from_text(verdict), not_measured(verdict)):
         if table:
             show_table(out, table)
     out.print(Text(control(verdict)))

@@ -9,7 +9,7 @@ from statistics import median
 import msgspec
 
 from measure.machine import Machine
-from measure.records import Entrant, Failure, Measurement, Quality, Record, Role, Session
+from measure.records import BlockSamples, Entrant, Failure, Measurement, Quality, Record, Role, Session
 from measure.statistics import Decision, accuracy_difference, decide, pass_seconds, ratio_interval
 from runtimes.base import Executed, RuntimeInfo
 
@@ -37,6 +37,20 @@ class Ratio(msgspec.Struct, frozen=True, kw_only=True):
     low: float | None
     high: float | None
     decision: Decision
+
+
+class TextResult(msgspec.Struct, frozen=True, kw_only=True):
+    """From raw text to label: texts a second where the stages take turns and where they overlap; `None` where that was
+    not asked for.
+
+    `tokenise_fraction` is the tokenizer's share of the time where they take turns. `gain` is the speed of overlapping
+    as a multiple of taking turns, paired by round within each process.
+    """
+
+    texts_per_s: float | None
+    tokenise_fraction: float | None
+    overlapped_texts_per_s: float | None
+    gain: Ratio | None
 
 
 class WorkloadResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -89,6 +103,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     processes: int = 0
     workloads: tuple[WorkloadResult, ...] = ()
     overall: Ratio | None = None
+    from_text: TextResult | None = None
     quality: QualityResult | None = None
     cold_start_s: float | None = None
     memory_uss_bytes: int | None = None
@@ -105,7 +120,8 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     """`verdict.json`.
 
     `fastest` passed the gate; `deployable` did too and packs for CPUs without torch. `close` are other passing
-    candidates whose speed cannot be told from the deployable one's.
+    candidates whose speed cannot be told from the deployable one's. `tokenizer_texts_per_s` is what the tokenizer can
+    do with no engine beside it.
     """
 
     schema_version: int
@@ -128,6 +144,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     harness_floor_s: float | None
     measured_utc: str
     versions: dict[str, str]
+    tokenizer_texts_per_s: float | None = None
 
 
 def judge(records: Sequence[Record], floor: float = FLOOR) -> Verdict:
@@ -166,6 +183,7 @@ def judge(records: Sequence[Record], floor: float = FLOOR) -> Verdict:
         harness_floor_s=next((found for item in comparison.sessions if (found := item.harness_floor_s)), None),
         measured_utc=(comparison.sessions or [session])[-1].started_utc,
         versions=session.versions,
+        tokenizer_texts_per_s=comparison.tokenizer_texts_per_s,
     )
 
 
@@ -212,12 +230,23 @@ class _Records:
         self.failures = [
             record for record in records if isinstance(record, Failure) and record.session == self.session.session
         ]
-        self.shapes = {spec.name: spec.shapes for spec in self.session.workloads}
+        self.specs = {spec.name: spec for spec in self.session.workloads}
+        self.shapes = {name: spec.sample_shapes for name, spec in self.specs.items()}
+        from_text = {name: spec for name, spec in self.specs.items() if spec.from_text}
+        self.plain = next((name for name, spec in from_text.items() if not spec.is_overlapped), None)
+        self.overlapped = next((name for name, spec in from_text.items() if spec.is_overlapped), None)
         self.anchor = next((entrant for entrant in self.by_entrant if entrant.role is Role.ANCHOR), None)
 
     @property
     def entrants(self) -> list[Entrant]:
         return list(self.by_entrant)
+
+    @property
+    def tokenizer_texts_per_s(self) -> float | None:
+        """Texts a second that the tokenizer can do alone; `None` where no workload starts from texts."""
+        floor_s = next((found for item in self.sessions if (found := item.tokenizer_floor_s)), None)
+        name = self.plain or self.overlapped
+        return self.specs[name].texts / floor_s if name and floor_s else None
 
     def measured_row(self, entrant: Entrant, floor: float) -> Row:
         measurements = self.by_entrant[entrant]
@@ -242,6 +271,7 @@ class _Records:
             processes=processes,
             workloads=tuple(self._workload(entrant, name) for name in self.shapes),
             overall=self._ratio(entrant, tuple(self.shapes)),
+            from_text=self._from_text(entrant),
             quality=quality,
             cold_start_s=median(item.cold_start.total_s for item in measurements),
             memory_uss_bytes=round(
@@ -309,17 +339,46 @@ class _Records:
     def _entrant(self, row: Row) -> Entrant:
         return next(entrant for entrant in self.by_entrant if entrant.name == row.name)
 
-    def _workload(self, entrant: Entrant, workload: str) -> WorkloadResult:
+    def _blocks(self, entrant: Entrant, workload: str) -> list[BlockSamples]:
+        return [block for item in self.by_entrant[entrant] for block in item.blocks if block.workload == workload]
+
+    def _pass_s(self, entrant: Entrant, workload: str) -> float:
+        """Seconds of one pass, the median over all blocks of all processes."""
         shapes = self.shapes[workload]
-        blocks = [block for item in self.by_entrant[entrant] for block in item.blocks if block.workload == workload]
+        return median(pass_seconds(block.samples_s, shapes) for block in self._blocks(entrant, workload))
+
+    def _workload(self, entrant: Entrant, workload: str) -> WorkloadResult:
+        blocks, batches = self._blocks(entrant, workload), len(self.specs[workload].shapes)
+        shapes = self.shapes[workload]
         on_device = [pass_seconds(block.device_samples_s, shapes) for block in blocks if block.device_samples_s]
         return WorkloadResult(
             workload=workload,
-            batch_s=median(pass_seconds(block.samples_s, shapes) for block in blocks) / len(shapes),
-            device_s=median(on_device) / len(shapes) if on_device else None,
+            batch_s=self._pass_s(entrant, workload) / batches,
+            device_s=median(on_device) / batches if on_device else None,
             samples=sum(len(block.samples_s) for block in blocks),
             speed=self._ratio(entrant, (workload,)),
         )
+
+    def _from_text(self, entrant: Entrant) -> TextResult | None:
+        """What the workloads that start from raw texts tell; `None` where there are none."""
+        plain, ahead = self.plain, self.overlapped
+        if not plain and not ahead:
+            return None
+        return TextResult(
+            texts_per_s=self.specs[plain].texts / self._pass_s(entrant, plain) if plain else None,
+            tokenise_fraction=_tokenise_fraction(self._blocks(entrant, plain)) if plain else None,
+            overlapped_texts_per_s=self.specs[ahead].texts / self._pass_s(entrant, ahead) if ahead else None,
+            gain=self._gain(entrant, plain, ahead) if plain and ahead else None,
+        )
+
+    def _gain(self, entrant: Entrant, plain: str, overlapped: str) -> Ratio | None:
+        """Speed of overlapped stages against stages that take turns, in the same rounds of the same processes."""
+        replicates = []
+        for item in self.by_entrant[entrant]:
+            pass_s = _pass_times(item, self.shapes)
+            rounds = sorted(number for name, number in pass_s if name == plain and (overlapped, number) in pass_s)
+            replicates.append([log(pass_s[plain, number] / pass_s[overlapped, number]) for number in rounds])
+        return self._interval(replicates)
 
     def _ratio(self, entrant: Entrant, workloads: Sequence[str], base: Entrant | None = None) -> Ratio | None:
         """Speed against `base` (the anchor) in rounds that ran interleaved; the geometric mean over the workloads."""
@@ -338,11 +397,15 @@ class _Records:
                 for number in sorted(rounds)
                 if all((name, number) in mine and (name, number) in other for name in workloads)
             ]
-            if logs:
-                replicates.append(logs)
-        if not replicates:
+            replicates.append(logs)
+        return self._interval(replicates)
+
+    def _interval(self, replicates: Sequence[Sequence[float]]) -> Ratio | None:
+        """The ratio whose logarithms these are; `None` where no round has both sides."""
+        paired = [logs for logs in replicates if logs]
+        if not paired:
             return None
-        interval = ratio_interval(replicates, self.session.plan.seed)
+        interval = ratio_interval(paired, self.session.plan.seed)
         return Ratio(ratio=interval.estimate, low=interval.low, high=interval.high, decision=decide(interval))
 
 
@@ -356,6 +419,12 @@ def _pass_times(item: Measurement, shapes: Mapping[str, Sequence[tuple[int, int]
     return {
         (block.workload, block.round): pass_seconds(block.samples_s, shapes[block.workload]) for block in item.blocks
     }
+
+
+def _tokenise_fraction(blocks: Sequence[BlockSamples]) -> float:
+    return median(
+        spent / sample for block in blocks for spent, sample in zip(block.tokenise_s, block.samples_s, strict=True)
+    )
 
 
 def _judge_quality(scores: Sequence[Quality], floor: float, reference: str) -> QualityResult | None:

@@ -1,6 +1,7 @@
 """PyTorch's own int8 for x86 CPUs: torchao's PT2E quantisation, run in the kernels of oneDNN once it is compiled."""
 
 import platform
+import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -83,14 +84,19 @@ def compile_ahead(graph: Any, names: Sequence[str]) -> Forward:
         torch.no_grad(),
         tempfile.TemporaryDirectory(prefix="steelyard-") as folder,
     ):
+        program = _exported(graph, names)
+        longest = _longest(program)
         package = torch._inductor.aoti_compile_and_package(
-            _exported(graph, names),
+            program,
             package_path=str(Path(folder) / "model.pt2"),
             inductor_configs={"freezing": True},
         )
         compiled: Forward = torch._inductor.aoti_load_package(package)
 
     def forward(batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        length = batch[names[0]].shape[1]
+        if longest is not None and length > longest:  # the library would read on behind its table of positions
+            raise IndexError(f"{length} tokens, and the model takes at most {longest}")
         return compiled({name: batch[name] for name in names})  # it takes inputs by their place in the mapping
 
     return forward
@@ -108,6 +114,16 @@ def answering(forward: Forward) -> Callable[..., Logits]:
 def _exported(module: Any, names: Sequence[str]) -> Any:
     dynamic = {name: dict.fromkeys((0, 1), torch.export.Dim.DYNAMIC) for name in names}
     return torch.export.export(module, (_example(names),), dynamic_shapes=(dynamic,), strict=False)
+
+
+def _longest(program: Any) -> int | None:
+    """The longest sequence that a traced model has positions for, or `None` where nothing limits it."""
+    for node in program.graph.nodes:
+        shape = getattr(node.meta.get("val"), "shape", ())
+        if node.op == "placeholder" and len(shape) == len(EXAMPLE_SHAPE) and isinstance(shape[1], torch.SymInt):
+            upper = program.range_constraints[shape[1].node.expr].upper
+            return int(upper) if upper.is_finite and upper < sys.maxsize else None
+    return None
 
 
 def _example(names: Sequence[str]) -> Mapping[str, torch.Tensor]:

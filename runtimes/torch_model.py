@@ -57,7 +57,7 @@ def about(batch: Batch) -> Iterator[None]:
     """Turn what torch raises of inputs into a `UserError`."""
     try:
         yield
-    except (RuntimeError, IndexError) as error:
+    except (RuntimeError, IndexError, AssertionError) as error:  # the last are guards of an exported graph
         shape = next(iter(batch.values())).shape
         reason = str(error).partition("\n")[0]  # what follows are frames of C++
         raise UserError(f"PyTorch cannot run a batch of shape {shape}: {reason}") from error

@@ -175,6 +175,7 @@ def test_what_is_not_there_is_one_sentence(
     [
         (("--batch-sizes", "0"), "--batch-sizes has '0'"),
         (("--lengths", "long"), "--lengths has 'long'"),
+        (("--lengths", "text,raw"), "--lengths has 'raw'"),
         (("--lengths", "4096"), "the model takes at most 64"),
         (("--runtimes", "tensorflow"), "there is no runtime 'tensorflow'"),
         (("--runtimes", "ort-cpu", "--precisions", "bf16"), "none of ort-cpu runs at bf16"),
@@ -187,6 +188,15 @@ def test_unusable_options_of_compare_name_the_flag(
 ) -> None:
     done = steelyard("compare", tiny_run, "--data", reviews, "--out", tmp_path / "results", *options)
     fails(done, 2, words)
+
+
+def test_a_damaged_tokenizer_is_one_sentence(
+    tiny_checkpoint: Path, reviews: Path, steelyard: Steelyard, tmp_path: Path
+) -> None:
+    broken = Path(shutil.copytree(tiny_checkpoint, tmp_path / "broken"))
+    (broken / "tokenizer.json").write_text("{")
+    done = steelyard("compare", broken, "--data", reviews, "--out", tmp_path / "results", "--lengths", "text")
+    fails(done, 2, f"{broken / 'tokenizer.json'} cannot be read", "save the tokenizer again")
 
 
 NET = "import torch\ndef build():\n    return torch.nn.Linear(2, 2), torch.zeros(1, 2)\n"

@@ -1,9 +1,11 @@
 """A fake engine in real worker processes, small inputs, and models made of one word."""
 
 import os
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from artifact.precision import Precision
@@ -12,7 +14,7 @@ from measure import process
 from measure.messages import Open
 from measure.plan import Plan
 from measure.source import ModelSource
-from measure.workload import Inputs, build_inputs, save_inputs
+from measure.workload import FromText, Inputs, build_inputs, save_inputs
 from runtimes.base import Candidate
 from runtimes.registry import REGISTRY
 from tests.conftest import ROOT, TEXTS
@@ -68,7 +70,9 @@ def inputs(tiny_checkpoint: Path) -> Inputs:
     """The six short texts at 2×4 and in their natural mix; three of them, three times, to calibrate on."""
     from artifact.tokenizer import text_encoder
 
-    return build_inputs(TEXTS, text_encoder(tiny_checkpoint, LIMITS), LIMITS, (2,), (4, None), TEXTS[:3] * 3)
+    return build_inputs(
+        TEXTS, text_encoder(tiny_checkpoint, LIMITS), LIMITS, (2,), (4, None), calibration=TEXTS[:3] * 3
+    )
 
 
 @pytest.fixture
@@ -91,3 +95,15 @@ def opens(inputs_file: Path, tmp_path: Path) -> Opens:
         )
 
     return make
+
+
+@pytest.fixture
+def text_opens(opens: Opens, tiny_checkpoint: Path, tmp_path: Path) -> Opens:
+    """As `opens`, and the workloads are 2×4, 2×natural, 2×text and 2×text-overlapped; the tokenizer is in `tokens`."""
+    from artifact.tokenizer import text_encoder
+
+    tokens = Path(shutil.copytree(tiny_checkpoint, tmp_path / "tokens"))
+    lengths = (4, None, FromText.IN_TURN, FromText.OVERLAPPED)
+    inputs = build_inputs(TEXTS, text_encoder(tokens, LIMITS), LIMITS, (2,), lengths, tokens)
+    save_inputs(tmp_path / "texts.npz", inputs)
+    return lambda word: msgspec.structs.replace(opens(word), inputs=str(tmp_path / "texts.npz"))

@@ -30,6 +30,7 @@ from measure.machine import read_machine, watch_load
 from measure.records import Failure, Measurement, Record, Role, Session
 from measure.reference import load_reference
 from measure.source import ModelSource, find_models
+from measure.workload import FromText, Length
 from runtimes.base import Availability, Candidate, Lack
 from runtimes.registry import REGISTRY, candidates, known_candidate
 from tests.fakes import FAKE as FAKE_ENTRY
@@ -325,6 +326,61 @@ def test_other_training_texts_make_only_what_is_calibrated_anew(
     assert {name for name in marks[0] if marks[0][name] != marks[1][name]} == {calibrating.id}
 
 
+# From raw texts.
+
+BOTH_WAYS = (FromText.IN_TURN, FromText.OVERLAPPED)
+
+
+def test_a_pass_from_text_is_one_sample_and_tells_the_tokenisers_part(fakes: Callable[..., Comparison]) -> None:
+    records = compare(fakes(lengths=(8, *BOTH_WAYS), candidates=FAKE[:2], plan=PLAN))
+    (session,) = sessions(records)
+    assert [item.name for item in session.workloads] == ["1×8", "4×8", "4×text", "4×text-overlapped"]
+    assert [item.texts for item in session.workloads] == [1, 4, 24, 24]
+    for block in (block for found in measurements(records) for block in found.blocks):
+        assert len(block.tokenise_s) == ("text" in block.workload) * len(block.samples_s)
+        assert all(0 < spent < sample for spent, sample in zip(block.tokenise_s, block.samples_s, strict=False))
+    blocks = Counter(block.workload for found in measurements(records) for block in found.blocks)
+    assert blocks == dict.fromkeys((item.name for item in session.workloads), 3 * 2 * 2)
+    assert session.harness_floor_s
+    assert session.tokenizer_floor_s
+    assert session.tokenizer_floor_s > 10 * session.harness_floor_s  # a whole pass of tokenising, not a call
+
+
+def test_the_floors_are_of_what_was_asked_for(fakes: Callable[..., Comparison]) -> None:
+    compare(fakes(candidates=FAKE[:1]))
+    records = compare(fakes(candidates=FAKE[:1], lengths=(FromText.OVERLAPPED,)))
+    tokenised, from_text = sessions(records)
+    assert tokenised.harness_floor_s
+    assert tokenised.tokenizer_floor_s is None
+    assert from_text.harness_floor_s is None
+    assert from_text.tokenizer_floor_s
+
+
+@pytest.mark.parametrize(("lengths", "again"), [((8, None), 0), ((8, FromText.IN_TURN), 2)])
+def test_another_tokenizer_file_is_other_work_only_where_texts_are_run(
+    fakes: Callable[..., Comparison], tmp_path: Path, lengths: tuple[Length, ...], again: int
+) -> None:
+    usual = fakes(candidates=FAKE[:1], lengths=lengths)
+    tokenizer = Path(shutil.copytree(usual.source.tokenizer, tmp_path / "tokenizer"))
+    usual = replace(usual, source=replace(usual.source, tokenizer=tokenizer))
+    before = len(measurements(compare(usual)))
+    assert before == 2
+    with (tokenizer / "tokenizer.json").open("a") as file:
+        file.write("\n")
+    assert len(measurements(compare(usual))) == before + again
+
+
+def test_a_tokenizer_that_cannot_be_read_is_told_before_anything_is_measured(
+    fakes: Callable[..., Comparison], tmp_path: Path
+) -> None:
+    usual = fakes(lengths=BOTH_WAYS)
+    tokenizer = Path(shutil.copytree(usual.source.tokenizer, tmp_path / "tokenizer"))
+    (tokenizer / "tokenizer.json").write_text("{")
+    with pytest.raises(UserError, match=r"tokenizer\.json cannot be read"):
+        compare(replace(usual, source=replace(usual.source, tokenizer=tokenizer)))
+    assert not usual.measurements.exists()
+
+
 # The real engines, against transformers and onnxruntime used by hand.
 
 
@@ -501,6 +557,34 @@ def test_an_artifact_is_measured_against_itself(artifact: Path, examples: Exampl
     assert {failed.precision for failed in failures(records)} == others
     (quality,) = (item for found in measurements(records) for item in found.quality)
     assert (quality.reference, quality.agreement_fraction) == ("ort-cpu/fp32", 1)
+
+
+def test_from_text_to_label_by_the_installed_command(artifact: Path, reviews: Path, tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "out")
+    done = subprocess.run(
+        [
+            *(Path(sys.executable).parent / "steelyard", "compare", artifact, "--data", reviews),
+            *("--candidates", "ort-cpu/fp32", "--lengths", "text,text-overlapped", "--batch-sizes", "4"),
+            *("--budget", "smoke", "--threads", "1", "--out", run.directory),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    verdict = json.loads(run.verdict.read_text())
+    assert [row["role"] for row in verdict["rows"]] == ["anchor", "control"]
+    for row in verdict["rows"]:
+        assert [item["workload"] for item in row["workloads"]] == ["4×text", "4×text-overlapped"]
+        found = row["from_text"]
+        assert 0 < found["tokenise_fraction"] < 1
+        assert found["gain"]["low"] < found["gain"]["ratio"] < found["gain"]["high"]
+        rates = [found["texts_per_s"], found["overlapped_texts_per_s"]]
+        assert rates == pytest.approx([4 / item["batch_s"] for item in row["workloads"]])
+    assert verdict["tokenizer_texts_per_s"] > 0
+    for text in (done.stdout, run.report.read_text()):
+        assert "From raw text to label: texts per second" in text
 
 
 def whole_lines(path: Path) -> list[dict[str, Any]]:

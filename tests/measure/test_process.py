@@ -95,11 +95,28 @@ def test_the_end_of_the_block_is_the_end_of_the_worker() -> None:
 
 def test_every_worker_is_told_the_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "64")
+    monkeypatch.setenv("TOKENIZERS_PARALLELISM", "true")
     with WorkerProcess(3) as worker:
         worker.ask(Probe(runtimes=()), Probed, 60)
         environment = psutil.Process(worker.pid).environ()
     assert environment["OMP_NUM_THREADS"] == "3"
+    assert environment["TOKENIZERS_PARALLELISM"] == "false"  # the thread that asks is the only one that tokenises
     assert environment["HF_HUB_OFFLINE"] == "1"
+
+
+def test_the_tokenizer_stays_in_one_thread_whatever_the_environment_says(
+    monkeypatch: pytest.MonkeyPatch, text_opens: Opens
+) -> None:
+    monkeypatch.setenv("TOKENIZERS_PARALLELISM", "true")
+    with WorkerProcess(1) as worker:
+        worker.ask(text_opens("good"), Opened, 60)
+        before = psutil.Process(worker.pid).num_threads()
+        for workload in (2, 3):
+            worker.ask(Block(workload=workload, passes=2), Timed, 60)
+        deadline = time.monotonic() + 5
+        while psutil.Process(worker.pid).num_threads() > before:  # a thread that was joined ends a little later
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
 
 
 HARNESS = """

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from artifact.precision import Precision
+from artifact.tokenizer import text_encoder
 from measure import replicate, scoring
 from measure.memory import MemoryReading
 from measure.messages import (
@@ -32,11 +33,12 @@ from measure.records import Entrant, Role
 from measure.reference import load_reference
 from measure.replicate import Finished, GaveUp, Setting, run_replicate
 from measure.scoring import Scorer
-from measure.workload import Inputs
+from measure.workload import FromText, Inputs, build_inputs
 from runtimes.base import Candidate, Executed, RuntimeInfo
 from runtimes.registry import REGISTRY
+from tests.conftest import TEXTS
 from tests.fakes import FAKE, INPUT_NAMES
-from tests.measure.conftest import PLAN, MakeSource
+from tests.measure.conftest import LIMITS, PLAN, MakeSource
 
 MEMORY = MemoryReading(rss_bytes=3, uss_bytes=1, pss_bytes=2)
 WORDS = {Precision.FP32: "good", Precision.BF16: "good", Precision.INT8_DYNAMIC: "good"}
@@ -203,6 +205,17 @@ def test_blocks_are_as_long_as_the_warm_up_says(theatre: Theatre, setting: Setti
     """A pass takes 1/128 s at 2×4 and six times as much in the natural mix of six batches; a block 0.05 s."""
     run(replace(setting, plan=msgspec.structs.replace(setting.plan, block_s=0.05, most_passes=100)))
     assert {(request.workload, request.passes) for _, request in theatre.asked(Block)} == {(0, 6), (1, 1)}
+
+
+def test_from_text_a_pass_is_one_sample_of_the_warm_up(
+    theatre: Theatre, setting: Setting, tiny_checkpoint: Path
+) -> None:
+    """A pass of six batches is one sample of 1/128 s."""
+    encoder = text_encoder(tiny_checkpoint, LIMITS)
+    inputs = build_inputs(TEXTS, encoder, LIMITS, (2,), (FromText.IN_TURN,), tiny_checkpoint)
+    plan = msgspec.structs.replace(setting.plan, block_s=0.05, most_passes=100)
+    run(replace(setting, inputs=inputs, plan=plan))
+    assert {(request.workload, request.passes) for _, request in theatre.asked(Block)} == {(0, 6)}
 
 
 def test_one_that_cannot_start_does_not_stop_the_others(theatre: Theatre, setting: Setting) -> None:

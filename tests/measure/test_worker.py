@@ -1,6 +1,7 @@
 import gc
 import json
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -8,13 +9,20 @@ from typing import Any
 import numpy as np
 import pytest
 
+from artifact.predict import TextEncoder
+from artifact.tokenizer import TextLimits, text_encoder
+from measure import worker
 from measure.messages import ENCODER, AnyRequest, Block, Explain, Probe, Score, WarmUp, Weigh
 from measure.worker import serve
 from measure.workload import Inputs
 from runtimes import registry
+from runtimes.base import Batch, Outputs
 from tests.conftest import TEXTS
 from tests.fakes import FAKE, EngineRuntime, FakeRuntime
 from tests.measure.conftest import Opens
+
+NATURAL, IN_TURN, OVERLAPPED = 1, 2, 3
+"""Where the workloads of `text_opens` stand."""
 
 
 @pytest.fixture(autouse=True)
@@ -126,6 +134,100 @@ def test_only_the_inputs_that_the_model_takes_are_given_and_the_first_call_is_on
     (runtime,) = opened
     assert all(list(batch) == list(runtime.info.input_names) for batch in runtime.batches)
     assert [batch["input_ids"].shape[0] for batch in runtime.batches] == [1, 2, 2, 2]  # first, primer, two passes
+
+
+@pytest.mark.parametrize("number", [IN_TURN, OVERLAPPED])
+def test_a_sample_from_text_is_a_whole_pass_and_tells_the_tokenisers_part(text_opens: Opens, number: int) -> None:
+    _, warm, timed = ask(text_opens("good"), WarmUp(workload=number, limit_s=0), Block(workload=number, passes=5))
+    assert len(warm["samples_s"]) >= 3
+    assert warm["tokenise_s"] == []
+    assert timed["primer_s"] > 0
+    assert len(timed["samples_s"]) == len(timed["tokenise_s"]) == 5
+    assert all(0 < spent < sample for spent, sample in zip(timed["tokenise_s"], timed["samples_s"], strict=True))
+
+
+@pytest.mark.parametrize("number", [0, NATURAL])
+def test_tokenised_work_has_no_seconds_of_tokenising(text_opens: Opens, number: int) -> None:
+    assert ask(text_opens("good"), Block(workload=number, passes=2))[1]["tokenise_s"] == []
+
+
+@pytest.mark.parametrize("number", [IN_TURN, OVERLAPPED])
+def test_from_text_the_engine_runs_the_batches_of_the_natural_mix(
+    monkeypatch: pytest.MonkeyPatch, text_opens: Opens, number: int
+) -> None:
+    seen: list[list[list[int]]] = []
+    run = FakeRuntime.run
+
+    def watched(self: FakeRuntime, batch: Batch) -> Outputs:
+        seen.append(batch["input_ids"].tolist())
+        return run(self, batch)
+
+    monkeypatch.setattr(FakeRuntime, "run", watched)
+    ask(text_opens("good"), Block(workload=NATURAL, passes=1), Block(workload=number, passes=1))
+    first, primer, *rest = seen
+    natural, passes = rest[:6], rest[6:]
+    assert passes == [*natural, *natural]  # the primer's pass and the timed one
+    assert (first, primer) == (natural[0][:1], natural[0])
+
+
+@pytest.mark.parametrize(("number", "elsewhere"), [(IN_TURN, False), (OVERLAPPED, True)])
+def test_only_the_overlapped_workload_tokenises_in_another_thread(
+    monkeypatch: pytest.MonkeyPatch, text_opens: Opens, number: int, elsewhere: bool
+) -> None:
+    threads: set[int] = set()
+    encode = TextEncoder.encode
+
+    def watched(self: TextEncoder, texts: Sequence[str]) -> list[dict[str, list[int]]]:
+        threads.add(threading.get_ident())
+        return encode(self, texts)
+
+    request = text_opens("good")
+    monkeypatch.setattr(TextEncoder, "encode", watched)
+    ask(request, WarmUp(workload=number, limit_s=0), Block(workload=number, passes=1))
+    assert threads
+    assert (threading.get_ident() not in threads) is elsewhere
+
+
+def test_the_tokenizer_is_opened_once_and_by_the_first_who_needs_it(
+    monkeypatch: pytest.MonkeyPatch, text_opens: Opens
+) -> None:
+    opened: list[Path] = []
+
+    def watched(folder: Path, limits: TextLimits) -> TextEncoder:
+        opened.append(folder)
+        return text_encoder(folder, limits)
+
+    monkeypatch.setattr(worker, "text_encoder", watched)
+    ask(text_opens("good"), WarmUp(workload=NATURAL, limit_s=0), Block(workload=0, passes=1))
+    assert opened == []
+    ask(text_opens("good"), *(Block(workload=number, passes=1) for number in (IN_TURN, OVERLAPPED, IN_TURN)))
+    assert [folder.name for folder in opened] == ["tokens"]
+
+
+@pytest.mark.parametrize("damage", ["{", '{"version": "1.0"}', None])
+def test_a_tokenizer_that_cannot_be_read_is_named_and_tokenised_work_goes_on(
+    text_opens: Opens, tmp_path: Path, damage: str | None
+) -> None:
+    request = text_opens("good")
+    path = tmp_path / "tokens" / "tokenizer.json"
+    path.unlink() if damage is None else path.write_text(damage)
+    _, failed, timed = ask(request, WarmUp(workload=IN_TURN, limit_s=0), Block(workload=0, passes=1))
+    assert (failed["type"], failed["ours"], failed["hint"]) == ("Failed", False, "save the tokenizer again")
+    assert f"{path} cannot be read" in failed["reason"]
+    assert timed["type"] == "Timed"
+
+
+@pytest.mark.parametrize("number", [IN_TURN, OVERLAPPED])
+def test_an_error_of_the_tokenizer_is_told_as_itself(
+    monkeypatch: pytest.MonkeyPatch, text_opens: Opens, number: int
+) -> None:
+    def encode(self: TextEncoder, texts: list[str]) -> None:
+        raise ZeroDivisionError("the tokenizer broke")
+
+    request = text_opens("good")
+    monkeypatch.setattr(TextEncoder, "encode", encode)
+    _, failed = ask(request, Block(workload=number, passes=1))
+    assert failed["reason"] == "ZeroDivisionError: the tokenizer broke"
 
 
 def test_the_runtime_is_released_when_the_input_ends(monkeypatch: pytest.MonkeyPatch, opens: Opens) -> None:

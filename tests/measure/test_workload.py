@@ -1,3 +1,5 @@
+import hashlib
+import shutil
 from dataclasses import replace
 from itertools import chain, cycle, islice, pairwise
 from pathlib import Path
@@ -10,7 +12,18 @@ import pytest
 from artifact.examples import read_examples
 from artifact.tokenizer import TextLimits, text_encoder
 from errors import UserError
-from measure.workload import INPUTS, Inputs, build_inputs, load_inputs, parse_lengths, save_inputs
+from measure.workload import (
+    INPUTS,
+    FromText,
+    Inputs,
+    Length,
+    Workload,
+    WorkloadSpec,
+    build_inputs,
+    load_inputs,
+    parse_lengths,
+    save_inputs,
+)
 from tests.conftest import TEXTS
 from tests.measure.conftest import LIMITS
 
@@ -22,10 +35,8 @@ def tokenizer(tiny_checkpoint: Path) -> Any:
     return AutoTokenizer.from_pretrained(tiny_checkpoint)
 
 
-def build(
-    checkpoint: Path, sizes: tuple[int, ...], lengths: tuple[int | None, ...], limits: TextLimits = LIMITS
-) -> Inputs:
-    return build_inputs(TEXTS, text_encoder(checkpoint, limits), limits, sizes, lengths)
+def build(checkpoint: Path, sizes: tuple[int, ...], lengths: tuple[Length, ...], limits: TextLimits = LIMITS) -> Inputs:
+    return build_inputs(TEXTS, text_encoder(checkpoint, limits), limits, sizes, lengths, checkpoint)
 
 
 def test_there_is_a_workload_for_every_size_and_length_and_one_natural_mix(tiny_checkpoint: Path) -> None:
@@ -169,19 +180,117 @@ def test_the_hash_is_the_same_for_the_same_texts(tiny_checkpoint: Path) -> None:
         ("128", (128,)),
         ("16, 128 ,natural", (16, 128, None)),
         ("16,natural,16,natural", (16, None)),
+        ("text", (FromText.IN_TURN,)),
+        ("text-overlapped, 16,text,natural", (FromText.OVERLAPPED, 16, FromText.IN_TURN, None)),
     ],
 )
 def test_lengths_are_read(text: str, lengths: tuple[int | None, ...]) -> None:
     assert parse_lengths(text) == lengths
 
 
-@pytest.mark.parametrize("text", ["", "0", "-1", "1.5", "16,,32", "16,", "short", "Natural", "1e3", "²", "16,²"])
+@pytest.mark.parametrize(
+    "text", ["", "0", "-1", "1.5", "16,,32", "16,", "short", "Natural", "1e3", "²", "16,²", "Text", "texts", "text-"]
+)
 def test_lengths_that_are_none_are_refused(text: str) -> None:
-    with pytest.raises(UserError, match="--lengths has"):
+    with pytest.raises(UserError, match="--lengths has") as caught:
         parse_lengths(text)
+    assert "natural, text, text-overlapped" in caught.value.hint
 
 
 def test_a_length_beyond_the_models_is_refused(tiny_checkpoint: Path) -> None:
     assert build(tiny_checkpoint, (1,), (64,)).workloads[0].spec.shapes == ((1, 64),)
     with pytest.raises(UserError, match=r"--lengths has 65, the model takes at most 64"):
         build(tiny_checkpoint, (1,), (8, 65))
+
+
+# Workloads that start from raw texts.
+
+FROM_TEXT = (None, FromText.IN_TURN, FromText.OVERLAPPED)
+
+
+def test_texts_are_those_of_the_natural_mix_at_the_largest_batch_size(tiny_checkpoint: Path) -> None:
+    found = build(tiny_checkpoint, (1, 4), FROM_TEXT)
+    natural, plain, ahead = found.workloads
+    assert [item.spec.name for item in found.workloads] == ["4×natural", "4×text", "4×text-overlapped"]
+    rows = list(islice(cycle(TEXTS), 24))
+    assert natural.texts == ()
+    assert plain.texts == ahead.texts == tuple(tuple(rows[start : start + 4]) for start in range(0, 24, 4))
+    for raw in (plain, ahead):
+        assert raw.spec.shapes == natural.spec.shapes
+        for got, expected in zip(raw.batches, natural.batches, strict=True):
+            for name in INPUTS:
+                np.testing.assert_array_equal(got[name], expected[name])
+
+
+def test_a_sample_from_text_is_a_whole_pass() -> None:
+    shapes = ((4, 7), (4, 9), (2, 3))
+    specs = {way: WorkloadSpec(name="w", batch_size=4, shapes=shapes, from_text=way) for way in FROM_TEXT}
+    assert {spec.texts for spec in specs.values()} == {10}
+    assert specs[None].sample_shapes == shapes
+    assert specs[FromText.IN_TURN].sample_shapes == specs[FromText.OVERLAPPED].sample_shapes == ((10, 9),)
+    assert [way for way, spec in specs.items() if spec.is_overlapped] == [FromText.OVERLAPPED]
+
+
+def test_texts_and_tokenizer_come_back_from_the_file(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    inputs = build(tiny_checkpoint, (2,), (4, *FROM_TEXT))
+    save_inputs(tmp_path / "inputs.npz", inputs)
+    found = load_inputs(tmp_path / "inputs.npz")
+    assert [item.texts for item in found.workloads] == [item.texts for item in inputs.workloads]
+    assert [item.spec for item in found.workloads] == [item.spec for item in inputs.workloads]
+    assert found.tokenizer == inputs.tokenizer
+    assert found.tokenizer
+    assert found.tokenizer.folder == str(tiny_checkpoint)
+    content = (tiny_checkpoint / "tokenizer.json").read_bytes()
+    assert found.tokenizer.sha256 == hashlib.sha256(content).hexdigest()
+    assert found.sha256 == inputs.sha256
+
+
+def test_without_texts_there_is_no_tokenizer(tiny_checkpoint: Path) -> None:
+    assert build(tiny_checkpoint, (2,), (4, None)).tokenizer is None
+
+
+def test_texts_without_a_tokenizers_folder_are_refused(tiny_checkpoint: Path) -> None:
+    with pytest.raises(ValueError, match="needs the tokenizer's folder"):
+        build_inputs(TEXTS, text_encoder(tiny_checkpoint, LIMITS), LIMITS, (2,), (FromText.IN_TURN,))
+
+
+def by_hand(tokens: int = 7, texts: tuple[tuple[str, ...], ...] = ()) -> Inputs:
+    ids = np.array([[2, tokens, 3], [2, 9, 3]], dtype=np.int64)
+    batch = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
+    row = {"input_ids": [2, 7, 3], "attention_mask": [1, 1, 1], "token_type_ids": [0, 0, 0]}
+    spec = WorkloadSpec(name="2×natural", batch_size=2, shapes=((2, 3),))
+    return Inputs((Workload(spec, (batch,), texts),), (row,), LIMITS)
+
+
+def test_the_hash_of_tokenised_work_is_what_it_was_before_there_were_texts() -> None:
+    """Measurements made by earlier versions stay valid; the number was computed by one."""
+    assert by_hand().sha256 == "960a594c5557443d069b7f45445d8acf1c298bb5bcee0819ec1e539472af7e8a"
+    assert by_hand(tokens=8).sha256 != by_hand().sha256
+
+
+def test_the_hash_changes_with_any_text_and_with_how_texts_are_batched() -> None:
+    ways = [(), (("a", "b"),), (("A", "b"),), (("a",), ("b",)), (("ab",),), (("a", "b", ""),)]
+    assert len({by_hand(texts=way).sha256 for way in ways}) == len(ways)
+
+
+def test_the_hash_changes_with_the_tokenizers_file_only_where_texts_are_run(
+    tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    """A space at its end changes the file and not one number."""
+    copy = Path(shutil.copytree(tiny_checkpoint, tmp_path / "copy"))
+
+    def hashes() -> list[str]:
+        return [build(copy, (2,), lengths).sha256 for lengths in ((4, None), (4, FromText.IN_TURN))]
+
+    before = hashes()
+    with (copy / "tokenizer.json").open("a") as file:
+        file.write(" ")
+    tokenised, from_text = hashes()
+    assert tokenised == before[0]
+    assert from_text != before[1]
+
+
+def test_the_hash_does_not_change_with_the_folder(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(tiny_checkpoint, tmp_path / "copy"))
+    one, other = (build(folder, (2,), FROM_TEXT).sha256 for folder in (tiny_checkpoint, copy))
+    assert one == other

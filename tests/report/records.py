@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
+import msgspec
+
 from artifact.precision import Precision
 from measure.machine import Load, Machine
 from measure.memory import MemoryReading
@@ -18,7 +20,7 @@ from measure.records import (
     Session,
     WarmUpSamples,
 )
-from measure.workload import WorkloadSpec
+from measure.workload import FromText, WorkloadSpec
 from runtimes.base import RuntimeInfo
 
 MACHINE = Machine(
@@ -211,4 +213,33 @@ def usual(
             noise=NOISE,
         ),
         failure("torch-cuda", None, stage="probe", reason="torch finds no CUDA GPU", hint="check the driver"),
+    ]
+
+
+def from_text(
+    *, plain_s: Sequence[float] = (0.2, 0.2), overlapped_s: Sequence[float] = (0.16, 0.16), share: float = 0.25
+) -> list[Record]:
+    """A baseline whose passes over 16 texts take so many seconds in each round; a `share` of it tokenises."""
+    shapes = ((8, 20), (8, 30))
+    names = ("8×text", "8×text-overlapped")
+    specs = tuple(
+        WorkloadSpec(name=name, batch_size=8, shapes=shapes, from_text=way)
+        for name, way in zip(names, FromText, strict=True)
+    )
+    told = [
+        BlockSamples(
+            workload=name,
+            round=number,
+            primer_s=1.0,
+            samples_s=(sample_s,) * 3,
+            tokenise_s=(share * sample_s,) * 3,
+        )
+        for name, seconds_s in zip(names, (plain_s, overlapped_s), strict=True)
+        for number, sample_s in enumerate(seconds_s)
+    ]
+    anchor = measurements("torch-cpu/fp32", SLOW, role=Role.ANCHOR, scores=(quality(0.83),))
+    asked = session(asked=ASKED[:1])
+    return [
+        msgspec.structs.replace(asked, workloads=(*asked.workloads, *specs), tokenizer_floor_s=0.008),
+        *(msgspec.structs.replace(item, blocks=(*item.blocks, *told)) for item in anchor),
     ]

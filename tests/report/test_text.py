@@ -13,14 +13,14 @@ from errors import GateFailed, UserError
 from measure.records import Measurement, Record, Role, append
 from measure.statistics import Decision
 from report.choice import choose, make_card
-from report.figures import fraction, seconds, size, times
+from report.figures import fraction, rate, seconds, size, times
 from report.files import read_verdict, write_verdict
 from report.markdown import render
 from report.tables import control, headline, on_device, summary, what_ran
 from report.terminal import show_verdict
 from report.verdict import Ratio, Verdict, WorkloadResult, judge
 from runtimes.base import Executed
-from tests.report.records import ASKED, SLOW, measurements, quality, session, usual
+from tests.report.records import ASKED, SLOW, from_text, measurements, quality, session, usual
 
 
 @pytest.mark.parametrize(
@@ -42,6 +42,13 @@ def test_seconds_take_the_fitting_unit(value: float | None, text: str) -> None:
 def test_sizes_and_shares() -> None:
     assert (size(22_961_000), size(90_867_952), size(None)) == ("23.0 MB", "90.9 MB", "–")
     assert (fraction(0.9755), fraction(None)) == ("97.5 %", "–")
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(1214.4, "1,214"), (99.96, "100.0"), (12.34, "12.3"), (0.5, "0.50"), (None, "–")]
+)
+def test_rates_have_three_digits_or_whole_numbers(value: float | None, text: str) -> None:
+    assert rate(value) == text
 
 
 def test_a_ratio_never_stands_without_its_interval() -> None:
@@ -121,6 +128,16 @@ def test_copies_between_host_and_device_are_told() -> None:
     ]
     table = what_ran(judge(records))
     assert {row[table.headers.index("copies")] for row in table.rows} == {"1"}
+
+
+def test_texts_are_told_where_they_were_asked_for_and_nowhere_else() -> None:
+    text = render(judge(from_text()))
+    line = "| torch-cpu/fp32 | 80.0 | 25.0 % | 100 | 1.25× [1.25–1.25] faster |"
+    for words in ("## From raw text to label: texts per second", line, "| no engine | 2,000 | – | – | – |", "In turn,"):
+        assert words in text
+    usually = render(judge(usual()))
+    assert "raw text" not in usually
+    assert "In turn" not in usually
 
 
 @pytest.mark.parametrize("width", [60, 100, 160])

@@ -5,10 +5,10 @@ import pytest
 
 from artifact.precision import Precision
 from measure.machine import Load
-from measure.records import Record, Role
+from measure.records import Measurement, Record, Role, Session
 from measure.statistics import Decision
 from report.verdict import Gate, Row, Verdict, judge
-from tests.report.records import NOISE, SLOW, TWICE, failure, measurements, quality, session, usual
+from tests.report.records import NOISE, SLOW, TWICE, failure, from_text, measurements, quality, session, usual
 
 
 def row(verdict: Verdict, name: str) -> Row:
@@ -45,6 +45,60 @@ def test_times_are_seconds_of_one_batch_not_of_a_pass() -> None:
     assert by_workload["8×natural"].batch_s == pytest.approx(0.080)
     assert by_workload["8×natural"].samples == 4 * 2 * 4
     assert by_workload["1×16"].batch_s == pytest.approx(0.010)
+
+
+def test_texts_a_second_are_those_of_a_whole_pass() -> None:
+    """16 texts in 0.2 s, in 0.16 s overlapped, and in 0.008 s without an engine."""
+    verdict = judge(from_text())
+    found = row(verdict, "torch-cpu/fp32").from_text
+    assert found is not None
+    assert found.texts_per_s == pytest.approx(80)
+    assert found.overlapped_texts_per_s == pytest.approx(100)
+    assert found.tokenise_fraction == pytest.approx(0.25)
+    assert verdict.tokenizer_texts_per_s == pytest.approx(2000)
+
+
+def test_from_text_a_batch_is_its_share_of_the_pass() -> None:
+    by_workload = {result.workload: result for result in row(judge(from_text()), "torch-cpu/fp32").workloads}
+    assert by_workload["8×text"].batch_s == pytest.approx(0.1)
+    assert by_workload["8×text-overlapped"].batch_s == pytest.approx(0.08)
+    assert by_workload["8×text"].samples == 4 * 2 * 3
+    assert by_workload["8×natural"].batch_s == pytest.approx(0.080)
+
+
+def test_the_gain_of_overlapping_is_paired_by_round() -> None:
+    """The second round is ten times as slow; only a ratio within each round is 1.25 without any doubt."""
+    found = row(judge(from_text(plain_s=(0.2, 2.0), overlapped_s=(0.16, 1.6))), "torch-cpu/fp32").from_text
+    assert found is not None
+    gain = found.gain
+    assert gain is not None
+    assert [gain.ratio, gain.low, gain.high] == pytest.approx([1.25] * 3)
+    assert gain.decision is Decision.FASTER
+
+
+@pytest.mark.parametrize("missing", ["text", "text-overlapped"])
+def test_where_one_way_was_not_asked_for_there_is_no_gain(missing: str) -> None:
+    head, *rest = from_text()
+    assert isinstance(head, Session)
+    kept = tuple(spec for spec in head.workloads if spec.from_text != missing)
+    blocks = [
+        msgspec.structs.replace(item, blocks=tuple(one for one in item.blocks if one.workload != f"8×{missing}"))
+        for item in rest
+        if isinstance(item, Measurement)
+    ]
+    verdict = judge([msgspec.structs.replace(head, workloads=kept), *blocks])
+    found = row(verdict, "torch-cpu/fp32").from_text
+    assert found is not None
+    assert found.gain is None
+    assert (found.texts_per_s is None) == (found.tokenise_fraction is None) == (missing == "text")
+    assert (found.overlapped_texts_per_s is None) == (missing == "text-overlapped")
+    assert verdict.tokenizer_texts_per_s == pytest.approx(2000)
+
+
+def test_without_texts_nothing_is_said_of_them() -> None:
+    verdict = judge(usual())
+    assert {row.from_text for row in verdict.rows} == {None}
+    assert verdict.tokenizer_texts_per_s is None
 
 
 def test_memory_and_cold_start_are_above_the_baseline_and_the_median_of_processes() -> None:
