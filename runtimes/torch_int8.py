@@ -119,7 +119,7 @@ def _exported(module: Any, names: Sequence[str]) -> Any:
 def _longest(program: Any) -> int | None:
     """The longest sequence that a traced model has positions for, or `None` where nothing limits it."""
     for node in program.graph.nodes:
-        shape = getattr(node.meta.get("val"), "shape", ())
+        shape: Any = getattr(node.meta.get("val"), "shape", ())
         if node.op == "placeholder" and len(shape) == len(EXAMPLE_SHAPE) and isinstance(shape[1], torch.SymInt):
             upper = program.range_constraints[shape[1].node.expr].upper
             return int(upper) if upper.is_finite and upper < sys.maxsize else None

@@ -62,15 +62,26 @@ def test_only_static_ranges_come_from_the_calibration(
     assert (not np.array_equal(answers[0], answers[1])) is is_moved
 
 
-def test_compiled_kernels_round_as_the_quantised_graph_does(tiny_checkpoint: Path) -> None:
-    compiled = TorchOptions(compile=True)
+@pytest.fixture(scope="module")
+def compiled(tiny_checkpoint: Path) -> Iterator[EngineRuntime]:
+    with EngineRuntime(tiny_checkpoint, STATIC, 1, TorchOptions(compile=True), [BATCH, OTHER]) as runtime:
+        yield runtime
+
+
+def test_compiled_kernels_round_as_the_quantised_graph_does(tiny_checkpoint: Path, compiled: EngineRuntime) -> None:
     with EngineRuntime(tiny_checkpoint, STATIC, 1, calibration=[BATCH, OTHER]) as runtime:
         expected = [runtime.run(batch)["logits"] for batch in (BATCH, OTHER)]
-    with EngineRuntime(tiny_checkpoint, STATIC, 1, compiled, [BATCH, OTHER]) as runtime:
-        for batch, logits in zip((BATCH, OTHER), expected, strict=True):
-            np.testing.assert_allclose(runtime.run(batch)["logits"], logits, atol=1e-4)
-        with pytest.raises(RuntimeError, match="not open"):
-            _ = runtime.model  # its weights would be held twice
+    for batch, logits in zip((BATCH, OTHER), expected, strict=True):
+        np.testing.assert_allclose(compiled.run(batch)["logits"], logits, atol=1e-4)
+    with pytest.raises(RuntimeError, match="not open"):
+        _ = compiled.model  # its weights would be held twice
+
+
+@pytest.mark.parametrize("length", [65, 66, 200])
+def test_compiled_kernels_do_not_read_on_behind_the_table_of_positions(compiled: EngineRuntime, length: int) -> None:
+    batch = {name: np.ones((2, length), dtype=np.int64) for name in BATCH}
+    with pytest.raises(UserError, match=f"{length} tokens, and the model takes at most 64"):
+        compiled.run(batch)
 
 
 def test_a_static_range_needs_training_examples(tiny_checkpoint: Path) -> None:
