@@ -10,8 +10,8 @@ export HF_HUB_OFFLINE := 1
 demo: $(READY)  ## fine-tune, export, compare, pack and predict on real reviews
 	@$(VENV)/bin/steelyard demo --out runs/demo
 
-test: $(READY)  ## the whole test suite, on up to four cores
-	@$(VENV)/bin/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+test: $(READY)  ## the whole test suite in up to four processes, whose idle threads sleep
+	@OMP_WAIT_POLICY=passive $(VENV)/bin/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 check: $(READY)  ## lint, format, types
 	@$(VENV)/bin/ruff check .
@@ -21,7 +21,7 @@ check: $(READY)  ## lint, format, types
 $(READY): pyproject.toml constraints.txt
 	@echo "Setting up $(VENV): a minute or two on a fast connection"
 	@$(PYTHON) -m venv --clear $(VENV)
-	@$(VENV)/bin/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[cpu,openvino,train,torchao,demo,dev]'
+	@$(VENV)/bin/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[cpu,openvino,train,torchao,nncf,demo,dev]'
 	@touch $@
 
 clean:
