@@ -287,7 +287,7 @@ def test_unsigned_weights_are_the_same_numbers_shifted(*, is_static: bool) -> No
         stored.append(weights_of(made))
         answers.append(run(made, {"x": x})[0])
     signed, unsigned = stored
-    assert (signed["w.int8"].dtype, unsigned["w.int8"].dtype) == (np.int8, np.uint8)
+    assert (signed["w.int8"].dtype, unsigned["w.int8"].dtype) == (np.dtype(np.int8), np.dtype(np.uint8))
     np.testing.assert_array_equal(unsigned["w.int8"].astype(int) - 128, signed["w.int8"])
     assert set(unsigned["w.zero_point"].tolist()) == {128}
     np.testing.assert_allclose(answers[1], answers[0], rtol=1e-5, atol=1e-5)
@@ -304,7 +304,8 @@ def test_a_convolutions_weights_are_stored_as_asked(weights: Weights) -> None:
     x = random(1, 3, 6, 6, seed=1)
     (expected,) = run(made, {"x": x})
     int8_static(made, {"conv"}, {"x": Range(float(x.min()), float(x.max()))}, weights=weights)
-    assert weights_of(made)["w.int8"].dtype == (np.int8 if weights is Weights.SIGNED else np.uint8)
+    expected_type = np.int8 if weights is Weights.SIGNED else np.uint8
+    assert weights_of(made)["w.int8"].dtype == np.dtype(expected_type)
     assert np.abs(run(made, {"x": x})[0] - expected).max() < 0.05 * np.abs(expected).max()
 
 
