@@ -12,7 +12,7 @@ from artifact.precision import Precision
 from artifact.task import Task
 from commands import stages, tell
 from errors import GateFailed, UserError
-from exporter.options import EXAMPLES, Options, Pooling, PoolingMode, Profile, Target
+from exporter.options import EXAMPLES, Options, Pooling, PoolingMode, Profile, Target, Weights
 from measure.plan import Budget
 from models.training import Device, FinetuneConfig, TrainingPrecision
 
@@ -121,6 +121,7 @@ def export(
     profile: Annotated[Profile, typer.Option(help="Standard operators, or fused ones.")] = CHOSEN.profile,
     target: Annotated[Target, typer.Option(help="CPUs that int8 is for.")] = CHOSEN.target,
     opset: Annotated[int | None, typer.Option(min=18, help="Default: the tracer's.")] = None,
+    weights: Annotated[Weights, typer.Option(help="How int8 weights are stored.")] = CHOSEN.weights,
     block_size: Annotated[int, typer.Option(min=16, help="Weights that share a scale in int4.")] = CHOSEN.block_size,
     accuracy_level: Annotated[
         int, typer.Option(min=0, max=4, help="4: int4 kernels may round to int8.")
@@ -147,7 +148,7 @@ def export(
         task=task,
         pooling=Pooling(pooling, normalize) if pooling else None,
         opset=opset,
-        options=Options(profile, target, block_size, accuracy_level),
+        options=Options(profile, target, weights, block_size, accuracy_level),
         selective=selective,
         allow_pickle=allow_pickle,
         data=(data, examples),

@@ -114,6 +114,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     profile: str
     chosen_on: str | None = None
     target: str | None = None
+    weights: str | None = None
     kept: tuple[Kept, ...] = ()
     calibration: str | None = None
     calibration_examples: int | None = None

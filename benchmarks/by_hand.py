@@ -3,7 +3,7 @@
 `BY_HAND` opens the model with nothing of `runtimes`; `BARE` calls the very engine that a runtime has opened.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,14 @@ from numpy.typing import NDArray
 
 Batch = Mapping[str, NDArray[np.int64]]
 Call = Callable[[Batch], object]
+Opens = Callable[[Path, str, frozenset[str], int, Sequence[Batch]], Call]
+"""Model, precision, options, threads and calibration batches to what computes a batch."""
 
 
-def torch_by_hand(checkpoint: Path, precision: str, options: frozenset[str], threads: int) -> Call:
-    """transformers' model, cast or under autocast, compiled if asked for; numpy in, numpy out."""
+def torch_by_hand(
+    checkpoint: Path, precision: str, options: frozenset[str], threads: int, calibration: Sequence[Batch]
+) -> Call:
+    """transformers' model, cast or under autocast or quantised, compiled if asked for; numpy in, numpy out."""
     import torch
     from transformers import AutoModelForSequenceClassification
 
@@ -25,7 +29,9 @@ def torch_by_hand(checkpoint: Path, precision: str, options: frozenset[str], thr
     if precision == "bf16" and not casts:
         model = model.to(torch.bfloat16)
     call: Any = model
-    if "compile" in options:
+    if precision.startswith("int8"):
+        call = torchao_by_hand(model, calibration, static=precision == "int8-static", compiled="compile" in options)
+    elif "compile" in options:
         call = torch.compile(model, fullgraph=True, dynamic=True, options={"freezing": True})
 
     def run(batch: Batch) -> object:
@@ -36,7 +42,36 @@ def torch_by_hand(checkpoint: Path, precision: str, options: frozenset[str], thr
     return run
 
 
-def onnxruntime_by_hand(graph: Path, precision: str, options: frozenset[str], threads: int) -> Call:
+def torchao_by_hand(model: Any, calibration: Sequence[Batch], *, static: bool, compiled: bool) -> Call:
+    """PT2E quantisation as torchao's tutorial for x86 has it: exported, observed, converted, `torch.compile` with the
+    process's weights frozen."""
+    import torch
+    from torch._inductor import config
+    from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+    from torchao.quantization.pt2e.quantizer import x86_inductor_quantizer as x86
+
+    tensors = [{name: torch.from_numpy(array) for name, array in batch.items()} for batch in calibration]
+    axes = {0: torch.export.Dim.AUTO, 1: torch.export.Dim.AUTO}
+    quantizer = x86.X86InductorQuantizer()
+    quantizer.set_global(x86.get_default_x86_inductor_quantization_config(is_dynamic=not static))
+    with torch.no_grad():
+        exported = torch.export.export(
+            model, (), tensors[0], dynamic_shapes=dict.fromkeys(tensors[0], axes), strict=False
+        )
+        observed = prepare_pt2e(exported.module(), quantizer)
+        for batch in tensors:
+            observed(**batch)
+        converted: Any = convert_pt2e(observed)
+    call: Call = converted
+    if compiled:
+        config.freezing = True
+        call = torch.compile(converted, dynamic=True)
+    return call
+
+
+def onnxruntime_by_hand(
+    graph: Path, precision: str, options: frozenset[str], threads: int, calibration: Sequence[Batch]
+) -> Call:
     """An InferenceSession; the fusion that slows MiniLM down is off unless asked for, as Steelyard has it."""
     import onnxruntime
 
@@ -49,7 +84,9 @@ def onnxruntime_by_hand(graph: Path, precision: str, options: frozenset[str], th
     return lambda batch: session.run(None, batch)
 
 
-def openvino_by_hand(graph: Path, precision: str, options: frozenset[str], threads: int) -> Call:
+def openvino_by_hand(
+    graph: Path, precision: str, options: frozenset[str], threads: int, calibration: Sequence[Batch]
+) -> Call:
     """A compiled model with the number type named, as OpenVINO would choose bf16 by itself; outputs copied."""
     import openvino
 
@@ -59,11 +96,21 @@ def openvino_by_hand(graph: Path, precision: str, options: frozenset[str], threa
         "INFERENCE_PRECISION_HINT": "bf16" if half else "f32",
         "INFERENCE_NUM_THREADS": threads,
     }
-    request = openvino.Core().compile_model(graph, "CPU", asked).create_infer_request()
+    model = openvino.Core().read_model(graph)
+    if "nncf" in options:
+        import nncf
+
+        model = nncf.quantize(
+            model,
+            nncf.Dataset([dict(batch) for batch in calibration]),
+            model_type=nncf.ModelType.TRANSFORMER,
+            subset_size=len(calibration),
+        )
+    request = openvino.Core().compile_model(model, "CPU", asked).create_infer_request()
     return lambda batch: np.array(next(iter(request.infer(batch, share_inputs=True).values())))
 
 
-BY_HAND: Mapping[str, Callable[[Path, str, frozenset[str], int], Call]] = {
+BY_HAND: Mapping[str, Opens] = {
     "torch-cpu": torch_by_hand,
     "ort-cpu": onnxruntime_by_hand,
     "openvino-cpu": openvino_by_hand,

@@ -21,13 +21,15 @@ from time import perf_counter, sleep
 
 import numpy as np
 
+from artifact.examples import read_texts
 from artifact.predict import usable_cores
+from artifact.run_folder import RunFolder
 from benchmarks.by_hand import BARE, BY_HAND, Batch, Call
 from errors import UserError
 from measure.source import find_models
 from measure.statistics import ratio_interval
 from runtimes.base import Candidate
-from runtimes.registry import candidates, known_candidate, open_runtime, worthwhile
+from runtimes.registry import candidates, is_calibrated, known_candidate, open_runtime, worthwhile
 
 SMALL, LARGE = (1, 16), (8, 128)
 PAIRS_OF_CALLS = 500
@@ -42,6 +44,16 @@ def make_batch(shape: tuple[int, int]) -> Batch:
     return {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
 
 
+def training_batches(run: Path, tokenizer: Path) -> list[Batch]:
+    """128 of the run's training texts in batches of eight, tokenised by transformers."""
+    from transformers import AutoTokenizer
+
+    encode = AutoTokenizer.from_pretrained(tokenizer)
+    texts = list(read_texts(RunFolder(run).training_data)[:128])
+    parts = [texts[start : start + 8] for start in range(0, len(texts), 8)]
+    return [dict(encode(part, padding=True, truncation=True, return_tensors="np")) for part in parts]
+
+
 def seconds(call: Call, batch: Batch) -> float:
     """One call."""
     start = perf_counter()
@@ -51,13 +63,16 @@ def seconds(call: Call, batch: Batch) -> float:
 
 def serve(run: Path, candidate: Candidate, *, by_hand: bool) -> None:
     """One side: what `run` adds first, then for each line on standard input the median seconds of a block."""
-    threads, model = usable_cores(), find_models(run).model(candidate)
+    source, threads = find_models(run), usable_cores()
+    model = source.model(candidate)
+    calibration = training_batches(run, source.tokenizer) if is_calibrated(candidate) else [make_batch((8, 64))]
     if by_hand:
-        call = BY_HAND[candidate.runtime](model, candidate.precision.value, frozenset(candidate.options), threads)
+        options = frozenset(candidate.options)
+        call = BY_HAND[candidate.runtime](model, candidate.precision.value, options, threads, calibration)
         print(0.0, 0.0, flush=True)
         answer(call)
         return
-    with open_runtime(candidate, model, threads) as runtime:
+    with open_runtime(candidate, model, threads, calibration) as runtime:
         print(*added(runtime.run, BARE[candidate.runtime](runtime)), flush=True)
         answer(runtime.run)
 
@@ -159,7 +174,7 @@ def main() -> None:
         return
     source = find_models(options.run)
     print(f"{'candidate':<46} {'1×16':>10} {'run adds':>9} {'8×128':>12} {'run / by hand':>22}")
-    for candidate in asked or worthwhile(candidates(tuple(BY_HAND), None)):
+    for candidate in asked or worthwhile(candidates(tuple(BY_HAND), None, every=True)):
         try:
             source.model(candidate)
         except UserError:

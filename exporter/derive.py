@@ -140,16 +140,18 @@ def _bf16(material: Material, choice: Choice) -> tuple[onnx_ir.Model, Recipe]:
 
 def _int8_dynamic(material: Material, choice: Choice) -> tuple[onnx_ir.Model, Recipe]:
     options = material.options
-    graph = int8_dynamic(material.graph(), choice.layers, options.target)
-    return graph, Recipe(profile=options.profile, target=options.target)
+    graph = int8_dynamic(material.graph(), choice.layers, options.target, options.weights)
+    return graph, Recipe(profile=options.profile, target=options.target, weights=options.weights)
 
 
 def _int8_static(material: Material, choice: Choice) -> tuple[onnx_ir.Model, Recipe]:
     options, calibration = material.options, choice.calibration
-    graph = int8_static(material.graph(), choice.layers, ranges(material.spreads, calibration), options.target)
+    spans = ranges(material.spreads, calibration)
+    graph = int8_static(material.graph(), choice.layers, spans, options.target, options.weights)
     recipe = Recipe(
         profile=options.profile,
         target=options.target,
+        weights=options.weights,
         calibration=calibration,
         calibration_examples=sum(len(next(iter(batch.values()))) for batch in material.calibration),
     )

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from exporter.edit import Editor, drop_unused_constants, maker
 from exporter.layers import PRODUCTS, Layer, LayerKind, conv_tail, find_layers
-from exporter.options import Target
+from exporter.options import Target, Weights
 
 DYNAMIC_KINDS = PRODUCTS | {LayerKind.GATHER}
 STATIC_KINDS = DYNAMIC_KINDS | {LayerKind.CONV}
@@ -30,7 +30,12 @@ class Range:
     high: float
 
 
-def int8_dynamic(graph: onnx_ir.Model, layers: Collection[str], target: Target = Target.X86) -> onnx_ir.Model:
+def int8_dynamic(
+    graph: onnx_ir.Model,
+    layers: Collection[str],
+    target: Target = Target.X86,
+    weights: Weights = Weights.SIGNED,
+) -> onnx_ir.Model:
     """Quantise the named layers in place; activations get a scale for each batch when the graph runs."""
     editor = Editor(graph)
     quantized: dict[int, tuple[onnx_ir.Value, ...]] = {}
@@ -41,9 +46,10 @@ def int8_dynamic(graph: onnx_ir.Model, layers: Collection[str], target: Target =
             quantized[id(source)] = editor.add(layer.node, "DynamicQuantizeLinear", [source], names)
         activation, scale, zero_point = quantized[id(source)]
         whole, weight_scale = quantize_columns(layer.array, target.weight_limit)
-        weight = editor.constant(f"{layer.weight.name}.int8", whole)
+        stored, zeros = _stored(whole, weight_scale.shape, weights)
+        weight = editor.constant(f"{layer.weight.name}.int8", stored)
         weight_scales = editor.constant(f"{layer.weight.name}.scale", weight_scale)
-        weight_zero = editor.constant(f"{layer.weight.name}.zero_point", np.zeros_like(weight_scale, dtype=np.int8))
+        weight_zero = editor.constant(f"{layer.weight.name}.zero_point", zeros)
         node, name = layer.node, layer.name
         (product,) = editor.add(node, "MatMulInteger", [activation, weight, zero_point, weight_zero], [f"{name}.int32"])
         (number,) = editor.add(node, "Cast", [product], [f"{name}.float"], to=onnx_ir.DataType.FLOAT)
@@ -55,7 +61,11 @@ def int8_dynamic(graph: onnx_ir.Model, layers: Collection[str], target: Target =
 
 
 def int8_static(
-    graph: onnx_ir.Model, layers: Collection[str], ranges: Mapping[str, Range], target: Target = Target.X86
+    graph: onnx_ir.Model,
+    layers: Collection[str],
+    ranges: Mapping[str, Range],
+    target: Target = Target.X86,
+    weights: Weights = Weights.SIGNED,
 ) -> onnx_ir.Model:
     """Quantise the named layers in place; `ranges` are those of their inputs, by value name."""
     editor = Editor(graph)
@@ -66,13 +76,14 @@ def int8_static(
             quantized[id(source)] = _quantize_activation(editor, node, source, ranges[str(source.name)], target)
         activation, scale = quantized[id(source)]
         if layer.kind is LayerKind.CONV:
-            tail = conv_tail(_quantize_conv(editor, layer, activation, scale, target))
+            tail = conv_tail(_quantize_conv(editor, layer, activation, scale, target, weights))
             if not tail.is_graph_output():
                 number, step = _quantize_result(editor, tail, ranges[str(tail.name)], target)
                 quantized[id(number)] = (number, step)
             continue
         whole, weight_scale = quantize_columns(layer.array, target.weight_limit)
-        weight = _dequantized(editor, node, str(layer.weight.name), whole, weight_scale, axis=1)
+        stored, zeros = _stored(whole, weight_scale.shape, weights)
+        weight = _dequantized(editor, node, str(layer.weight.name), stored, weight_scale, zeros, axis=1)
         (result,) = editor.add(
             node, "MatMul", [activation, weight], [f"{layer.name}.product"], dtype=onnx_ir.DataType.FLOAT
         )
@@ -156,19 +167,35 @@ def _quantize_activation(
     return number, float(scale)
 
 
+def _stored(
+    whole: NDArray[np.int8], shape: tuple[int, ...], weights: Weights
+) -> tuple[NDArray[np.int8] | NDArray[np.uint8], NDArray[np.int8] | NDArray[np.uint8]]:
+    """Whole numbers as they stand in the file, and as many zero points as there are scales."""
+    if weights is Weights.SIGNED:
+        return whole, np.zeros(shape, dtype=np.int8)
+    return (whole.astype(np.int16) + 128).astype(np.uint8), np.full(shape, 128, dtype=np.uint8)
+
+
 def _dequantized(
-    editor: Editor, before: onnx_ir.Node, name: str, whole: NDArray[Any], scale: NDArray[np.float32], *, axis: int
+    editor: Editor,
+    before: onnx_ir.Node,
+    name: str,
+    whole: NDArray[Any],
+    scale: NDArray[np.float32],
+    zeros: NDArray[Any],
+    *,
+    axis: int,
 ) -> onnx_ir.Value:
     weight = editor.constant(f"{name}.int8", whole)
     scales = editor.constant(f"{name}.scale", scale)
-    zero = editor.constant(f"{name}.zero_point", np.zeros(scale.shape, dtype=whole.dtype))
+    zero = editor.constant(f"{name}.zero_point", zeros)
     return editor.add(
         before, "DequantizeLinear", [weight, scales, zero], [f"{name}.float"], dtype=onnx_ir.DataType.FLOAT, axis=axis
     )[0]
 
 
 def _quantize_conv(
-    editor: Editor, layer: Layer, activation: onnx_ir.Value, scale: float, target: Target
+    editor: Editor, layer: Layer, activation: onnx_ir.Value, scale: float, target: Target, weights: Weights
 ) -> onnx_ir.Node:
     """Replace a convolution by one of rounded numbers, and return that."""
     node, name = layer.node, str(layer.weight.name)
@@ -177,12 +204,13 @@ def _quantize_conv(
     added = None if bias is None or bias.const_value is None else bias.const_value.numpy().astype(np.float64)
     least = 0.0 if added is None else np.abs(added) / (scale * LARGEST_BIAS)  # a tiny filter's steps may be too fine
     flat, weight_scale = quantize_columns(filters.reshape(filters.shape[0], -1).T, target.weight_limit, least)
-    weight = _dequantized(editor, node, name, flat.T.reshape(filters.shape), weight_scale, axis=0)
+    stored, zeros = _stored(flat.T.reshape(filters.shape), weight_scale.shape, weights)
+    weight = _dequantized(editor, node, name, stored, weight_scale, zeros, axis=0)
     inputs: list[onnx_ir.Value | None] = [activation, weight]
     if bias is not None and added is not None:
         steps = (scale * weight_scale).astype(np.float32)
         whole = np.rint(added / steps).astype(np.int32)
-        inputs.append(_dequantized(editor, node, str(bias.name), whole, steps, axis=0))
+        inputs.append(_dequantized(editor, node, str(bias.name), whole, steps, np.zeros_like(whole), axis=0))
     elif bias is not None:
         inputs.append(bias)
     attributes = {key: attribute.value for key, attribute in node.attributes.items()}

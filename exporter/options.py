@@ -39,6 +39,13 @@ class Target(StrEnum):
         return self is Target.ARM
 
 
+class Weights(StrEnum):
+    """How int8 weights are stored: about 0, or shifted by 128. ONNX Runtime's quick kernels want signed ones."""
+
+    SIGNED = "signed"
+    UNSIGNED = "unsigned"
+
+
 class PoolingMode(StrEnum):
     """How a text's token vectors become one, in sentence-transformers' names."""
 
@@ -62,5 +69,6 @@ class Options:
 
     profile: Profile = Profile.PORTABLE
     target: Target = Target.X86
+    weights: Weights = Weights.SIGNED
     block_size: int = 32
     accuracy_level: int = 4

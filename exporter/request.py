@@ -117,6 +117,7 @@ class Request:
         }
         own: dict[str, object] = {
             "target": self.options.target,
+            "weights": self.options.weights,
             "block": [self.options.block_size, self.options.accuracy_level],
             "selective": self.selective,
             "calibration": _mark(self.calibration),

@@ -40,7 +40,7 @@ class ModelSource:
                     f"{self.directory} has no checkpoint for {candidate.runtime}", "compare the run instead"
                 )
             return self.checkpoint
-        precision = entry(candidate.runtime).graph(candidate.precision)
+        precision = entry(candidate.runtime).graph(candidate)
         if precision in self.rejected:
             raise UserError(
                 f"the {precision} variant is not used: {self.rejected[precision]}", "leave it out, or export it again"
@@ -56,7 +56,7 @@ class ModelSource:
         """Whether something was made for a candidate, be it good enough or not."""
         where = entry(candidate.runtime)
         made = {*self.graphs, *self.rejected}
-        return where.source is Source.CHECKPOINT or where.graph(candidate.precision) in made
+        return where.source is Source.CHECKPOINT or where.graph(candidate) in made
 
     def model_files(self, candidate: Candidate) -> list[Path]:
         """The weight files of a candidate."""

@@ -1,8 +1,11 @@
 """OpenVINO on the CPU: the same ONNX files that ONNX Runtime reads."""
 
+import logging
+import os
 import queue
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -36,19 +39,32 @@ def probe() -> Availability:
             reason=f"OpenVINO {version} finds no CPU plugin",
             remedy="pip install --force-reinstall 'steelyard[openvino]'",
         )
-    lacks = () if _has_bf16(core) else (Lack(word="bf16", reason=NO_BF16, remedy="measure its fp32 instead"),)
-    return Availability(runtime=NAME, available=True, engine_version=version, device="cpu", lacks=lacks)
+    lacks = [] if _has_bf16(core) else [Lack(word="bf16", reason=NO_BF16, remedy="measure its fp32 instead")]
+    if find_spec("nncf") is None:
+        lacks.append(Lack(word="nncf", reason="nncf is not installed", remedy="pip install 'steelyard[nncf]'"))
+    return Availability(runtime=NAME, available=True, engine_version=version, device="cpu", lacks=tuple(lacks))
 
 
 class EngineRuntime:
     """An ONNX graph compiled by OpenVINO, with `threads` threads in all its streams; a `Runtime`.
 
     `bf16` computes an fp32 graph in bf16, int8 and int4 graphs compute in fp32 where they are not quantised unless
-    `options.bf16` says otherwise. OpenVINO would choose bf16 by itself on CPUs that have it: it is always told.
+    `options.bf16` says otherwise. OpenVINO would choose bf16 by itself on CPUs that have it: it is always told. With
+    `options.nncf`, an fp32 graph becomes int8 on entry, its ranges those of the `calibration` batches.
     """
 
-    def __init__(self, model: Path, precision: Precision, threads: int, options: OpenVinoOptions = OPENVINO) -> None:
+    def __init__(
+        self,
+        model: Path,
+        precision: Precision,
+        threads: int,
+        options: OpenVinoOptions = OPENVINO,
+        calibration: Sequence[Batch] = (),
+    ) -> None:
+        if options.nncf and precision is not Precision.INT8_STATIC:
+            raise UserError(f"+nncf makes int8-static, and {precision} was asked for", "leave +nncf out")
         self._model, self._precision, self._threads, self._options = model, precision, threads, options
+        self._calibration = calibration
         self._type = BF16 if options.bf16 or precision is Precision.BF16 else F32
         self._compiled: Any = None
         self._idle: queue.SimpleQueue[Any] = queue.SimpleQueue()
@@ -85,6 +101,8 @@ class EngineRuntime:
             raise UserError(NO_BF16, "measure its fp32 instead")
         try:
             self._graph = self._core.read_model(self._model)
+            if self._options.nncf:
+                self._graph = _quantised(self._graph, self._calibration)
             compiled = self._compile()
         except Exception as error:  # openvino raises RuntimeError and its own types, all of them about this file
             reason = str(error).strip().splitlines()[-1]
@@ -160,6 +178,23 @@ class EngineRuntime:
     ) -> None:
         self._compiled = self._graph = self._core = None
         self._idle = queue.SimpleQueue()
+
+
+def _quantised(graph: Any, calibration: Sequence[Batch]) -> Any:
+    """The graph in int8 as NNCF makes it for OpenVINO: layers and the products of attention, for speed."""
+    os.environ.setdefault("NNCF_CI", "1")  # or it would report to its makers over the network
+    import nncf
+
+    nncf.set_log_level(logging.ERROR)
+    names = [item.get_any_name() for item in graph.inputs]
+    samples = [{name: batch[name] for name in names} for batch in calibration]
+    return nncf.quantize(
+        graph,
+        nncf.Dataset(samples),
+        preset=nncf.QuantizationPreset.PERFORMANCE,
+        model_type=nncf.ModelType.TRANSFORMER,
+        subset_size=len(samples),
+    )
 
 
 def _version() -> str:

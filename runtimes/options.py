@@ -46,10 +46,12 @@ class OrtCudaOptions(SessionConfig, frozen=True, kw_only=True):
 
 
 class OpenVinoOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """OpenVINO: `hint` is its performance hint; with `bf16` what is not quantised computes in bf16 instead of fp32."""
+    """OpenVINO: `hint` is its performance hint; with `bf16` what is not quantised computes in bf16 instead of fp32;
+    `nncf` is int8 as OpenVINO's own quantiser makes it of the fp32 file, instead of the exporter's."""
 
     hint: Literal["latency", "throughput"] = "latency"
     bf16: bool = False
+    nncf: bool = False
 
 
 NONE = NoOptions()

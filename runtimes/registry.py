@@ -40,8 +40,9 @@ class Entry:
     `package` is the import that `extra` installs. `options` are the engine's options with their defaults, and
     `worthwhile` those that are worth a measurement, by precision. A precision that is only a way to compute loads the
     graph of another, as `graphs` says. Precisions `on_request` run when they are asked for, because they take long to
-    load; those `calibrated` are made while loading, from training examples that the constructor takes besides.
-    `portable` marks runtimes that an artifact can be packed for (CPU, without torch).
+    load; those `calibrated` are made while loading, from training examples that the constructor takes besides. An
+    option in `makes` does the same of the graph of the precision named there. `portable` marks runtimes that an
+    artifact can be packed for (CPU, without torch).
     """
 
     module: str
@@ -54,11 +55,13 @@ class Entry:
     graphs: Mapping[Precision, Precision] = field(default_factory=dict)
     on_request: tuple[Precision, ...] = ()
     calibrated: tuple[Precision, ...] = ()
+    makes: Mapping[str, Precision] = field(default_factory=dict)
     portable: bool = False
 
-    def graph(self, precision: Precision) -> Precision:
-        """Which variant's file is loaded to compute at `precision`."""
-        return self.graphs.get(precision, precision)
+    def graph(self, candidate: Candidate) -> Precision:
+        """Which variant's file a candidate loads."""
+        made = (self.makes[option] for option in candidate.options if option in self.makes)
+        return next(made, self.graphs.get(candidate.precision, candidate.precision))
 
 
 REGISTRY: Mapping[str, Entry] = {
@@ -131,8 +134,9 @@ REGISTRY: Mapping[str, Entry] = {
         Source.ONNX,
         (Precision.FP32, Precision.BF16, Precision.INT8_STATIC, Precision.INT4),
         OPENVINO,
-        {Precision.INT8_STATIC: ("bf16",), Precision.INT4: ("bf16",)},
+        {Precision.INT8_STATIC: ("bf16", "nncf", "bf16+nncf"), Precision.INT4: ("bf16",)},
         {Precision.BF16: Precision.FP32},
+        makes={"nncf": Precision.FP32},
     ),
     "null": Entry("runtimes.null", "numpy", "cpu", Source.ONNX, ()),
 }
@@ -226,7 +230,8 @@ def probe(runtime: str) -> Availability:
 
 def is_calibrated(candidate: Candidate) -> bool:
     """Whether a candidate is made while loading, from training examples."""
-    return candidate.precision in entry(candidate.runtime).calibrated
+    where = entry(candidate.runtime)
+    return candidate.precision in where.calibrated or any(option in where.makes for option in candidate.options)
 
 
 def open_runtime(candidate: Candidate, model: Path, threads: int, calibration: Sequence[Batch] = ()) -> Runtime:

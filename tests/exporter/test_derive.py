@@ -119,7 +119,7 @@ def test_matrices_become_signed_bytes_with_a_scale_for_each_output(material: Mat
         known = source[name].T if name in turned else source[name]
         assert (np.abs(whole * scale.astype(np.float64) - known) <= 0.501 * scale).all()
     assert not [tensor for tensor in model.graph.initializer if tensor.data_type == 1 and _is_weight(tensor)]
-    assert (recipe.target, recipe.profile, recipe.kept) == ("x86", "portable", ())
+    assert (recipe.target, recipe.weights, recipe.profile, recipe.kept) == ("x86", "signed", "portable", ())
 
 
 def _is_weight(tensor: onnx.TensorProto) -> bool:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from exporter.integer import Range, int8_dynamic, int8_static, quantize_columns
-from exporter.options import Target
+from exporter.options import Target, Weights
 from tests.exporter.graphs import (
     as_bytes,
     graph,
@@ -272,6 +272,41 @@ def test_weights_keep_within_what_the_target_can_add(target: Target, limit: int)
         assert np.abs(whole.astype(int)).max() == limit
     pair = 2 * 255 * limit  # what a pmaddubsw adds up in 16 bits
     assert (pair <= np.iinfo(np.int16).max) == (target is Target.X86_WITHOUT_VNNI)
+
+
+@pytest.mark.parametrize("is_static", [False, True])
+def test_unsigned_weights_are_the_same_numbers_shifted(*, is_static: bool) -> None:
+    weight, x = random(30, 20), random(4, 30, seed=1)
+    answers, stored = [], []
+    for weights in Weights:
+        made = product(weight)
+        if is_static:
+            int8_static(made, DENSE, {"x": Range(float(x.min()), float(x.max()))}, weights=weights)
+        else:
+            int8_dynamic(made, DENSE, weights=weights)
+        stored.append(weights_of(made))
+        answers.append(run(made, {"x": x})[0])
+    signed, unsigned = stored
+    assert (signed["w.int8"].dtype, unsigned["w.int8"].dtype) == (np.dtype(np.int8), np.dtype(np.uint8))
+    np.testing.assert_array_equal(unsigned["w.int8"].astype(int) - 128, signed["w.int8"])
+    assert set(unsigned["w.zero_point"].tolist()) == {128}
+    np.testing.assert_allclose(answers[1], answers[0], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("weights", list(Weights))
+def test_a_convolutions_weights_are_stored_as_asked(weights: Weights) -> None:
+    made = graph(
+        [node("Conv", ["x", "w"], "y", "conv/Conv")],
+        {"x": (1, 3, 6, 6)},
+        {"y": (1, 4, 4, 4)},
+        {"w": random(4, 3, 3, 3)},
+    )
+    x = random(1, 3, 6, 6, seed=1)
+    (expected,) = run(made, {"x": x})
+    int8_static(made, {"conv"}, {"x": Range(float(x.min()), float(x.max()))}, weights=weights)
+    expected_type = np.int8 if weights is Weights.SIGNED else np.uint8
+    assert weights_of(made)["w.int8"].dtype == np.dtype(expected_type)
+    assert np.abs(run(made, {"x": x})[0] - expected).max() < 0.05 * np.abs(expected).max()
 
 
 def test_a_graph_that_is_quantised_passes_onnxs_checker() -> None:

@@ -64,7 +64,7 @@ def model(candidate: Candidate, tiny_checkpoint: Path, tiny_run: Path, request: 
     found = entry(candidate.runtime)
     if found.source is Loads.CHECKPOINT:
         return tiny_checkpoint
-    file = Path("variants", found.graph(candidate.precision).value, "model.onnx")
+    file = Path("variants", found.graph(candidate).value, "model.onnx")
     if (tiny_run / file).is_file():
         return tiny_run / file
     every: Path = request.getfixturevalue("every_precision")

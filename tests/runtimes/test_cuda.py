@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from artifact.precision import Precision
 from errors import UserError
 from runtimes import ort_cuda
-from runtimes.base import Batch
+from runtimes.base import Batch, Candidate
 from runtimes.options import ORT_CUDA, OrtCudaOptions
 from runtimes.registry import entry
 from tests.runtimes.gpu import CPU, CUDA, TENSORRT, Session, Value, session
@@ -82,7 +82,7 @@ def test_tf32_is_used_only_where_it_was_asked_for(session: type[Session], precis
 
 
 def test_tf32_loads_the_fp32_graph() -> None:
-    assert entry("ort-cuda").graph(Precision.TF32) is Precision.FP32
+    assert entry("ort-cuda").graph(Candidate("ort-cuda", Precision.TF32)) is Precision.FP32
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,7 +11,7 @@ from artifact.precision import Precision
 from errors import UserError
 from runtimes.openvino_cpu import NO_BF16, EngineRuntime, probe
 from runtimes.options import OpenVinoOptions
-from runtimes.registry import known_candidate
+from runtimes.registry import entry, is_calibrated, known_candidate, open_runtime
 from tests.runtimes.conftest import BATCH
 
 
@@ -56,6 +57,7 @@ def test_fp32_is_not_quietly_bf16(graph: Path) -> None:
         assert runtime.info.options == {
             "hint": "latency",
             "bf16": "false",
+            "nncf": "false",
             "inference_precision": "f32",
             "streams": "1",
         }
@@ -110,3 +112,42 @@ def test_fp32_answers_as_onnx_runtime_does(graph: Path) -> None:
 
     with EngineRuntime(graph, Precision.FP32, 1) as ours, OrtRuntime(graph, Precision.FP32, 1) as theirs:
         np.testing.assert_allclose(ours.run(BATCH)["logits"], theirs.run(BATCH)["logits"], atol=1e-4)
+
+
+OTHER = {**BATCH, "input_ids": BATCH["input_ids"] + np.arange(8) * 5}
+NNCF = OpenVinoOptions(nncf=True)
+
+
+def test_openvinos_own_int8_computes_in_int8_over_the_ranges_of_the_calibration(graph: Path) -> None:
+    answers = []
+    for calibration in ([BATCH], [OTHER]):
+        with EngineRuntime(graph, Precision.INT8_STATIC, 1, NNCF, calibration) as runtime:
+            executed = runtime.executed(BATCH)
+            assert executed
+            assert any(name.startswith("FullyConnected") and name.endswith("_i8") for name in executed.kernels)
+            answers.append(runtime.run(OTHER)["logits"])
+    assert not np.array_equal(answers[0], answers[1])
+    assert os.environ["NNCF_CI"]  # what keeps it from reporting over the network
+
+
+def test_openvinos_own_int8_is_nothing_else(graph: Path) -> None:
+    with pytest.raises(UserError, match=r"\+nncf makes int8-static, and int4 was asked for"):
+        EngineRuntime(graph, Precision.INT4, 1, NNCF)
+
+
+def test_openvinos_own_int8_loads_the_fp32_file_and_needs_training_examples(graph: Path) -> None:
+    candidate = known_candidate("openvino-cpu/int8-static+bf16+nncf")
+    assert entry("openvino-cpu").graph(candidate) is Precision.FP32
+    assert is_calibrated(candidate)
+    assert not is_calibrated(known_candidate("openvino-cpu/int8-static+bf16"))
+    with pytest.raises(UserError, match="needs training examples"):
+        open_runtime(candidate, graph, 1)
+
+
+def test_without_nncf_only_that_option_is_lacking(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("runtimes.openvino_cpu.find_spec", lambda name: None)
+    found = probe()
+    lack = found.lack_of(known_candidate("openvino-cpu/int8-static+nncf"))
+    assert lack
+    assert (lack.reason, lack.remedy) == ("nncf is not installed", "pip install 'steelyard[nncf]'")
+    assert not found.lack_of(known_candidate("openvino-cpu/int8-static"))

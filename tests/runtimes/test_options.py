@@ -132,4 +132,7 @@ def test_what_is_worth_a_measurement_can_be_named() -> None:
 def test_a_precision_that_loads_anothers_graph_loads_one_that_exists(name: str) -> None:
     found = entry(name)
     assert set(found.graphs) <= set(found.precisions)
-    assert {found.graph(precision) for precision in found.precisions} <= set(Precision)
+    every = worthwhile(Candidate(name, precision) for precision in found.precisions)
+    assert {found.graph(candidate) for candidate in every} <= set(Precision)
+    for option, precision in found.makes.items():
+        assert found.graph(Candidate(name, found.precisions[-1], (option,))) is precision

@@ -12,6 +12,7 @@ import pytest
 from artifact.precision import Precision
 from errors import UserError
 from runtimes import ort_tensorrt
+from runtimes.base import Candidate
 from runtimes.registry import entry
 from tests.runtimes.gpu import CPU, CUDA, TENSORRT, Session, session
 
@@ -75,7 +76,7 @@ def test_tensorrt_comes_first_and_cuda_alone_may_help(session: type[Session], pr
         assert compute
         compute()
         assert opened.computed == [BATCH["input_ids"].tolist()] * 2
-    assert entry("ort-tensorrt").graph(Precision(precision)) is Precision.FP32
+    assert entry("ort-tensorrt").graph(Candidate("ort-tensorrt", Precision(precision))) is Precision.FP32
     assert not entry("ort-tensorrt").portable
 
 
