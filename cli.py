@@ -184,7 +184,7 @@ def compare(
     ] = None,
     threads: Annotated[int | None, typer.Option(help="Threads of every engine (default: the usable cores).")] = None,
     calibration: Annotated[
-        Path | None, typer.Option(help="Training texts for torch's int8-static (default: the run's).")
+        Path | None, typer.Option(help="Training texts for what is quantised while loading (default: the run's).")
     ] = None,
     budget: BudgetOption = Budget.QUICK,
     out: Annotated[Path | None, typer.Option(help="Folder of the results (default: the run).")] = None,

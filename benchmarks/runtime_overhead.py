@@ -28,6 +28,7 @@ from benchmarks.by_hand import BARE, BY_HAND, Batch, Call
 from errors import UserError
 from measure.source import find_models
 from measure.statistics import ratio_interval
+from measure.workload import CALIBRATION_EXAMPLES, CALIBRATION_ROWS
 from runtimes.base import Candidate
 from runtimes.registry import candidates, is_calibrated, known_candidate, open_runtime, worthwhile
 
@@ -45,12 +46,12 @@ def make_batch(shape: tuple[int, int]) -> Batch:
 
 
 def training_batches(run: Path, tokenizer: Path) -> list[Batch]:
-    """128 of the run's training texts in batches of eight, tokenised by transformers."""
+    """As many of the run's training texts as `compare` calibrates on, tokenised by transformers."""
     from transformers import AutoTokenizer
 
     encode = AutoTokenizer.from_pretrained(tokenizer)
-    texts = list(read_texts(RunFolder(run).training_data)[:128])
-    parts = [texts[start : start + 8] for start in range(0, len(texts), 8)]
+    texts = list(read_texts(RunFolder(run).training_data)[:CALIBRATION_EXAMPLES])
+    parts = [texts[start : start + CALIBRATION_ROWS] for start in range(0, len(texts), CALIBRATION_ROWS)]
     return [dict(encode(part, padding=True, truncation=True, return_tensors="np")) for part in parts]
 
 

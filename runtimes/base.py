@@ -170,3 +170,17 @@ def check_batch(batch: Batch, names: tuple[str, ...]) -> None:
     wrong = {name: str(array.dtype) for name, array in batch.items() if array.dtype != np.int64}
     if wrong:
         raise UserError(f"inputs are int64; these are not: {wrong}")
+
+
+def check_indices(batch: Batch, rows: Mapping[str, int], engine: str) -> None:
+    """Refuse numbers that a table of the model has no row for; `rows` says how many there are, by input name.
+
+    For engines that do not look themselves. Raises `UserError`.
+    """
+    for name in rows.keys() & batch.keys():
+        numbers, last = batch[name], rows[name] - 1
+        if not 0 <= numbers.min() <= numbers.max() <= last:
+            raise UserError(
+                f"{engine} cannot run a batch of shape {numbers.shape}: {name} has numbers outside 0 to {last}",
+                "tokenise with the checkpoint's own tokenizer",
+            )

@@ -17,7 +17,7 @@ from openvino.properties import hint
 
 from artifact.precision import Precision
 from errors import UserError
-from runtimes.base import Availability, Batch, Executed, Lack, Outputs, RuntimeInfo, check_batch
+from runtimes.base import Availability, Batch, Executed, Lack, Outputs, RuntimeInfo, check_batch, check_indices
 from runtimes.options import OPENVINO, OpenVinoOptions, describe_options
 
 NAME, DEVICE = "openvino-cpu", "CPU"
@@ -104,6 +104,8 @@ class EngineRuntime:
             if self._options.nncf:
                 self._graph = _quantised(self._graph, self._calibration)
             compiled = self._compile()
+        except UserError:
+            raise
         except Exception as error:  # openvino raises RuntimeError and its own types, all of them about this file
             reason = str(error).strip().splitlines()[-1]
             raise UserError(f"OpenVINO cannot run {self._model}: {reason}", "see: steelyard doctor") from error
@@ -134,13 +136,7 @@ class EngineRuntime:
         run overwrites. A request serves one caller at a time: each takes an idle one, or makes another."""
         compiled, idle = self.compiled, self._idle
         check_batch(batch, self._input_names)
-        shape = next(iter(batch.values())).shape
-        for name, rows in self._places.items():
-            if not 0 <= batch[name].min() <= batch[name].max() < rows:
-                raise UserError(
-                    f"OpenVINO cannot run a batch of shape {shape}: {name} has numbers outside 0 to {rows - 1}",
-                    "tokenise with the checkpoint's own tokenizer",
-                )
+        check_indices(batch, self._places, "OpenVINO")
         try:
             try:
                 request = idle.get_nowait()
@@ -153,7 +149,7 @@ class EngineRuntime:
         except Exception as error:  # openvino raises RuntimeError and its own types, all of them about these inputs
             self._idle = queue.SimpleQueue()
             self._compiled = self._compile()  # a batch that failed leaves shapes behind, and the next would fail too
-            reason = str(error).strip().splitlines()[-1]
+            shape, reason = next(iter(batch.values())).shape, str(error).strip().splitlines()[-1]
             raise UserError(f"OpenVINO cannot run a batch of shape {shape}: {reason}") from error
         idle.put(request)
         return copied
@@ -188,13 +184,17 @@ def _quantised(graph: Any, calibration: Sequence[Batch]) -> Any:
     nncf.set_log_level(logging.ERROR)
     names = [item.get_any_name() for item in graph.inputs]
     samples = [{name: batch[name] for name in names} for batch in calibration]
-    return nncf.quantize(
-        graph,
-        nncf.Dataset(samples),
-        preset=nncf.QuantizationPreset.PERFORMANCE,
-        model_type=nncf.ModelType.TRANSFORMER,
-        subset_size=len(samples),
-    )
+    try:
+        return nncf.quantize(
+            graph,
+            nncf.Dataset(samples),
+            preset=nncf.QuantizationPreset.PERFORMANCE,
+            model_type=nncf.ModelType.TRANSFORMER,
+            subset_size=len(samples),
+        )
+    except Exception as error:  # nncf and openvino raise many types, about this graph or the batches
+        reason = " ".join(str(error).split())
+        raise UserError(f"NNCF cannot quantise this graph: {reason}", "leave +nncf out") from error
 
 
 def _version() -> str:

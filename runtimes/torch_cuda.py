@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from artifact.precision import Precision
 from errors import UserError
-from runtimes.base import Availability, Batch, Outputs, check_batch
+from runtimes.base import Availability, Batch, Outputs, check_batch, check_indices
 from runtimes.options import TORCH_CUDA, TorchCudaOptions
 from runtimes.torch_model import TorchModel, about, to_device, to_host
 
@@ -99,13 +99,7 @@ class EngineRuntime(TorchModel):
     def _check(self, batch: Batch) -> None:
         """An index that a table does not have must not reach the GPU: the process could not use it any more."""
         check_batch(batch, self._input_names)
-        for name, rows in self._rows.items():
-            if name in batch and not 0 <= batch[name].min() <= batch[name].max() < rows:
-                shape = batch[name].shape
-                raise UserError(
-                    f"PyTorch cannot run a batch of shape {shape}: {name} has numbers outside 0 to {rows - 1}",
-                    "tokenise with the checkpoint's own tokenizer",
-                )
+        check_indices(batch, self._rows, "PyTorch")
 
     def _inductor_options(self) -> dict[str, bool]:
         recorded = {"triton.cudagraphs": True, "triton.cudagraph_or_error": True}

@@ -67,9 +67,11 @@ def quantise(model: Any, names: Sequence[str], calibration: Sequence[Batch], *, 
     quantizer.set_global(get_default_x86_inductor_quantization_config(is_dynamic=not static))
     with warnings.catch_warnings(action="ignore"), torch.no_grad():
         observed = prepare_pt2e(_exported(_Answers(model).eval(), names).module(), quantizer)
-        observed(_example(names))  # an observer that saw nothing cannot be converted, not even of a dynamic range
-        for batch in calibration if static else ():
-            observed({name: torch.from_numpy(batch[name]) for name in names})
+        if static:
+            for batch in calibration:
+                observed({name: torch.from_numpy(batch[name]) for name in names})
+        else:
+            observed(_example(names))  # what saw nothing cannot be converted, though its ranges are not used
         return convert_pt2e(observed)
 
 

@@ -151,3 +151,14 @@ def test_without_nncf_only_that_option_is_lacking(monkeypatch: pytest.MonkeyPatc
     assert lack
     assert (lack.reason, lack.remedy) == ("nncf is not installed", "pip install 'steelyard[nncf]'")
     assert not found.lack_of(known_candidate("openvino-cpu/int8-static"))
+
+
+def test_what_nncf_cannot_quantise_is_said_as_its_failure(graph: Path) -> None:
+    wrong = {**BATCH, "input_ids": np.full((2, 900), 7)}
+    with (
+        pytest.raises(UserError, match="NNCF cannot quantise this graph: ") as caught,
+        EngineRuntime(graph, Precision.INT8_STATIC, 1, NNCF, [wrong]),
+    ):
+        pass
+    assert "\n" not in caught.value.message
+    assert caught.value.hint == "leave +nncf out"

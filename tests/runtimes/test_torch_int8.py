@@ -2,7 +2,7 @@
 
 import importlib.util
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +82,35 @@ def test_compiled_kernels_do_not_read_on_behind_the_table_of_positions(compiled:
     batch = {name: np.ones((2, length), dtype=np.int64) for name in BATCH}
     with pytest.raises(UserError, match=f"{length} tokens, and the model takes at most 64"):
         compiled.run(batch)
+
+
+def test_a_model_without_a_table_of_positions_takes_any_length() -> None:
+    class Bag(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table = torch.nn.Embedding(10, 4)
+
+        def forward(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+            rows: torch.Tensor = self.table(batch["input_ids"])
+            return rows.mean(1)
+
+    forward = torch_int8.compile_ahead(Bag().eval(), ["input_ids"])
+    assert forward({"input_ids": torch.ones((2, 3000), dtype=torch.int64)}).shape == (2, 4)
+
+
+def test_the_batch_that_a_model_is_traced_with_does_not_widen_its_ranges(
+    tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Sequence[str]] = []
+    example = torch_int8._example
+
+    def counted(names: Sequence[str]) -> Mapping[str, torch.Tensor]:
+        made.append(names)
+        return example(names)
+
+    monkeypatch.setattr(torch_int8, "_example", counted)
+    with EngineRuntime(tiny_checkpoint, STATIC, 1, calibration=[OTHER]):
+        assert len(made) == 1  # to trace, not to observe
 
 
 def test_a_static_range_needs_training_examples(tiny_checkpoint: Path) -> None:
