@@ -36,7 +36,10 @@ def finetune(
 ) -> "tuple[TrainingRecord, bool]":
     """Fine-tune, or reuse what the same data and settings made before; says which."""
     need("train", "torch", "transformers", "accelerate")
-    from models.finetune import finetune as train
+    from models.quiet import ON_IMPORT, hushed
+
+    with hushed(*ON_IMPORT):
+        from models.finetune import finetune as train
 
     with _progress() as bar:
         return train(

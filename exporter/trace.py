@@ -1,7 +1,5 @@
 """The one trace of a subject. Only this file knows `transformers.exporters`, whose interface is young."""
 
-import logging
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from io import StringIO
@@ -16,6 +14,7 @@ from errors import UserError
 from exporter.clean import clean
 from exporter.subject import Subject, named_outputs
 from models.checkpoint import quiet
+from models.quiet import hushed
 
 HUSHED = ("torch.onnx", "torch.export", "torch.fx", "onnxscript", "onnx_ir", "transformers")
 
@@ -79,14 +78,5 @@ def _trace_module(module: Any, sample: dict[str, torch.Tensor], shapes: Any, ops
 @contextmanager
 def _hushed() -> Iterator[None]:
     """Keep the tracer's progress, version advice and dumps of failed graphs off the terminal inside the block."""
-    loggers = [logging.getLogger(name) for name in HUSHED]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), redirect_stdout(StringIO()), redirect_stderr(StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+    with hushed(*HUSHED), redirect_stdout(StringIO()), redirect_stderr(StringIO()):
+        yield

@@ -1,7 +1,6 @@
 """A folder written by `save_pretrained`: check it, describe it, load it."""
 
 import logging
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from artifact.labels import read_activation, read_labels
 from artifact.task import Activation, Task
 from artifact.tokenizer import TextLimits, read_config, read_limits
 from errors import UserError
+from models.quiet import hushed
 
 ENDINGS = {
     "ForSequenceClassification": Task.TEXT_CLASSIFICATION,
@@ -207,8 +207,7 @@ def quiet() -> Iterator[None]:
     transformers_logging.set_verbosity(logging.ERROR)
     transformers_logging.disable_progress_bar()
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with hushed():
             yield
     finally:
         transformers_logging.set_verbosity(verbosity)

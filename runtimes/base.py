@@ -15,6 +15,8 @@ from errors import UserError
 Batch = Mapping[str, NDArray[np.int64]]
 """Input name to int64 array of shape (batch, sequence); all arrays of a batch have the same shape."""
 
+INDEX = np.dtype(np.int64)
+
 Outputs = Mapping[str, NDArray[np.float32]]
 """Output name to float32 array whose first axis is the batch. The arrays belong to the caller."""
 
@@ -153,23 +155,57 @@ class Availability(msgspec.Struct, frozen=True, kw_only=True):
 def check_batch(batch: Batch, names: tuple[str, ...]) -> None:
     """Refuse a batch whose inputs are missing, extra, of the wrong type or shape, or empty.
 
-    Raises `UserError`; engines would crash, broadcast silently or answer nonsense.
+    Raises `UserError`; engines would crash, broadcast silently or answer nonsense. It stands before every call of an
+    engine, whose weights have emptied the caches: a batch that fits is let through with few steps.
     """
+    shape = next(iter(batch.values())).shape if batch else ()
+    fits = len(batch) == len(names) and len(shape) == 2 and 0 not in shape
+    for name in names:
+        array = batch.get(name)
+        fits = fits and array is not None and array.shape == shape and array.dtype == INDEX
+    if not fits:
+        raise _misfit(batch, names)
+
+
+def _misfit(batch: Batch, names: tuple[str, ...]) -> UserError:
+    """What is wrong with a batch."""
     missing, extra = set(names) - set(batch), set(batch) - set(names)
     if missing or extra:
-        raise UserError(
+        return UserError(
             f"the batch has inputs {sorted(batch)}, the model takes {sorted(names)}",
             "tokenise with the checkpoint's own tokenizer",
         )
     shapes = {name: array.shape for name, array in batch.items()}
     first = next(iter(shapes.values()))
     if any(shape != first for shape in shapes.values()):
-        raise UserError(f"the inputs of a batch differ in shape: {shapes}", "pad all of them alike")
+        return UserError(f"the inputs of a batch differ in shape: {shapes}", "pad all of them alike")
     if len(first) != 2 or 0 in first:
-        raise UserError(f"a batch has shape (batch, sequence), each at least 1; this one has {first}")
-    wrong = {name: str(array.dtype) for name, array in batch.items() if array.dtype != np.int64}
-    if wrong:
-        raise UserError(f"inputs are int64; these are not: {wrong}")
+        return UserError(f"a batch has shape (batch, sequence), each at least 1; this one has {first}")
+    wrong = {name: str(array.dtype) for name, array in batch.items() if array.dtype != INDEX}
+    return UserError(f"inputs are int64; these are not: {wrong}")
+
+
+class About:
+    """A context that turns what an engine raises of a batch into a `UserError` with the first line of its words.
+
+    A class, because it stands around every call: a generator takes several times as long.
+    """
+
+    __slots__ = ("_batch", "_engine", "_kinds")
+
+    def __init__(self, batch: Batch, engine: str, kinds: tuple[type[Exception], ...]) -> None:
+        self._batch, self._engine, self._kinds = batch, engine, kinds
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, self._kinds):
+            shape = next(iter(self._batch.values())).shape
+            reason = str(error).partition("\n")[0]
+            raise UserError(f"{self._engine} cannot run a batch of shape {shape}: {reason}") from error
 
 
 def check_indices(batch: Batch, rows: Mapping[str, int], engine: str) -> None:
@@ -177,10 +213,12 @@ def check_indices(batch: Batch, rows: Mapping[str, int], engine: str) -> None:
 
     For engines that do not look themselves. Raises `UserError`.
     """
-    for name in rows.keys() & batch.keys():
-        numbers, last = batch[name], rows[name] - 1
-        if not 0 <= numbers.min() <= numbers.max() <= last:
+    for name, count in rows.items():
+        numbers = batch.get(name)
+        if numbers is None:
+            continue
+        if np.maximum.reduce(numbers.view(np.uint64), axis=None) >= count:  # a negative one is huge without its sign
             raise UserError(
-                f"{engine} cannot run a batch of shape {numbers.shape}: {name} has numbers outside 0 to {last}",
+                f"{engine} cannot run a batch of shape {numbers.shape}: {name} has numbers outside 0 to {count - 1}",
                 "tokenise with the checkpoint's own tokenizer",
             )

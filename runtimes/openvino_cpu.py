@@ -132,8 +132,8 @@ class EngineRuntime:
             raise UserError(f"asked OpenVINO for {what} {asked}, got {got}", "see: steelyard doctor")
 
     def run(self, batch: Batch) -> Outputs:
-        """Host to host. Inputs are read where they lie; outputs are copied out of the request, whose buffers the next
-        run overwrites. A request serves one caller at a time: each takes an idle one, or makes another."""
+        """Host to host. Inputs are read where they lie; OpenVINO copies the outputs out of the request, whose buffers
+        the next run overwrites. A request serves one caller at a time: each takes an idle one, or makes another."""
         compiled, idle = self.compiled, self._idle
         check_batch(batch, self._input_names)
         check_indices(batch, self._places, "OpenVINO")
@@ -142,17 +142,15 @@ class EngineRuntime:
                 request = idle.get_nowait()
             except queue.Empty:
                 request = compiled.create_infer_request()
-            outputs = request.infer(
-                {name: np.ascontiguousarray(array) for name, array in batch.items()}, share_inputs=True
-            )
-            copied = {name: np.array(outputs[name], dtype=np.float32) for name in self._output_names}
+            inputs = {name: np.ascontiguousarray(array) for name, array in batch.items()}
+            outputs = request.infer(inputs, share_inputs=True, share_outputs=False).values()
         except Exception as error:  # openvino raises RuntimeError and its own types, all of them about these inputs
             self._idle = queue.SimpleQueue()
             self._compiled = self._compile()  # a batch that failed leaves shapes behind, and the next would fail too
             shape, reason = next(iter(batch.values())).shape, str(error).strip().splitlines()[-1]
             raise UserError(f"OpenVINO cannot run a batch of shape {shape}: {reason}") from error
         idle.put(request)
-        return copied
+        return {name: np.asarray(array, np.float32) for name, array in zip(self._output_names, outputs, strict=True)}
 
     def bind(self, batch: Batch) -> Callable[[], None] | None:
         return None

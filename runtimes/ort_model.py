@@ -1,9 +1,8 @@
 """What the ONNX Runtime runtimes share: a session that is exactly what was asked for."""
 
-import contextlib
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
@@ -17,7 +16,7 @@ import onnxruntime
 from artifact.precision import Precision
 from artifact.session import SessionConfig, open_session
 from errors import UserError
-from runtimes.base import Availability, Batch, Executed, Outputs, RuntimeInfo, check_batch
+from runtimes.base import About, Availability, Batch, Executed, Outputs, RuntimeInfo, check_batch
 from runtimes.options import describe_options
 
 
@@ -76,14 +75,9 @@ class Target:
     entries: Mapping[str, str] = field(default_factory=dict)
 
 
-@contextlib.contextmanager
-def about(batch: Batch) -> Iterator[None]:
+def about(batch: Batch) -> About:
     """Turn what onnxruntime raises (many types, all of them about these inputs) into a `UserError`."""
-    try:
-        yield
-    except Exception as error:
-        shape = next(iter(batch.values())).shape
-        raise UserError(f"onnxruntime cannot run a batch of shape {shape}: {error}") from error
+    return About(batch, "onnxruntime", (Exception,))
 
 
 class OrtModel:

@@ -57,11 +57,14 @@ def quantise(model: Any, names: Sequence[str], calibration: Sequence[Batch], *, 
     `static` takes the ranges of the inputs from the `calibration` batches; otherwise each run finds its own. Run
     operator by operator, the graph rounds as int8 does and computes in fp32.
     """
-    from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
-    from torchao.quantization.pt2e.quantizer.x86_inductor_quantizer import (
-        X86InductorQuantizer,
-        get_default_x86_inductor_quantization_config,
-    )
+    from models.quiet import ON_IMPORT, hushed
+
+    with hushed(*ON_IMPORT):
+        from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+        from torchao.quantization.pt2e.quantizer.x86_inductor_quantizer import (
+            X86InductorQuantizer,
+            get_default_x86_inductor_quantization_config,
+        )
 
     quantizer = X86InductorQuantizer()
     quantizer.set_global(get_default_x86_inductor_quantization_config(is_dynamic=not static))

@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from artifact.precision import Precision
 from errors import UserError
-from runtimes.base import Batch, Executed, Outputs, RuntimeInfo, check_batch
+from runtimes.base import About, Batch, Executed, Outputs, RuntimeInfo, check_batch
 from runtimes.options import TorchOptions, describe_options
 
 DTYPES = {
@@ -44,7 +44,8 @@ sequence of one: TorchDynamo gives sizes 0 and 1 graphs of their own."""
 
 def to_device(batch: Batch, device: torch.device) -> dict[str, torch.Tensor]:
     """The inputs on the device; a batch of contiguous arrays is not copied where that is the CPU."""
-    return {name: torch.from_numpy(np.ascontiguousarray(array)).to(device) for name, array in batch.items()}
+    on_host = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in batch.items()}
+    return on_host if device.type == "cpu" else {name: tensor.to(device) for name, tensor in on_host.items()}
 
 
 def to_host(logits: torch.Tensor) -> NDArray[np.float32]:
@@ -52,15 +53,9 @@ def to_host(logits: torch.Tensor) -> NDArray[np.float32]:
     return np.asarray(logits.float().cpu().numpy())
 
 
-@contextlib.contextmanager
-def about(batch: Batch) -> Iterator[None]:
-    """Turn what torch raises of inputs into a `UserError`."""
-    try:
-        yield
-    except (RuntimeError, IndexError, AssertionError) as error:  # the last are guards of an exported graph
-        shape = next(iter(batch.values())).shape
-        reason = str(error).partition("\n")[0]  # what follows are frames of C++
-        raise UserError(f"PyTorch cannot run a batch of shape {shape}: {reason}") from error
+def about(batch: Batch) -> About:
+    """Turn what torch raises of inputs into a `UserError`; an `AssertionError` is a guard of an exported graph."""
+    return About(batch, "PyTorch", (RuntimeError, IndexError, AssertionError))
 
 
 class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves it untyped

@@ -1,0 +1,24 @@
+"""Libraries that talk on import or advise their own developers, kept off the terminal."""
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+ON_IMPORT = ("torchao", "torch.utils._pytree")
+"""What accelerate and torchao's own modules warn of while they are imported, whatever is then used of them."""
+
+
+@contextmanager
+def hushed(*loggers: str) -> Iterator[None]:
+    """Let only errors of these loggers through inside the block, and no Python warnings."""
+    quieted = [logging.getLogger(name) for name in loggers]
+    levels = [logger.level for logger in quieted]
+    for logger in quieted:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            yield
+    finally:
+        for logger, level in zip(quieted, levels, strict=True):
+            logger.setLevel(level)
