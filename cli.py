@@ -13,8 +13,9 @@ from artifact.task import Task
 from commands import stages, tell
 from errors import GateFailed, UserError
 from exporter.options import EXAMPLES, Options, Pooling, PoolingMode, Profile, Target, Weights
-from measure.plan import Budget
+from measure.plan import Budget, find_plan
 from models.training import Device, FinetuneConfig, TrainingPrecision
+from report.policy import ACCURACY_DROP, Objective, Policy
 
 P = ParamSpec("P")
 DEFAULT = FinetuneConfig()
@@ -35,7 +36,19 @@ LabelColumn = Annotated[str | None, typer.Option(help="Column that holds the lab
 Where = Annotated[list[str] | None, typer.Option(metavar="COLUMN=VALUE", help="Keep only rows with this value.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace another training in --out.")]
 Out = Annotated[Path, typer.Option("--out", help="Folder of the run.")]
-BudgetOption = Annotated[Budget, typer.Option(help="How long to measure.")]
+BudgetOption = Annotated[
+    str, typer.Option(metavar="|".join([*Budget, "SECONDS"]), help="How long to measure; undecided pairs get the rest.")
+]
+ObjectiveOption = Annotated[
+    Objective,
+    typer.Option(help="What the winner is best at: every workload, small batches, large ones, or size."),
+]
+MaxDrop = Annotated[
+    float, typer.Option("--max-accuracy-drop", min=0, max=1, help="Share of the reference's accuracy that may be lost.")
+]
+MaxP95 = Annotated[float | None, typer.Option("--max-p95-ms", min=0, help="Limit on the p95 of a call.")]
+MaxMemory = Annotated[float | None, typer.Option("--max-memory-mb", min=0, help="Limit on the process's memory.")]
+MaxSize = Annotated[float | None, typer.Option("--max-size-mb", min=0, help="Limit on the weight files.")]
 
 
 def command(run: Callable[P, None]) -> Callable[P, None]:
@@ -187,6 +200,11 @@ def compare(
         Path | None, typer.Option(help="Training texts for what is quantised while loading (default: the run's).")
     ] = None,
     budget: BudgetOption = Budget.QUICK,
+    objective: ObjectiveOption = Objective.BALANCED,
+    max_accuracy_drop: MaxDrop = ACCURACY_DROP,
+    max_p95_ms: MaxP95 = None,
+    max_memory_mb: MaxMemory = None,
+    max_size_mb: MaxSize = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the results (default: the run).")] = None,
     text_column: TextColumn = None,
     label_column: LabelColumn = None,
@@ -213,7 +231,8 @@ def compare(
         lengths=lengths,
         threads=threads,
         calibration=calibration,
-        budget=budget,
+        plan=find_plan(budget),
+        policy=_policy(objective, max_accuracy_drop, max_p95_ms, max_memory_mb, max_size_mb),
     )
     tell.print_json(verdict) if as_json else tell.tell_verdict(verdict, run)
 
@@ -279,16 +298,22 @@ def predict(
 def report(
     run: Annotated[Path, typer.Argument(help="A run that was compared.")],
     markdown: Annotated[Path | None, typer.Option(help="Write the report here too.")] = None,
+    objective: ObjectiveOption = Objective.BALANCED,
+    max_accuracy_drop: MaxDrop = ACCURACY_DROP,
+    max_p95_ms: MaxP95 = None,
+    max_memory_mb: MaxMemory = None,
+    max_size_mb: MaxSize = None,
     as_json: Json = False,
 ) -> None:
-    """Derive verdict and report again from the raw measurements."""
+    """Derive verdict and report again from the raw measurements, perhaps with other limits or another objective."""
     from artifact.records import write_bytes
     from artifact.run_folder import RunFolder
     from report.files import write_verdict
     from report.markdown import render
 
     folder = RunFolder(run)
-    verdict = write_verdict(folder)
+    policy = _policy(objective, max_accuracy_drop, max_p95_ms, max_memory_mb, max_size_mb)
+    verdict = write_verdict(folder, policy)
     if markdown:
         write_bytes(markdown, render(verdict).encode())
     tell.print_json(verdict) if as_json else tell.tell_verdict(verdict, folder)
@@ -313,7 +338,23 @@ def demo(
     """The whole job on a model and reviews that packages carry: fine-tune, export, compare, pack, predict."""
     from commands.demo import run_demo
 
-    run_demo(out, examples, budget, as_json=as_json)
+    run_demo(out, examples, find_plan(budget), as_json=as_json)
+
+
+def _policy(
+    objective: Objective,
+    max_accuracy_drop: float,
+    max_p95_ms: float | None,
+    max_memory_mb: float | None,
+    max_size_mb: float | None,
+) -> Policy:
+    return Policy(
+        objective=objective,
+        max_accuracy_drop=max_accuracy_drop,
+        max_p95_s=None if max_p95_ms is None else max_p95_ms / 1e3,
+        max_memory_bytes=None if max_memory_mb is None else round(max_memory_mb * 1e6),
+        max_size_bytes=None if max_size_mb is None else round(max_size_mb * 1e6),
+    )
 
 
 def _names(text: str | None) -> tuple[str, ...] | None:

@@ -27,7 +27,7 @@ from artifact.run_folder import RunFolder
 from benchmarks.by_hand import BARE, BY_HAND, Batch, Call
 from errors import UserError
 from measure.source import find_models
-from measure.statistics import ratio_interval
+from measure.statistics import LogRatio
 from measure.workload import CALIBRATION_EXAMPLES, CALIBRATION_ROWS
 from runtimes.base import Candidate
 from runtimes.registry import candidates, is_calibrated, known_candidate, open_runtime, worthwhile
@@ -152,7 +152,7 @@ def compare(run: Path, candidate: Candidate, processes: int, blocks: int) -> str
         ratios.append([log(a / b) for a, b in pairs])
         ours.close()
         theirs.close()
-    ratio = ratio_interval(ratios, seed=0)
+    ratio = LogRatio.of(ratios).interval()
     return (
         f"{candidate.id:<46} {median(small) * 1e3:7.2f} ms {median(more) * 1e6:+6.0f} µs {median(large) * 1e3:9.1f} ms "
         f"{ratio.estimate:6.3f}× [{ratio.low:.3f}–{ratio.high:.3f}]"

@@ -8,7 +8,7 @@ import typer
 
 from artifact.precision import Precision
 from errors import UserError
-from measure.plan import BUDGETS, Budget
+from measure.plan import Plan
 from models.training import FinetuneConfig
 
 EVERY = ("all",)
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from exporter.export import Exported
     from exporter.request import Request
     from models.training import TrainingRecord
+    from report.policy import Policy
     from report.terminal import ProgressBar
     from report.verdict import Verdict
 
@@ -127,7 +128,8 @@ def compare(
     lengths: str | None = None,
     threads: int | None = None,
     calibration: Path | None = None,
-    budget: Budget,
+    plan: Plan,
+    policy: "Policy | None" = None,
 ) -> "tuple[Verdict, RunFolder]":
     """Measure what is missing, and write verdict and report into `out` (the run itself by default).
 
@@ -141,6 +143,7 @@ def compare(
     from measure.source import find_models
     from measure.workload import parse_lengths
     from report.files import write_verdict
+    from report.policy import Policy
     from runtimes.registry import REFERENCE, candidates, is_calibrated, known_candidate, worthwhile
 
     source = find_models(model)
@@ -166,7 +169,7 @@ def compare(
         candidates=asked,
         batch_sizes=batch_sizes,
         lengths=parse_lengths(lengths or f"{min(128, source.limits.max_length_tokens)},natural"),
-        plan=BUDGETS[budget],
+        plan=plan,
         measurements=run.measurements,
         reference=run.reference,
         threads=threads,
@@ -175,7 +178,7 @@ def compare(
     run.begin()
     with _progress() as bar:
         measure(comparison, bar)
-    return write_verdict(run), run
+    return write_verdict(run, policy or Policy()), run
 
 
 def pack(run: "RunFolder", out: Path, candidate: str | None) -> "Packed":

@@ -20,6 +20,7 @@ from artifact.progress import Progress, silent
 from artifact.records import fingerprint
 from artifact.tokenizer import text_encoder
 from errors import UserError
+from measure.adaptive import is_affordable, unsettled
 from measure.machine import Load, read_machine, watch_load
 from measure.messages import Block, Open, Opened, Probe, Probed, Timed
 from measure.plan import Plan
@@ -189,10 +190,11 @@ class _Campaign:
         self.steps_done = self.steps = 0
 
     def run(self) -> None:
-        """Measure every replicate that lacks an entrant; return at once when nothing is missing."""
+        """Measure every replicate that lacks an entrant, then more of what is undecided; return at once when nothing is
+        missing."""
         known = load(self.task.measurements)
         todo = {replicate: entrants for replicate, entrants in self._missing(known).items() if entrants}
-        if not todo:
+        if not todo and not self._unsettled(known):
             self._ask_again(known)
             return
         self.steps = sum(len(entrants) + self.plan.rounds for entrants in todo.values())
@@ -217,15 +219,17 @@ class _Campaign:
                 name = f"process {replicate + 1} of {self.plan.replicates}"
                 for outcome in run_replicate(setting, able, name, scorer if replicate == 0 else None):
                     self._record(replicate, outcome)
+            while entrants := self._unsettled(known := load(self.task.measurements)):
+                replicate = 1 + max(item.replicate for items in self._measured(known).values() for item in items)
+                self.steps += len(entrants) + self.plan.rounds
+                name = f"undecided: {len(entrants) - 1}, process {replicate + 1}"
+                for outcome in run_replicate(setting, entrants, name, None):
+                    self._record(replicate, outcome)
         self.progress("compare", self.steps, self.steps)
 
     def _missing(self, known: Sequence[Record]) -> dict[int, list[Entrant]]:
         """What each replicate lacks. Done is what ran beside the anchor and was scored where it should be."""
-        ours = [
-            record
-            for record in known
-            if isinstance(record, Measurement) and record.fingerprint == self.marks.get(record.entrant)
-        ]
+        ours = [item for items in self._measured(known).values() for item in items]
         paired = {(record.session, record.replicate) for record in ours if record.role is Role.ANCHOR}
         done = {
             (record.entrant, record.replicate)
@@ -240,6 +244,24 @@ class _Campaign:
                 entrants.insert(0, self.anchor)
             missing[replicate] = entrants
         return missing
+
+    def _measured(self, known: Sequence[Record]) -> dict[Entrant, list[Measurement]]:
+        """The measurements that answer this question, of entrants that have not given up."""
+        found: dict[Entrant, list[Measurement]] = {}
+        for record in known:
+            if isinstance(record, Measurement) and record.fingerprint == self.marks.get(record.entrant):
+                found.setdefault(record.entrant, []).append(record)
+        return {entrant: items for entrant, items in found.items() if entrant in self.entrants}
+
+    def _unsettled(self, known: Sequence[Record]) -> list[Entrant]:
+        """Who is measured once more, the anchor first; empty where all is settled or the plan cannot afford more."""
+        measured, workloads = self._measured(known), self.inputs.workloads
+        if self.anchor not in measured:
+            return []
+        shapes = {workload.spec.name: workload.spec.sample_shapes for workload in workloads}
+        found = unsettled(measured, self.anchor, shapes)
+        entrants = [self.anchor, *(entrant for entrant in self.entrants if entrant in found)]
+        return entrants if found and is_affordable(measured, entrants, self.plan, len(workloads)) else []
 
     def _mark(self, entrant: Entrant) -> str:
         """Everything a measurement depends on."""

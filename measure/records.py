@@ -13,7 +13,7 @@ from measure.plan import Plan
 from measure.workload import WorkloadSpec
 from runtimes.base import Candidate, Executed, RuntimeInfo
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 class Role(StrEnum):
@@ -153,6 +153,12 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True, tag="measurement"):
     @property
     def entrant(self) -> Entrant:
         return Entrant(Candidate(self.runtime, self.precision, self.options), self.role)
+
+    @property
+    def process_s(self) -> float:
+        """Seconds of cold start, warm-ups and blocks: what measuring one more process of it costs, but for pauses."""
+        blocks = sum(block.primer_s + sum(block.samples_s) + sum(block.device_samples_s) for block in self.blocks)
+        return self.cold_start.total_s + sum(sum(item.samples_s) for item in self.warm_ups) + blocks
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True, tag="failure"):

@@ -1,13 +1,17 @@
 """From a run's raw records to its `verdict.json` and `report.md`."""
 
+import msgspec
+
 from artifact.precision import Precision
 from artifact.records import read_if_present, write_bytes, write_json
 from artifact.run_folder import RunFolder
 from artifact.variant import Variant
 from errors import UserError
 from measure.records import Session, load
+from report.judge import DEFAULT, judge
 from report.markdown import render, render_variants
-from report.verdict import Verdict, judge
+from report.policy import Policy
+from report.verdict import Verdict
 
 
 def write_variants(run: RunFolder) -> None:
@@ -28,8 +32,21 @@ def _judged_alike(one: Variant, other: Variant) -> bool:
     return judged[0] == judged[1]
 
 
-def read_verdict(run: RunFolder) -> Verdict:
-    """Derive the verdict from what was measured. Raises `UserError` when nothing was."""
+class _Saved(msgspec.Struct):
+    policy: Policy
+
+
+def saved_policy(run: RunFolder) -> Policy:
+    """What the run's verdict was last asked for."""
+    saved = read_if_present(run.verdict, _Saved)
+    return saved.policy if saved else DEFAULT
+
+
+def read_verdict(run: RunFolder, policy: Policy | None = None) -> Verdict:
+    """Derive the verdict from what was measured, by a policy (default: the saved one).
+
+    Raises `UserError` when nothing was measured.
+    """
     records = load(run.measurements)
     if not records and run.measurements.is_file() and run.measurements.stat().st_size:
         raise UserError(
@@ -40,12 +57,12 @@ def read_verdict(run: RunFolder) -> Verdict:
         raise UserError(
             f"{run.directory} has no measurements", f"measure first: steelyard compare {run.directory} --data FILE"
         )
-    return judge(records)
+    return judge(records, policy or saved_policy(run))
 
 
-def write_verdict(run: RunFolder) -> Verdict:
-    """Derive the verdict and write `verdict.json` and `report.md`."""
-    verdict = read_verdict(run)
+def write_verdict(run: RunFolder, policy: Policy | None = None) -> Verdict:
+    """Derive the verdict by a policy (default: the saved one) and write `verdict.json` and `report.md`."""
+    verdict = read_verdict(run, policy)
     write_json(run.verdict, verdict)
     write_bytes(run.report, render(verdict).encode())
     return verdict

@@ -5,14 +5,15 @@ from collections.abc import Iterable, Sequence
 from artifact.variant import Variant
 from report.tables import (
     Table,
-    control,
     from_text,
     headline,
     how_measured,
+    noise,
     not_measured,
     on_device,
     summary,
     what_ran,
+    why_not,
     workloads,
 )
 from report.variants import READING as VARIANTS_READING
@@ -44,12 +45,13 @@ TEXT_READING = (
 
 def render(verdict: Verdict) -> str:
     """The report as Markdown."""
-    device, texts, missing = on_device(verdict), from_text(verdict), not_measured(verdict)
+    others, device, texts, missing = why_not(verdict), on_device(verdict), from_text(verdict), not_measured(verdict)
     parts = [
         "# Which runtime, which precision",
+        noise(verdict),
         *headline(verdict),
         _table(summary(verdict)),
-        control(verdict),
+        *([_table(others)] if others else []),
         *_section("Warnings", verdict.warnings),
         _table(workloads(verdict)),
         *([_table(device)] if device else []),

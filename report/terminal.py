@@ -15,13 +15,14 @@ from rich.text import Text
 from artifact.variant import Variant
 from report.tables import (
     Table,
-    control,
     from_text,
     headline,
     how_measured,
+    noise,
     not_measured,
     on_device,
     summary,
+    why_not,
     workloads,
 )
 from report.variants import READING, variants_notes, variants_table
@@ -39,16 +40,15 @@ def console(*, stderr: bool = False) -> Console:
 
 
 def show_verdict(out: Console, verdict: Verdict) -> None:
-    """Headline, tables and the noise of the machine."""
+    """The noise of the machine, then headline and tables."""
+    out.print(Text(noise(verdict), style="dim"))
     for number, line in enumerate(headline(verdict)):
         out.print(Text(line, style="bold green" if number == 0 and verdict.deployable else ""))
     out.print()
     show_table(out, summary(verdict))
-    show_table(out, workloads(verdict))
-    for table in (on_device(verdict), from_text(verdict), not_measured(verdict)):
+    for table in (why_not(verdict), workloads(verdict), on_device(verdict), from_text(verdict), not_measured(verdict)):
         if table:
             show_table(out, table)
-    out.print(Text(control(verdict)))
     for warning in verdict.warnings:
         out.print(Text(f"Warning: {warning}", style="yellow"))
     show_lines(out, how_measured(verdict)[:3])

@@ -40,7 +40,7 @@ from tests.measure.test_process import gone
 REFERENCE = Candidate("torch-cpu", Precision.FP32)
 ORT, INT8 = (Candidate("ort-cpu", precision) for precision in (Precision.FP32, Precision.INT8_DYNAMIC))
 FAKE = tuple(Candidate("fake", precision) for precision in (Precision.FP32, Precision.BF16, Precision.INT8_DYNAMIC))
-ONE = msgspec.structs.replace(PLAN, replicates=1)
+ONE = msgspec.structs.replace(PLAN, replicates=1, most_replicates=1)
 GOOD = {Precision.FP32: "good", Precision.BF16: "good", Precision.INT8_DYNAMIC: "good"}
 
 
@@ -117,6 +117,25 @@ def test_everyone_is_measured_once_in_each_replicate_and_never_again(fakes: Call
     steps.clear()
     assert compare(fakes(plan=PLAN), progress) == records
     assert steps == [(0, 1)]
+
+
+def test_what_is_not_settled_is_measured_on_until_the_plan_ends_and_not_again(
+    fakes: Callable[..., Comparison],
+) -> None:
+    """Calls of the fake take microseconds, which scatter too much to be told apart from so few processes."""
+    plan = msgspec.structs.replace(ONE, most_replicates=3)
+    task = fakes(plan=plan)
+    found = compare(task)
+    assert max(replicate for _, replicate in pairs(found)) == 2
+    assert pairs(found)["fake/fp32", 2] == 1
+    assert all(item.session == sessions(found)[0].session for item in measurements(found))
+    assert compare(task) == found
+    assert all(len(item.quality) == 0 for item in measurements(found) if item.replicate > 0)
+
+
+def test_where_the_time_is_over_nothing_is_measured_on(fakes: Callable[..., Comparison]) -> None:
+    plan = msgspec.structs.replace(ONE, most_replicates=3, limit_s=0.0)
+    assert {replicate for _, replicate in pairs(compare(fakes(plan=plan)))} == {0}
 
 
 def test_answers_are_scored_in_the_first_replicate_and_int8_at_every_batch_size(

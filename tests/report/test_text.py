@@ -15,10 +15,11 @@ from measure.statistics import Decision
 from report.choice import choose, make_card
 from report.figures import fraction, rate, seconds, size, times
 from report.files import read_verdict, write_verdict
+from report.judge import judge
 from report.markdown import render
-from report.tables import control, headline, on_device, summary, what_ran
+from report.tables import control, headline, on_device, summary, what_ran, why_not
 from report.terminal import show_verdict
-from report.verdict import Ratio, Verdict, WorkloadResult, judge
+from report.verdict import Ratio, Verdict, WorkloadResult
 from runtimes.base import Executed
 from tests.report.records import ASKED, SLOW, from_text, measurements, quality, session, usual
 
@@ -65,9 +66,15 @@ def test_the_headline_answers_the_question_first() -> None:
     assert any("more examples would tell" in line for line in lines)
 
 
-def test_the_headline_tells_the_rejected_with_their_reason() -> None:
-    lines = headline(judge(usual(int8_scores=(quality(0.80, wins=10, losses=40),))))
-    assert any(line.startswith("Rejected: ort-cpu/int8-dynamic, accuracy 0.800") for line in lines)
+def test_the_rejected_and_the_beaten_are_told_why() -> None:
+    verdict = judge(usual(int8_scores=(quality(0.80, wins=10, losses=40),)))
+    table = why_not(verdict)
+    assert table
+    reasons = {row[0]: row[1] for row in table.rows}
+    assert reasons["ort-cpu/int8-dynamic"].startswith("accuracy 0.800")
+    assert reasons["torch-cpu/fp32"].startswith("it needs its own engine")
+    assert "ort-cpu/fp32" not in reasons  # which is recommended
+    lines = headline(verdict)
     assert any(line.startswith("torch-cpu/bf16 is the fastest that keeps its accuracy") for line in lines)
 
 
@@ -96,7 +103,7 @@ def test_markdown_is_complete_and_well_formed() -> None:
     for words in ("# Which runtime", "**ort-cpu/int8-dynamic**", "A/A control", "torch finds no CUDA GPU", "Test CPU"):
         assert words in text
     tables = [block for block in text.split("\n\n") if block.startswith("| ")]
-    assert len(tables) == 4
+    assert len(tables) == 5
     for table in tables:
         assert len({line.count("|") for line in table.splitlines()}) == 1
 

@@ -7,7 +7,8 @@ from artifact.precision import Precision
 from measure.machine import Load
 from measure.records import Measurement, Record, Role, Session
 from measure.statistics import Decision
-from report.verdict import Gate, Row, Verdict, judge
+from report.judge import judge
+from report.verdict import Gate, Row, Verdict
 from tests.report.records import NOISE, SLOW, TWICE, failure, from_text, measurements, quality, session, usual
 
 
