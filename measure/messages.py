@@ -82,12 +82,13 @@ class Opened(Reply, frozen=True):
 
 class Timed(Reply, frozen=True):
     """Seconds of each call in order, `device_samples_s` of those on the device alone; `primer_s` is the untimed first,
-    `level` whether a warm-up became level. `tokenise_s` are the seconds of tokenising in each sample of a block that
-    starts from texts."""
+    `energy_j` what the processor took meanwhile (`None` where it has no counter), `level` whether a warm-up became
+    level. `tokenise_s` are the seconds of tokenising in each sample of a block that starts from texts."""
 
     samples_s: tuple[float, ...]
     device_samples_s: tuple[float, ...] = ()
     primer_s: float | None = None
+    energy_j: float | None = None
     level: bool = True
     tokenise_s: tuple[float, ...] = ()
 

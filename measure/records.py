@@ -74,6 +74,8 @@ class BlockSamples(msgspec.Struct, frozen=True, kw_only=True):
     Where it starts from texts, a call is a whole pass, and `tokenise_s` are the seconds in each that went into
     tokenising and padding. `primer_s` is the call before, which is not counted. `device_samples_s` are calls on the
     device alone, in the same order; there are none where the host is the device, or where it starts from texts.
+    `energy_j` is what the processor's own counters saw during `samples_s`, other programs included; `None` without such
+    counters.
     """
 
     workload: str
@@ -82,6 +84,7 @@ class BlockSamples(msgspec.Struct, frozen=True, kw_only=True):
     samples_s: tuple[float, ...]
     device_samples_s: tuple[float, ...] = ()
     tokenise_s: tuple[float, ...] = ()
+    energy_j: float | None = None
 
 
 class WarmUpSamples(msgspec.Struct, frozen=True, kw_only=True):
@@ -105,7 +108,8 @@ class Quality(msgspec.Struct, frozen=True, kw_only=True):
     """Answers to the evaluation examples by the process that was timed, against the reference.
 
     `batch_size` examples shared a batch in the order of the data; `None`: batched by length as an artifact serves them.
-    `wins` are examples that this candidate answers rightly and the reference wrongly, `losses` the reverse.
+    `not_finite` of the answers hold a NaN or an infinity. `wins` are examples that this candidate answers rightly and
+    the reference wrongly, `losses` the reverse.
     `flip_margins` are the reference's leads where the label differs, the largest first, at most twenty.
     """
 
@@ -120,6 +124,7 @@ class Quality(msgspec.Struct, frozen=True, kw_only=True):
     max_error: float
     flip_margins: tuple[float, ...]
     seconds_s: float
+    not_finite: int = 0
 
 
 class Measurement(msgspec.Struct, frozen=True, kw_only=True, tag="measurement"):

@@ -14,6 +14,7 @@ import numpy as np
 from artifact.predict import TextEncoder
 from artifact.tokenizer import text_encoder
 from errors import UserError
+from measure.energy import Meter, find_domains
 from measure.memory import read_memory
 from measure.messages import (
     ENCODER,
@@ -41,6 +42,8 @@ from measure.workload import Inputs, load_inputs
 from runtimes.base import Batch, Runtime
 from runtimes.registry import is_calibrated, open_runtime, probe
 
+MEMORY = "free some, or compare smaller batches and shorter lengths"
+
 
 class Worker:
     """One candidate, from `Open` to the end of the input."""
@@ -49,6 +52,7 @@ class Worker:
         self._runtime: Runtime | None = None
         self._inputs: Inputs | None = None
         self._encoder: TextEncoder | None = None
+        self._domains = find_domains()
 
     def __enter__(self) -> Self:
         return self
@@ -80,9 +84,16 @@ class Worker:
             case Block(workload=number, passes=passes):
                 batches = self._batches(number)
                 primer = time_passes(self.runtime, batches[:1], 1)
+                meter = Meter(self._domains)
                 samples = time_passes(self.runtime, batches, passes)
+                energy_j = meter.joules()
                 on_device = time_device_passes(self.runtime, batches, passes)
-                return Timed(samples_s=tuple(samples), device_samples_s=tuple(on_device), primer_s=primer[0])
+                return Timed(
+                    samples_s=tuple(samples),
+                    device_samples_s=tuple(on_device),
+                    primer_s=primer[0],
+                    energy_j=energy_j,
+                )
             case Score(batch_size=batch_size, path=path):
                 return self._score(batch_size, Path(path))
             case Weigh():
@@ -159,6 +170,8 @@ def serve(requests: BinaryIO, replies: BinaryIO) -> None:
                 answer = ENCODER.encode(worker.answer(REQUESTS.decode(line)))
             except UserError as error:
                 answer = ENCODER.encode(Failed(reason=error.message, hint=error.hint, ours=False))
+            except MemoryError as error:
+                answer = ENCODER.encode(Failed(reason=f"it ran out of memory: {error}", hint=MEMORY, ours=False))
             except Exception as error:  # one candidate's failure is a row of the table, not the end of the comparison
                 traceback.print_exc()
                 answer = ENCODER.encode(Failed(reason=f"{type(error).__name__}: {error}", hint="", ours=True))

@@ -222,6 +222,7 @@ class Evidence:
             batch_s=self._pass_s(entrant, workload) / batches,
             device_s=median(on_device) / batches if on_device else None,
             samples=len(calls),
+            energy_j=_energy_of_a_call(blocks),
             speed=self._by_workload[workload].get(entrant),
             **({} if self.specs[workload].from_text else _slowest(calls)),
         )
@@ -309,14 +310,14 @@ def _judge_quality(scores: Sequence[Quality], kept_fraction: float, reference: s
     """Apply the gate to the way of batching with the lowest accuracy; only the reference's answers can open it."""
     if not scores:
         return None
-    worst = min(scores, key=lambda score: score.accuracy_fraction)
+    worst = min(scores, key=lambda score: (-score.not_finite, score.accuracy_fraction))
     difference = accuracy_difference(worst.wins, worst.losses, worst.examples)
     least = kept_fraction * worst.reference_accuracy_fraction
     low = difference.low if difference.low is not None else -1.0
     high = difference.high if difference.high is not None else 1.0
     if worst.reference != reference:
         gate = Gate.UNKNOWN
-    elif worst.accuracy_fraction < least:
+    elif worst.accuracy_fraction < least or worst.not_finite:
         gate = Gate.FAILED
     elif worst.reference_accuracy_fraction + low < least:
         gate = Gate.PASSED_UNSURE
@@ -333,12 +334,18 @@ def _judge_quality(scores: Sequence[Quality], kept_fraction: float, reference: s
         difference_low=low,
         difference_high=high,
         agreement_fraction=min(score.agreement_fraction for score in scores),
+        not_finite=worst.not_finite,
         flips={_batching(score): round((1 - score.agreement_fraction) * score.examples) for score in scores},
     )
 
 
 def _batching(score: Quality) -> str:
     return "served" if score.batch_size is None else str(score.batch_size)
+
+
+def _energy_of_a_call(blocks: Sequence[BlockSamples]) -> float | None:
+    found = [block.energy_j / len(block.samples_s) for block in blocks if block.energy_j is not None]
+    return median(found) if found else None
 
 
 def _slowest(calls: Sequence[float]) -> dict[str, float | None]:
@@ -350,6 +357,8 @@ def _objection(quality: QualityResult | None, processes: int, planned: int) -> s
     """What a measured candidate's answers or its lack of measurements say against it, or `None`."""
     if quality is None:
         return "its answers were not scored"
+    if quality.not_finite:
+        return f"{quality.not_finite} of {quality.examples} answers are no numbers (NaN or infinite)"
     if quality.gate is Gate.FAILED:
         return (
             f"accuracy {quality.accuracy_fraction:.3f} (batches: {quality.batching}) is below the floor "

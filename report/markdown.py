@@ -3,8 +3,10 @@
 from collections.abc import Iterable, Sequence
 
 from artifact.variant import Variant
+from report.explain import explanations
 from report.tables import (
     Table,
+    energy,
     from_text,
     headline,
     how_measured,
@@ -45,7 +47,9 @@ TEXT_READING = (
 
 def render(verdict: Verdict) -> str:
     """The report as Markdown."""
-    others, device, texts, missing = why_not(verdict), on_device(verdict), from_text(verdict), not_measured(verdict)
+    others, device, joules, texts, missing = (
+        table(verdict) for table in (why_not, on_device, energy, from_text, not_measured)
+    )
     parts = [
         "# Which runtime, which precision",
         noise(verdict),
@@ -55,9 +59,11 @@ def render(verdict: Verdict) -> str:
         *_section("Warnings", verdict.warnings),
         _table(workloads(verdict)),
         *([_table(device)] if device else []),
+        *([_table(joules)] if joules else []),
         *([_table(texts)] if texts else []),
         *([_table(missing)] if missing else []),
         _table(what_ran(verdict)),
+        *_section("Expected and measured", explanations(verdict)),
         *_section("How it was measured", how_measured(verdict)),
         *_section("How to read it", (*READING, *(TEXT_READING if texts else ()))),
     ]

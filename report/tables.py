@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from measure.plan import Budget
 from measure.records import Role
 from measure.statistics import Decision
-from report.figures import DASH, accuracy, fraction, rate, seconds, size, times
+from report.figures import DASH, accuracy, fraction, joules, rate, seconds, size, times
 from report.policy import Objective
 from report.verdict import Gate, Ratio, Row, TextResult, Verdict, WorkloadResult
 
@@ -82,6 +82,19 @@ def on_device(verdict: Verdict) -> Table | None:
         headers=("candidate", *(result.workload for result in rows[0].workloads)),
         rows=tuple((row.name, *(_on_device(result) for result in row.workloads)) for row in rows),
         strong=frozenset(number for number, row in enumerate(rows) if row.name == verdict.fastest),
+    )
+
+
+def energy(verdict: Verdict) -> Table | None:
+    """What the processor took for a batch; `None` where it has no counter that can be read."""
+    rows = [row for row in verdict.rows if row.measured and any(item.energy_j is not None for item in row.workloads)]
+    if not rows:
+        return None
+    return Table(
+        title="Energy: joules of one batch, by the processor's counters (median)",
+        headers=("candidate", *(result.workload for result in rows[0].workloads)),
+        rows=tuple((row.name, *(joules(result.energy_j) for result in row.workloads)) for row in rows),
+        strong=frozenset(number for number, row in enumerate(rows) if row.name == verdict.deployable),
     )
 
 
@@ -214,6 +227,7 @@ def how_measured(verdict: Verdict) -> tuple[str, ...]:
         f"Effort: {verdict.budget}, {verdict.replicates} fresh processes of each candidate × {verdict.rounds} "
         "interleaved rounds in random order",
         f"Data: {verdict.examples} examples of {verdict.data}, measured {verdict.measured_utc}",
+        *([] if energy(verdict) else ["Energy: not available, no counter of the processor can be read here"]),
         f"Harness: adds {seconds(floor)} to each sample" if floor is not None else "Harness: its floor is not known",
         f"Versions: {versions}, Python {machine.python}",
     )

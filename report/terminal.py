@@ -15,6 +15,7 @@ from rich.text import Text
 from artifact.variant import Variant
 from report.tables import (
     Table,
+    energy,
     from_text,
     headline,
     how_measured,
@@ -46,8 +47,8 @@ def show_verdict(out: Console, verdict: Verdict) -> None:
         out.print(Text(line, style="bold green" if number == 0 and verdict.deployable else ""))
     out.print()
     show_table(out, summary(verdict))
-    for table in (why_not(verdict), workloads(verdict), on_device(verdict), from_text(verdict), not_measured(verdict)):
-        if table:
+    for make in (why_not, workloads, on_device, energy, from_text, not_measured):
+        if table := make(verdict):
             show_table(out, table)
     for warning in verdict.warnings:
         out.print(Text(f"Warning: {warning}", style="yellow"))

@@ -55,8 +55,9 @@ class WorkloadResult(msgspec.Struct, frozen=True, kw_only=True):
 
     `speed` is `None` for the baseline, and where nothing ran beside it. `p90_s`, `p95_s` and `p99_s` bound the slowest
     calls of all processes from above with 99 % certainty (MLPerf's early stopping); `None` where there are too few, or
-    where a sample is no call. `device_s` is the median by the clock of the device alone, `None` where the host is the
-    device.
+    where a sample is no call. `energy_j` is what the processor took for a batch, the median over all processes; `None`
+    where it has no counter that can be read. `device_s` is the median by the clock of the device alone, `None` where
+    the host is the device.
     """
 
     workload: str
@@ -66,6 +67,7 @@ class WorkloadResult(msgspec.Struct, frozen=True, kw_only=True):
     p90_s: float | None = None
     p95_s: float | None = None
     p99_s: float | None = None
+    energy_j: float | None = None
     device_s: float | None = None
 
     @property
@@ -89,6 +91,7 @@ class QualityResult(msgspec.Struct, frozen=True, kw_only=True):
     difference_high: float
     agreement_fraction: float
     flips: dict[str, int]
+    not_finite: int = 0
 
 
 class Noise(msgspec.Struct, frozen=True, kw_only=True):

@@ -116,8 +116,8 @@ def probe() -> Availability:
 
 
 class EngineRuntime(FakeRuntime):
-    """Behaves as its model file says: `good`, `refuses`, `dies`, `dies-later`, `breaks`, `hangs` or `prints`; `device`
-    is good and has a device."""
+    """Behaves as its model file says: `good`, `refuses`, `dies`, `dies-later`, `breaks`, `hoards`, `raves`, `hangs` or
+    `prints`; `device` is good and has a device."""
 
     def __init__(self, model: Path, precision: Precision, threads: int, options: NoOptions = NONE) -> None:
         super().__init__(FakeClock(), threads=threads)
@@ -136,9 +136,14 @@ class EngineRuntime(FakeRuntime):
             os.kill(os.getpid(), signal.SIGKILL)
         if self._word == "breaks":
             raise ZeroDivisionError("the fake broke")
+        if self._word == "hoards":
+            np.empty(2**62, dtype=np.int8)
         if self._word == "hangs":
             time.sleep(600)
         if self._word == "prints":
             print('{"type":"Scored","seconds_s":1}', flush=True)  # noqa: T201  what a noisy library would do
             os.write(1, b"garbage without an end")
-        return super().run(batch)
+        outputs = super().run(batch)
+        return (
+            {name: np.full_like(array, np.nan) for name, array in outputs.items()} if self._word == "raves" else outputs
+        )

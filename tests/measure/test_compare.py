@@ -27,10 +27,13 @@ from artifact.run_folder import RunFolder
 from errors import UserError
 from measure.compare import Comparison, choose_anchor, compare, probe_runtimes
 from measure.machine import read_machine, watch_load
+from measure.process import KILLED
 from measure.records import Failure, Measurement, Record, Role, Session
 from measure.reference import load_reference
 from measure.source import ModelSource, find_models
+from measure.worker import MEMORY
 from measure.workload import FromText, Length
+from report.judge import judge
 from runtimes.base import Availability, Candidate, Lack
 from runtimes.registry import REGISTRY, candidates, known_candidate
 from tests.fakes import FAKE as FAKE_ENTRY
@@ -173,8 +176,9 @@ def test_the_session_says_what_machine_plan_and_data_it_was(
     ("word", "stage", "reason", "hint"),
     [
         ("refuses", "start", "the fake refuses", "ask another"),
-        ("dies", "start", "killed by signal 9", ""),
-        ("dies-later", "start", "killed by signal 9", ""),
+        ("dies", "start", "killed by signal 9", KILLED),
+        ("dies-later", "start", "killed by signal 9", KILLED),
+        ("hoards", "start", "it ran out of memory: Unable to allocate", MEMORY),
     ],
 )
 def test_one_that_fails_is_a_row_with_its_reason_and_the_others_go_on(
@@ -188,6 +192,15 @@ def test_one_that_fails_is_a_row_with_its_reason_and_the_others_go_on(
     assert failed.session == sessions(records)[0].session
     assert {name for name, _ in pairs(records)} == {"fake/fp32", "fake/fp32 (A/A)", "fake/int8-dynamic"}
     assert sum(pairs(records).values()) == 3
+
+
+def test_one_that_answers_nan_is_a_row_with_its_reason_and_is_never_recommended(
+    fakes: Callable[..., Comparison],
+) -> None:
+    records = compare(fakes({Precision.INT8_DYNAMIC: "raves"}))
+    assert not failures(records)
+    found = next(item for item in judge(records).rows if item.name == "fake/int8-dynamic")
+    assert found.reason == "50 of 50 answers are no numbers (NaN or infinite)"
 
 
 def test_one_that_is_mended_is_measured_beside_a_fresh_anchor(fakes: Callable[..., Comparison]) -> None:

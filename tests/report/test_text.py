@@ -17,7 +17,7 @@ from report.figures import fraction, rate, seconds, size, times
 from report.files import read_verdict, write_verdict
 from report.judge import judge
 from report.markdown import render
-from report.tables import control, headline, on_device, summary, what_ran, why_not
+from report.tables import control, energy, headline, on_device, summary, what_ran, why_not
 from report.terminal import show_verdict
 from report.verdict import Ratio, Verdict, WorkloadResult
 from runtimes.base import Executed
@@ -218,3 +218,42 @@ def test_a_smoke_run_recommends_nothing() -> None:
     verdict = msgspec.structs.replace(judge(usual()), budget="smoke")
     assert "too short to decide" in headline(verdict)[0]
     assert "Ship" not in " ".join(headline(verdict))
+
+
+def test_energy_is_told_where_there_are_counters_and_said_to_be_missing_elsewhere() -> None:
+    records = [
+        msgspec.structs.replace(
+            item,
+            blocks=tuple(msgspec.structs.replace(block, energy_j=0.5 * len(block.samples_s)) for block in item.blocks),
+        )
+        if isinstance(item, Measurement)
+        else item
+        for item in usual()
+    ]
+    table = energy(judge(records))
+    assert table
+    assert {cells[1:] for cells in table.rows} == {("0.50 J", "0.50 J")}
+    assert energy(judge(usual())) is None
+    assert "Energy: not available" in render(judge(usual()))
+    assert "Energy: not available" not in render(judge(records))
+
+
+def test_the_noise_stands_before_the_winner() -> None:
+    text = render(judge(usual()))
+    assert text.index("Noise: calls of the baseline vary by 0.0 %, +0.0 % from first process to last") < text.index(
+        "Ship"
+    )
+
+
+def test_what_is_undecided_says_what_it_would_take() -> None:
+    near = {"1×16": 0.0099, "8×natural": 0.0792}
+    restless = measurements("ort-cpu/fp32", near, scores=(quality(0.83),), portable=True, noise=(1.0, 1.05, 0.95, 1.0))
+    records = [
+        session(asked=("ort-cpu/fp32",)),
+        *measurements("torch-cpu/fp32", SLOW, role=Role.ANCHOR, scores=(quality(0.83),)),
+        *restless,
+    ]
+    verdict = judge(records)
+    (line,) = [line for line in headline(verdict) if line.startswith("About")]
+    more = next(row.overall.more_processes for row in verdict.rows if row.name == "ort-cpu/fp32" and row.overall)
+    assert line.startswith(f"About {more} more processes of ort-cpu/fp32 would decide its speed")
