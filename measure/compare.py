@@ -373,6 +373,7 @@ class _Campaign:
                 baseline_memory=opened.baseline_memory,
                 memory=max(opened.loaded_memory, weighed.memory, key=lambda reading: reading.uss_bytes),
                 peak_device_bytes=weighed.peak_device_bytes,
+                device_bytes=weighed.device_bytes,
                 executed=outcome.executed,
                 finished_utc=_now(),
             )

@@ -100,10 +100,12 @@ class Scored(Reply, frozen=True):
 
 
 class Weighed(Reply, frozen=True):
-    """Memory now, and the most that was held on the device."""
+    """Memory now, and the most that was held on the device by the engine's own count; `device_bytes` is what the driver
+    counts now. `None` where there is no device, or nobody knows."""
 
     memory: MemoryReading
     peak_device_bytes: int | None
+    device_bytes: int | None = None
 
 
 class Explained(Reply, frozen=True):

@@ -130,7 +130,8 @@ class Quality(msgspec.Struct, frozen=True, kw_only=True):
 class Measurement(msgspec.Struct, frozen=True, kw_only=True, tag="measurement"):
     """One candidate in one fresh process. `quality` is empty but in the first replicate, and so is `executed`.
 
-    `portable` says whether an artifact can be packed for its runtime (CPU, without torch).
+    `peak_device_bytes` is the engine's own count, `device_bytes` the driver's. `portable` says whether an artifact can
+    be packed for its runtime (CPU, without torch).
     """
 
     schema_version: int
@@ -152,6 +153,7 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True, tag="measurement"):
     baseline_memory: MemoryReading
     memory: MemoryReading
     peak_device_bytes: int | None
+    device_bytes: int | None = None
     finished_utc: str
     executed: Executed | None = None
 

@@ -15,7 +15,7 @@ from artifact.predict import TextEncoder
 from artifact.tokenizer import text_encoder
 from errors import UserError
 from measure.energy import Meter, find_domains
-from measure.memory import read_memory
+from measure.memory import read_device_bytes, read_memory
 from measure.messages import (
     ENCODER,
     REQUESTS,
@@ -97,7 +97,11 @@ class Worker:
             case Score(batch_size=batch_size, path=path):
                 return self._score(batch_size, Path(path))
             case Weigh():
-                return Weighed(memory=read_memory(), peak_device_bytes=self.runtime.peak_device_bytes())
+                return Weighed(
+                    memory=read_memory(),
+                    peak_device_bytes=self.runtime.peak_device_bytes(),
+                    device_bytes=None if self.runtime.info.device.startswith("cpu") else read_device_bytes(),
+                )
             case Explain(workload=number):
                 return Explained(executed=self.runtime.executed(self._batches(number)[0]))
 

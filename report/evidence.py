@@ -76,7 +76,9 @@ class Evidence:
             for item in measurements
             if item.memory.pss_bytes is not None and item.baseline_memory.pss_bytes is not None
         ]
-        device = [item.peak_device_bytes for item in measurements if item.peak_device_bytes is not None]
+        device = [
+            known for item in measurements for known in (item.device_bytes, item.peak_device_bytes) if known is not None
+        ]
         processes = len({(item.session, item.replicate) for item in measurements})
         uss_bytes = round(median(item.memory.uss_bytes - item.baseline_memory.uss_bytes for item in measurements))
         workloads = tuple(self._workload(entrant, name) for name in self.shapes)

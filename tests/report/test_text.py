@@ -221,7 +221,7 @@ def test_a_smoke_run_recommends_nothing() -> None:
 
 
 def test_energy_is_told_where_there_are_counters_and_said_to_be_missing_elsewhere() -> None:
-    records = [
+    records: list[Record] = [
         msgspec.structs.replace(
             item,
             blocks=tuple(msgspec.structs.replace(block, energy_j=0.5 * len(block.samples_s)) for block in item.blocks),
@@ -248,7 +248,7 @@ def test_the_noise_stands_before_the_winner() -> None:
 def test_what_is_undecided_says_what_it_would_take() -> None:
     near = {"1×16": 0.0099, "8×natural": 0.0792}
     restless = measurements("ort-cpu/fp32", near, scores=(quality(0.83),), portable=True, noise=(1.0, 1.05, 0.95, 1.0))
-    records = [
+    records: list[Record] = [
         session(asked=("ort-cpu/fp32",)),
         *measurements("torch-cpu/fp32", SLOW, role=Role.ANCHOR, scores=(quality(0.83),)),
         *restless,
