@@ -193,6 +193,8 @@ class Evidence:
         stolen = max((load.steal_fraction or 0.0 for load in loads), default=0.0)
         if stolen > BUSY:
             found.append(f"other virtual machines took {stolen:.0%} of the CPU just before measuring")
+        if self.session.machine.governor == "powersave":
+            found.append("the CPU's governor is powersave, so its frequency wanders: set it to performance")
         restless = [entrant.name for entrant, items in self.by_entrant.items() if _restless(items)]
         if restless:
             found.append(f"most warm-ups did not become level within their time for {', '.join(sorted(restless))}")

@@ -251,6 +251,14 @@ def test_noise_is_said_aloud() -> None:
         assert words in said
 
 
+def test_a_frequency_that_wanders_is_a_warning() -> None:
+    head, *rest = usual()
+    assert isinstance(head, Session)
+    machine = msgspec.structs.replace(head.machine, governor="powersave")
+    (warning,) = judge([msgspec.structs.replace(head, machine=machine), *rest]).warnings
+    assert "governor is powersave" in warning
+
+
 def test_a_quiet_machine_earns_no_warning() -> None:
     assert judge(usual()).warnings == ()
 
