@@ -171,6 +171,8 @@ def main() -> None:
     os.environ["HF_HUB_OFFLINE"] = "1"
     asked = [known_candidate(name) for name in options.candidates]
     if options.serve:
+        sys.stdout = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+        os.dup2(sys.stderr.fileno(), 1)  # some engines print
         serve(options.run, asked[0], by_hand=options.serve == "by-hand")
         return
     source = find_models(options.run)

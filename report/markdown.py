@@ -13,6 +13,7 @@ from report.tables import (
     noise,
     not_measured,
     on_device,
+    slow_calls,
     summary,
     what_ran,
     why_not,
@@ -47,8 +48,8 @@ TEXT_READING = (
 
 def render(verdict: Verdict) -> str:
     """The report as Markdown."""
-    others, device, joules, texts, missing = (
-        table(verdict) for table in (why_not, on_device, energy, from_text, not_measured)
+    others, slow, device, joules, texts, missing = (
+        table(verdict) for table in (why_not, slow_calls, on_device, energy, from_text, not_measured)
     )
     parts = [
         "# Which runtime, which precision",
@@ -58,6 +59,7 @@ def render(verdict: Verdict) -> str:
         *([_table(others)] if others else []),
         *_section("Warnings", verdict.warnings),
         _table(workloads(verdict)),
+        *([_table(slow)] if slow else []),
         *([_table(device)] if device else []),
         *([_table(joules)] if joules else []),
         *([_table(texts)] if texts else []),

@@ -72,6 +72,23 @@ def workloads(verdict: Verdict) -> Table:
     )
 
 
+def slow_calls(verdict: Verdict) -> Table | None:
+    """For each workload the highest percentile that so many calls can bound; `None` when there are too few for any."""
+    rows = [
+        row
+        for row in verdict.rows
+        if row.measured and row.role is not Role.CONTROL and any(item.p90_s is not None for item in row.workloads)
+    ]
+    if not rows:
+        return None
+    return Table(
+        title="Slow calls: the highest percentile that so many calls tell, from above with 99 % certainty",
+        headers=("candidate", *(result.workload for result in rows[0].workloads)),
+        rows=tuple((row.name, *(_slowest(result) for result in row.workloads)) for row in rows),
+        strong=frozenset(number for number, row in enumerate(rows) if row.name == verdict.deployable),
+    )
+
+
 def on_device(verdict: Verdict) -> Table | None:
     """Median time of a batch by the clock of the device alone; `None` when every host is its device."""
     rows = [row for row in verdict.rows if row.measured and any(item.device_s is not None for item in row.workloads)]
@@ -270,6 +287,11 @@ def _recommendation(row: Row, verdict: Verdict) -> Sequence[str]:
                 f"≈ With {quality.examples} examples the interval reaches below the gate: more examples would tell."
             )
     return lines
+
+
+def _slowest(result: WorkloadResult) -> str:
+    known = (("p99", result.p99_s), ("p95", result.p95_s), ("p90", result.p90_s))
+    return next((f"{name} ≤ {seconds(bound)}" for name, bound in known if bound is not None), DASH)
 
 
 def _on_device(result: WorkloadResult) -> str:

@@ -22,6 +22,7 @@ from report.tables import (
     noise,
     not_measured,
     on_device,
+    slow_calls,
     summary,
     why_not,
     workloads,
@@ -47,7 +48,7 @@ def show_verdict(out: Console, verdict: Verdict) -> None:
         out.print(Text(line, style="bold green" if number == 0 and verdict.deployable else ""))
     out.print()
     show_table(out, summary(verdict))
-    for make in (why_not, workloads, on_device, energy, from_text, not_measured):
+    for make in (why_not, workloads, slow_calls, on_device, energy, from_text, not_measured):
         if table := make(verdict):
             show_table(out, table)
     for warning in verdict.warnings:

@@ -17,7 +17,7 @@ from report.figures import fraction, rate, seconds, size, times
 from report.files import read_verdict, write_verdict
 from report.judge import judge
 from report.markdown import render
-from report.tables import control, energy, headline, on_device, summary, what_ran, why_not
+from report.tables import control, energy, headline, on_device, slow_calls, summary, what_ran, why_not
 from report.terminal import show_verdict
 from report.verdict import Ratio, Verdict, WorkloadResult
 from runtimes.base import Executed
@@ -257,3 +257,26 @@ def test_what_is_undecided_says_what_it_would_take() -> None:
     (line,) = [line for line in headline(verdict) if line.startswith("About")]
     more = next(row.overall.more_processes for row in verdict.rows if row.name == "ort-cpu/fp32" and row.overall)
     assert line.startswith(f"About {more} more processes of ort-cpu/fp32 would decide its speed")
+
+
+@pytest.mark.parametrize(
+    ("bounds", "cell"),
+    [
+        ({"p90_s": 0.011, "p95_s": 0.012, "p99_s": 0.02}, "p99 ≤ 20.0 ms"),
+        ({"p90_s": 0.011, "p95_s": 0.012}, "p95 ≤ 12.0 ms"),
+        ({"p90_s": 0.011}, "p90 ≤ 11.0 ms"),
+    ],
+)
+def test_slow_calls_are_told_as_far_as_the_sample_goes(bounds: dict[str, float], cell: str) -> None:
+    verdict = judge(usual())
+    assert slow_calls(verdict) is None  # at most 24 calls of a workload
+    rows = tuple(
+        msgspec.structs.replace(
+            row, workloads=tuple(msgspec.structs.replace(item, **bounds) for item in row.workloads[:1])
+        )
+        for row in verdict.rows
+    )
+    table = slow_calls(msgspec.structs.replace(verdict, rows=rows))
+    assert table
+    assert {cells[1] for cells in table.rows} == {cell}
+    assert "torch-cpu/fp32 (A/A)" not in {cells[0] for cells in table.rows}
