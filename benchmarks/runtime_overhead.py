@@ -18,6 +18,7 @@ from math import log
 from pathlib import Path
 from statistics import median
 from time import perf_counter, sleep
+from typing import TextIO
 
 import numpy as np
 
@@ -62,7 +63,7 @@ def seconds(call: Call, batch: Batch) -> float:
     return perf_counter() - start
 
 
-def serve(run: Path, candidate: Candidate, *, by_hand: bool) -> None:
+def serve(run: Path, candidate: Candidate, replies: TextIO, *, by_hand: bool) -> None:
     """One side: what `run` adds first, then for each line on standard input the median seconds of a block."""
     source, threads = find_models(run), usable_cores()
     model = source.model(candidate)
@@ -70,12 +71,12 @@ def serve(run: Path, candidate: Candidate, *, by_hand: bool) -> None:
     if by_hand:
         options = frozenset(candidate.options)
         call = BY_HAND[candidate.runtime](model, candidate.precision.value, options, threads, calibration)
-        print(0.0, 0.0, flush=True)
-        answer(call)
+        print(0.0, 0.0, file=replies, flush=True)
+        answer(call, replies)
         return
     with open_runtime(candidate, model, threads, calibration) as runtime:
-        print(*added(runtime.run, BARE[candidate.runtime](runtime)), flush=True)
-        answer(runtime.run)
+        print(*added(runtime.run, BARE[candidate.runtime](runtime)), file=replies, flush=True)
+        answer(runtime.run, replies)
 
 
 def added(ours: Call, bare: Call) -> tuple[float, float]:
@@ -94,14 +95,14 @@ def added(ours: Call, bare: Call) -> tuple[float, float]:
     return median(a for a, _ in pairs), median(a - b for a, b in pairs)
 
 
-def answer(call: Call) -> None:
+def answer(call: Call, replies: TextIO) -> None:
     """Time a block at 8×128 whenever a line comes, until the input ends."""
     batch = make_batch(LARGE)
     for _ in range(WARM_UP // 2):
         call(batch)
     for _ in sys.stdin:
         call(batch)
-        print(median(seconds(call, batch) for _ in range(CALLS_IN_A_BLOCK)), flush=True)
+        print(median(seconds(call, batch) for _ in range(CALLS_IN_A_BLOCK)), file=replies, flush=True)
 
 
 class Side:
@@ -171,9 +172,9 @@ def main() -> None:
     os.environ["HF_HUB_OFFLINE"] = "1"
     asked = [known_candidate(name) for name in options.candidates]
     if options.serve:
-        sys.stdout = os.fdopen(os.dup(sys.stdout.fileno()), "w")
-        os.dup2(sys.stderr.fileno(), 1)  # some engines print
-        serve(options.run, asked[0], by_hand=options.serve == "by-hand")
+        replies = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # some engines print
+        serve(options.run, asked[0], replies, by_hand=options.serve == "by-hand")
         return
     source = find_models(options.run)
     print(f"{'candidate':<46} {'1×16':>10} {'run adds':>9} {'8×128':>12} {'run / by hand':>22}")
