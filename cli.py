@@ -163,7 +163,10 @@ def export(
 
 @command
 def compare(
-    model: Annotated[Path, typer.Argument(metavar="RUN_OR_CHECKPOINT", help="A run, a checkpoint or an artifact.")],
+    context: typer.Context,
+    model: Annotated[
+        Path | None, typer.Argument(metavar="RUN_OR_CHECKPOINT", help="A run, a checkpoint or an artifact.")
+    ] = None,
     data: Annotated[Path | None, typer.Option(help="Labelled texts (default: what the run held out).")] = None,
     candidates: Annotated[
         str | None,
@@ -187,16 +190,42 @@ def compare(
         Path | None, typer.Option(help="Training texts for what is quantised while loading (default: the run's).")
     ] = None,
     budget: BudgetOption = Budget.QUICK,
-    out: Annotated[Path | None, typer.Option(help="Folder of the results (default: the run).")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the results (default: the run); with --from, a Markdown file.")
+    ] = None,
     text_column: TextColumn = None,
     label_column: LabelColumn = None,
     where: Where = None,
+    runs: Annotated[
+        list[Path] | None,
+        typer.Option("--from", metavar="RUN", help="Compare runs that were measured before with the first of them."),
+    ] = None,
+    max_slowdown: Annotated[
+        str, typer.Option(metavar="P%", help="With --from: how much more time a batch may take.")
+    ] = "5%",
+    max_accuracy_drop: Annotated[
+        str, typer.Option(metavar="P%", help="With --from: points of accuracy that may be lost.")
+    ] = "1%",
+    strict: Annotated[
+        bool, typer.Option("--strict", help="With --from: fail for what is not shown to be within the bounds, too.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Measure every candidate on this machine and this data; what is measured already is not measured again."""
+    """Measure every candidate on this machine and this data; what is measured already is not measured again.
+
+    With --from, measure nothing: put runs beside each other, and exit with 1 when something regressed.
+    """
     from artifact.examples import read_examples
     from artifact.run_folder import RunFolder
+    from commands.between import compare_runs
 
+    _check_options(context, of_runs=bool(runs))
+    if runs:
+        slowdown, drop = _percent("--max-slowdown", max_slowdown), _percent("--max-accuracy-drop", max_accuracy_drop)
+        compare_runs(runs, slowdown, drop, out, strict=strict, as_json=as_json)
+        return
+    if model is None:
+        raise UserError("there is nothing to compare", "name a run or a checkpoint, or measured runs with --from")
     if data is None:
         data = RunFolder(model).evaluation_data
         if not data.is_file():
@@ -336,6 +365,28 @@ def _batch_sizes(text: str) -> tuple[int, ...]:
     if not all(part.isdecimal() and int(part) > 0 for part in parts):
         raise UserError(f"--batch-sizes has '{text}'", "write whole numbers from 1, such as 1,8")
     return tuple(sorted({int(part) for part in parts}))
+
+
+def _check_options(context: typer.Context, *, of_runs: bool) -> None:
+    """Refuse options about measuring where runs are compared, and the other way round."""
+    about_runs = {"runs", "max_slowdown", "max_accuracy_drop", "strict"}
+    for parameter in context.command.params:
+        name, flag = parameter.name or "", max(parameter.opts, key=len)
+        source = context.get_parameter_source(name)
+        if source is None or source.name != "COMMANDLINE" or name in ("out", "as_json"):
+            continue
+        if of_runs and name not in about_runs:
+            what = "RUN_OR_CHECKPOINT" if name == "model" else flag
+            raise UserError(f"{what} is for measuring, and --from measures nothing", "leave one of them out")
+        if not of_runs and name in about_runs:
+            raise UserError(f"{flag} is for runs that were measured before", "name them: --from RUN --from RUN")
+
+
+def _percent(flag: str, text: str) -> float:
+    number = text.strip().removesuffix("%")
+    if number == text.strip() or not number.replace(".", "", 1).isdecimal():
+        raise UserError(f"{flag} has '{text}'", "write per cent, such as 5% or 0.5%")
+    return float(number) / 100
 
 
 def _where(conditions: list[str] | None) -> dict[str, str] | None:

@@ -5,7 +5,7 @@ from artifact.records import read_if_present, write_bytes, write_json
 from artifact.run_folder import RunFolder
 from artifact.variant import Variant
 from errors import UserError
-from measure.records import Session, load
+from measure.records import Record, Session, load
 from report.markdown import render, render_variants
 from report.verdict import Verdict, judge
 
@@ -28,8 +28,8 @@ def _judged_alike(one: Variant, other: Variant) -> bool:
     return judged[0] == judged[1]
 
 
-def read_verdict(run: RunFolder) -> Verdict:
-    """Derive the verdict from what was measured. Raises `UserError` when nothing was."""
+def read_records(run: RunFolder) -> list[Record]:
+    """Everything that was measured, with at least one session. Raises `UserError` when nothing was."""
     records = load(run.measurements)
     if not records and run.measurements.is_file() and run.measurements.stat().st_size:
         raise UserError(
@@ -40,7 +40,12 @@ def read_verdict(run: RunFolder) -> Verdict:
         raise UserError(
             f"{run.directory} has no measurements", f"measure first: steelyard compare {run.directory} --data FILE"
         )
-    return judge(records)
+    return records
+
+
+def read_verdict(run: RunFolder) -> Verdict:
+    """Derive the verdict from what was measured. Raises `UserError` when nothing was."""
+    return judge(read_records(run))
 
 
 def write_verdict(run: RunFolder) -> Verdict:
