@@ -3,6 +3,17 @@
 from collections.abc import Iterable, Sequence
 
 from artifact.variant import Variant
+from report.load import LoadReport
+from report.load_tables import (
+    LOAD_READING,
+    every_word,
+    how_tested,
+    invalid,
+    load_headline,
+    load_table,
+    not_tested,
+    tries_table,
+)
 from report.tables import (
     Table,
     control,
@@ -86,5 +97,23 @@ def render_variants(variants: Sequence[Variant]) -> str:
         _table(variants_table(variants)),
         *_section("Of each", variants_notes(variants)),
         *_section("How to read it", VARIANTS_READING),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def render_load(report: LoadReport) -> str:
+    """What load tests say, as Markdown."""
+    tries, missing = tries_table(report), not_tested(report)
+    parts = [
+        "# How many requests it bears",
+        *load_headline(report),
+        _table(load_table(report)),
+        *([_table(tries)] if tries else []),
+        *([_table(missing)] if missing else []),
+        *_section("Warnings", report.warnings),
+        *_section("Invalid, in LoadGen's words", invalid(report)),
+        *_section("How it was tested", how_tested(report)),
+        *_section("All that LoadGen says", every_word(report)),
+        *_section("How to read it", LOAD_READING),
     ]
     return "\n\n".join(parts) + "\n"

@@ -13,6 +13,8 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from artifact.variant import Variant
+from report.load import LoadReport
+from report.load_tables import how_tested, invalid, load_headline, load_table, not_tested, tries_table
 from report.tables import (
     Table,
     control,
@@ -60,6 +62,21 @@ def show_variants(out: Console, variants: Sequence[Variant]) -> None:
     for line in variants_notes(variants):
         out.print(Text(line))
     show_lines(out, READING)
+
+
+def show_load(out: Console, report: LoadReport) -> None:
+    """The rates that hold, then every test, what LoadGen objects to, and how it was tested."""
+    for line in load_headline(report):
+        out.print(Text(line, style="bold green"))
+    out.print()
+    for table in (load_table(report), tries_table(report), not_tested(report)):
+        if table:
+            show_table(out, table)
+    for line in invalid(report):
+        out.print(Text(line))
+    for warning in report.warnings:
+        out.print(Text(f"Warning: {warning}", style="yellow"))
+    show_lines(out, how_tested(report)[:3])
 
 
 def show_table(out: Console, table: Table) -> None:
