@@ -103,9 +103,6 @@ def test_nothing_recorded_is_no_report(tmp_path: Path) -> None:
 def test_the_answer_is_a_sentence(tries: list[int], sentence: str) -> None:
     picked = [searched()[number] for number in tries]
     records: list[LoadRecord] = [session(asked=NAMES[:1], scenarios=(SERVER,)), *picked]
-        session(asked=NAMES[:1], scenarios=(SERVER,)),
-        *(searched()[number] for number in tries),
-    ]
     assert load_headline(judge_load(records)) == (f"{NAMES[0]} {sentence}",)
 
 
