@@ -257,7 +257,8 @@ def _more_effort(row: Row, found: Ratio, verdict: Verdict) -> str:
     if count is None:
         return f"{row.name} cannot be told from the baseline on this machine: its processes scatter too much."
     cost = seconds(count * ((row.process_s or 0) + (base.process_s or 0)))
-    return f"About {count} more processes of {row.name} would decide its speed ({cost}): give a larger --budget."
+    processes = "process" if count == 1 else "processes"
+    return f"About {count} more {processes} of {row.name} would decide its speed ({cost}): give a larger --budget."
 
 
 def _recommendation(row: Row, verdict: Verdict) -> Sequence[str]:
