@@ -87,7 +87,11 @@ def _kernels(row: Row, arithmetic: Arithmetic) -> list[str]:
         return []
     told = [] if not executed.conversions else [f"{executed.conversions} kernels only convert number types"]
     names = {kernel.lower(): count for kernel, count in executed.kernels.items()}
-    products = {kernel: count for kernel, count in names.items() if any(word in kernel for word in PRODUCTS)}
+    products = {
+        kernel: count
+        for kernel, count in names.items()
+        if any(word in kernel for word in PRODUCTS) and "quantizelinear" not in kernel
+    }
     if not products or not any(word in kernel for kernel in names for word in TYPED):
         return told
     low = sum(count for kernel, count in products.items() if any(word in kernel for word in arithmetic.kernels))
