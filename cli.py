@@ -278,19 +278,21 @@ def predict(
 @command
 def report(
     run: Annotated[Path, typer.Argument(help="A run that was compared.")],
-    markdown: Annotated[Path | None, typer.Option(help="Write the report here too.")] = None,
+    markdown: Annotated[Path | None, typer.Option(help="Write the report here too, as Markdown.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write the report here too, as a page with its drawings.")] = None,
     as_json: Json = False,
 ) -> None:
     """Derive verdict and report again from the raw measurements."""
     from artifact.records import write_bytes
     from artifact.run_folder import RunFolder
     from report.files import write_verdict
-    from report.markdown import render
 
     folder = RunFolder(run)
     verdict = write_verdict(folder)
     if markdown:
-        write_bytes(markdown, render(verdict).encode())
+        write_bytes(markdown, folder.report.read_bytes())
+    if html:
+        write_bytes(html, folder.page.read_bytes())
     tell.print_json(verdict) if as_json else tell.tell_verdict(verdict, folder)
 
 

@@ -1,12 +1,13 @@
-"""From a run's raw records to its `verdict.json` and `report.md`."""
+"""From a run's raw records to its `verdict.json`, `report.md` and `report.html`."""
 
 from artifact.precision import Precision
 from artifact.records import read_if_present, write_bytes, write_json
 from artifact.run_folder import RunFolder
 from artifact.variant import Variant
 from errors import UserError
-from measure.records import Session, load
+from measure.records import Record, Session, load
 from report.markdown import render, render_variants
+from report.page import render_page
 from report.verdict import Verdict, judge
 
 
@@ -30,6 +31,21 @@ def _judged_alike(one: Variant, other: Variant) -> bool:
 
 def read_verdict(run: RunFolder) -> Verdict:
     """Derive the verdict from what was measured. Raises `UserError` when nothing was."""
+    return judge(_records(run))
+
+
+def write_verdict(run: RunFolder) -> Verdict:
+    """Derive the verdict and write `verdict.json`, `report.md` and `report.html`. Raises `UserError` when nothing was
+    measured."""
+    records = _records(run)
+    verdict = judge(records)
+    write_json(run.verdict, verdict)
+    write_bytes(run.report, render(verdict).encode())
+    write_bytes(run.page, render_page(verdict, records).encode())
+    return verdict
+
+
+def _records(run: RunFolder) -> list[Record]:
     records = load(run.measurements)
     if not records and run.measurements.is_file() and run.measurements.stat().st_size:
         raise UserError(
@@ -40,12 +56,4 @@ def read_verdict(run: RunFolder) -> Verdict:
         raise UserError(
             f"{run.directory} has no measurements", f"measure first: steelyard compare {run.directory} --data FILE"
         )
-    return judge(records)
-
-
-def write_verdict(run: RunFolder) -> Verdict:
-    """Derive the verdict and write `verdict.json` and `report.md`."""
-    verdict = read_verdict(run)
-    write_json(run.verdict, verdict)
-    write_bytes(run.report, render(verdict).encode())
-    return verdict
+    return records
