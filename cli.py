@@ -362,7 +362,8 @@ def predict(
 @command
 def report(
     run: Annotated[Path, typer.Argument(help="A run that was compared.")],
-    markdown: Annotated[Path | None, typer.Option(help="Write the report here too.")] = None,
+    markdown: Annotated[Path | None, typer.Option(help="Write the report here too, as Markdown.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write the report here too, as a page with its drawings.")] = None,
     objective: ObjectiveOption = Objective.BALANCED,
     max_accuracy_drop: MaxDrop = "1%",
     max_p95_ms: MaxP95 = None,
@@ -374,13 +375,14 @@ def report(
     from artifact.records import write_bytes
     from artifact.run_folder import RunFolder
     from report.files import write_verdict
-    from report.markdown import render
 
     folder = RunFolder(run)
     policy = _policy(objective, max_accuracy_drop, max_p95_ms, max_memory_mb, max_size_mb)
     verdict = write_verdict(folder, policy)
     if markdown:
-        write_bytes(markdown, render(verdict).encode())
+        write_bytes(markdown, folder.report.read_bytes())
+    if html:
+        write_bytes(html, folder.page.read_bytes())
     tell.print_json(verdict) if as_json else tell.tell_verdict(verdict, folder)
 
 

@@ -83,6 +83,10 @@ class RunFolder:
         return self.directory / "report.md"
 
     @property
+    def page(self) -> Path:
+        return self.directory / "report.html"
+
+    @property
     def variants_report(self) -> Path:
         return self.directory / "variants.md"
 

@@ -43,7 +43,7 @@ def tell_verdict(verdict: "Verdict", run: "RunFolder") -> None:
     from report.terminal import console, show_verdict
 
     show_verdict(console(), verdict)
-    typer.echo(f"\n  {run.report}\n  {run.verdict}\n  {run.measurements}")
+    typer.echo(f"\n  {run.page}\n  {run.report}\n  {run.verdict}\n  {run.measurements}")
 
 
 def tell_load(report: "LoadReport", run: "RunFolder") -> None:

@@ -137,6 +137,12 @@ class Evidence:
         anchor = self._entrant(base)
         return tuple(self._ratios([self._log_ratio(self._entrant(row), self.target, anchor) for row in rows]))
 
+    def leads(self, pairs: Sequence[tuple[Row, Row, str]]) -> tuple[Ratio | None, ...]:
+        """Speed of one measured row as a multiple of another one's on a workload, for each such pair, all judged
+        together; `None` where the two share no round."""
+        found = ((self._entrant(one), (workload,), self._entrant(other)) for one, other, workload in pairs)
+        return tuple(self._ratios([self._log_ratio(*pair) for pair in found]))
+
     @property
     def noise(self) -> Noise | None:
         """How unevenly the anchor ran; `None` where it did not."""

@@ -1,4 +1,4 @@
-"""From a run's raw records to its `verdict.json`, `report.md` and `load.md`."""
+"""From a run's raw records to its `verdict.json`, `report.md`, `report.html` and `load.md`."""
 
 import msgspec
 
@@ -13,6 +13,7 @@ from measure.records import Record, Session, load
 from report.judge import DEFAULT, judge
 from report.load import LoadReport, judge_load
 from report.markdown import render, render_load, render_variants
+from report.page import render_page
 from report.policy import Policy
 from report.verdict import Verdict
 
@@ -69,10 +70,12 @@ def read_verdict(run: RunFolder, policy: Policy | None = None) -> Verdict:
 
 
 def write_verdict(run: RunFolder, policy: Policy | None = None) -> Verdict:
-    """Derive the verdict by a policy (default: the saved one) and write `verdict.json` and `report.md`."""
-    verdict = read_verdict(run, policy)
+    """Derive the verdict by a policy (default: the saved one); write `verdict.json`, `report.md` and `report.html`."""
+    records = read_records(run)
+    verdict = judge(records, policy or saved_policy(run))
     write_json(run.verdict, verdict)
     write_bytes(run.report, render(verdict).encode())
+    write_bytes(run.page, render_page(verdict, records).encode())
     return verdict
 
 

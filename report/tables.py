@@ -1,4 +1,4 @@
-"""What a verdict shows, before it is known where: the same tables go to the terminal and into `report.md`."""
+"""What a verdict shows, before it is known where: on the terminal, in `report.md` and in `report.html`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +17,10 @@ KERNELS = 6
 """Kernels that are named; the others are counted together."""
 
 
+FIGURES = 40
+"""Letters of a cell that begins with a digit and is no sentence."""
+
+
 @dataclass(frozen=True, slots=True)
 class Table:
     """Headers and rows of text; a line break in a cell is where it may be broken. `strong` are the numbers of the rows
@@ -26,6 +30,11 @@ class Table:
     headers: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     strong: frozenset[int] = frozenset()
+
+    def is_numeric(self, position: int) -> bool:
+        """Whether a column holds nothing but figures, which align at the right."""
+        cells = [row[position] for row in self.rows]
+        return position > 0 and all(cell == DASH or (cell[:1].isdigit() and len(cell) <= FIGURES) for cell in cells)
 
 
 def summary(verdict: Verdict) -> Table:

@@ -121,9 +121,10 @@ def _draw(table: Table, *, broken: bool) -> RichTable:
     )
     for position, header in enumerate(table.headers):
         cells = [row[position] for row in table.rows]
-        numbers = position > 0 and all(cell[:1].isdigit() or cell == "–" for cell in cells)
         whole = position == 0 or any("×" in cell for cell in cells)
-        drawn.add_column(header, justify="right" if numbers else "left", header_style="dim", no_wrap=whole)
+        drawn.add_column(
+            header, justify="right" if table.is_numeric(position) else "left", header_style="dim", no_wrap=whole
+        )
     for number, row in enumerate(table.rows):
         texts = (Text(cell if broken else cell.replace("\n", "  ")) for cell in row)
         drawn.add_row(*texts, style="bold green" if number in table.strong else "")

@@ -126,6 +126,10 @@ def test_the_packages_that_install_are_the_rooms() -> None:
     installed = project["tool"]["setuptools"]
     assert set(installed["packages"]) == set(ROOMS)
     assert set(installed["py-modules"]) == {"cli", "errors"}
+    others = {room: {path.name for path in (ROOT / room).glob("*.*") if path.suffix != ".py"} for room in ROOMS}
+    assert {room: set(names) for room, names in installed["package-data"].items()} == {
+        room: names for room, names in others.items() if names
+    }
     assert project["project"]["scripts"] == {"steelyard": "cli:main"}
     base = {requirement.split(">")[0] for requirement in project["project"]["dependencies"]}
     assert not base & {"torch", "transformers", "onnx", "onnxruntime", "onnxruntime-gpu"}

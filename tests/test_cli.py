@@ -427,10 +427,14 @@ def test_report_derives_everything_again_from_the_raw_samples(steelyard: Steelya
     run = RunFolder(tmp_path / "run")
     for record in usual():
         append(run.measurements, record)
-    done = steelyard("report", run.directory, "--markdown", tmp_path / "copy.md")
+    done = steelyard(
+        "report", run.directory, "--markdown", tmp_path / "copy.md", "--html", tmp_path / "new" / "copy.html"
+    )
     assert done.returncode == 0
     assert "Ship ort-cpu/int8-dynamic" in done.stdout
     assert (tmp_path / "copy.md").read_text() == run.report.read_text()
+    assert (tmp_path / "new" / "copy.html").read_bytes() == run.page.read_bytes()
+    assert str(run.page) in done.stdout
     told = json.loads(steelyard("report", run.directory, "--json").stdout)
     assert told == json.loads(run.verdict.read_text())
 
