@@ -15,7 +15,7 @@ from errors import GateFailed, UserError
 from exporter.options import EXAMPLES, Options, Pooling, PoolingMode, Profile, Target, Weights
 from measure.plan import Budget, find_plan
 from models.training import Device, FinetuneConfig, TrainingPrecision
-from report.policy import ACCURACY_DROP, Objective, Policy
+from report.policy import Objective, Policy
 
 P = ParamSpec("P")
 DEFAULT = FinetuneConfig()
@@ -44,7 +44,7 @@ ObjectiveOption = Annotated[
     typer.Option(help="What the winner is best at: every workload, small batches, large ones, or size."),
 ]
 MaxDrop = Annotated[
-    float, typer.Option("--max-accuracy-drop", min=0, max=1, help="Share of the reference's accuracy that may be lost.")
+    str, typer.Option("--max-accuracy-drop", metavar="P%", help="How much of the reference's accuracy may be lost.")
 ]
 MaxP95 = Annotated[float | None, typer.Option("--max-p95-ms", min=0, help="Limit on the p95 of a call.")]
 MaxMemory = Annotated[float | None, typer.Option("--max-memory-mb", min=0, help="Limit on the process's memory.")]
@@ -176,7 +176,10 @@ def export(
 
 @command
 def compare(
-    model: Annotated[Path, typer.Argument(metavar="RUN_OR_CHECKPOINT", help="A run, a checkpoint or an artifact.")],
+    context: typer.Context,
+    model: Annotated[
+        Path | None, typer.Argument(metavar="RUN_OR_CHECKPOINT", help="A run, a checkpoint or an artifact.")
+    ] = None,
     data: Annotated[Path | None, typer.Option(help="Labelled texts (default: what the run held out).")] = None,
     candidates: Annotated[
         str | None,
@@ -201,20 +204,43 @@ def compare(
     ] = None,
     budget: BudgetOption = Budget.QUICK,
     objective: ObjectiveOption = Objective.BALANCED,
-    max_accuracy_drop: MaxDrop = ACCURACY_DROP,
+    max_accuracy_drop: MaxDrop = "1%",
     max_p95_ms: MaxP95 = None,
     max_memory_mb: MaxMemory = None,
     max_size_mb: MaxSize = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of the results (default: the run).")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the results (default: the run); with --from, a Markdown file.")
+    ] = None,
     text_column: TextColumn = None,
     label_column: LabelColumn = None,
     where: Where = None,
+    runs: Annotated[
+        list[Path] | None,
+        typer.Option("--from", metavar="RUN", help="Compare runs that were measured before with the first of them."),
+    ] = None,
+    max_slowdown: Annotated[
+        str, typer.Option(metavar="P%", help="With --from: how much more time a batch may take.")
+    ] = "5%",
+    strict: Annotated[
+        bool, typer.Option("--strict", help="With --from: fail for what is not shown to be within the bounds, too.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Measure every candidate on this machine and this data; what is measured already is not measured again."""
+    """Measure every candidate on this machine and this data; what is measured already is not measured again.
+
+    With --from, measure nothing: put runs beside each other, and exit with 1 when something regressed.
+    """
     from artifact.examples import read_examples
     from artifact.run_folder import RunFolder
+    from commands.between import compare_runs
 
+    _check_options(context, of_runs=bool(runs))
+    if runs:
+        slowdown, drop = _percent("--max-slowdown", max_slowdown), _percent("--max-accuracy-drop", max_accuracy_drop)
+        compare_runs(runs, slowdown, drop, out, strict=strict, as_json=as_json)
+        return
+    if model is None:
+        raise UserError("there is nothing to compare", "name a run or a checkpoint, or measured runs with --from")
     if data is None:
         data = RunFolder(model).evaluation_data
         if not data.is_file():
@@ -299,7 +325,7 @@ def report(
     run: Annotated[Path, typer.Argument(help="A run that was compared.")],
     markdown: Annotated[Path | None, typer.Option(help="Write the report here too.")] = None,
     objective: ObjectiveOption = Objective.BALANCED,
-    max_accuracy_drop: MaxDrop = ACCURACY_DROP,
+    max_accuracy_drop: MaxDrop = "1%",
     max_p95_ms: MaxP95 = None,
     max_memory_mb: MaxMemory = None,
     max_size_mb: MaxSize = None,
@@ -343,14 +369,14 @@ def demo(
 
 def _policy(
     objective: Objective,
-    max_accuracy_drop: float,
+    max_accuracy_drop: str,
     max_p95_ms: float | None,
     max_memory_mb: float | None,
     max_size_mb: float | None,
 ) -> Policy:
     return Policy(
         objective=objective,
-        max_accuracy_drop=max_accuracy_drop,
+        max_accuracy_drop=_percent("--max-accuracy-drop", max_accuracy_drop),
         max_p95_s=None if max_p95_ms is None else max_p95_ms / 1e3,
         max_memory_bytes=None if max_memory_mb is None else round(max_memory_mb * 1e6),
         max_size_bytes=None if max_size_mb is None else round(max_size_mb * 1e6),
@@ -377,6 +403,28 @@ def _batch_sizes(text: str) -> tuple[int, ...]:
     if not all(part.isdecimal() and int(part) > 0 for part in parts):
         raise UserError(f"--batch-sizes has '{text}'", "write whole numbers from 1, such as 1,8")
     return tuple(sorted({int(part) for part in parts}))
+
+
+def _check_options(context: typer.Context, *, of_runs: bool) -> None:
+    """Refuse options about measuring where runs are compared, and the other way round."""
+    about_runs = {"runs", "max_slowdown", "strict"}
+    for parameter in context.command.params:
+        name, flag = parameter.name or "", max(parameter.opts, key=len)
+        source = context.get_parameter_source(name)
+        if source is None or source.name != "COMMANDLINE" or name in ("out", "max_accuracy_drop", "as_json"):
+            continue
+        if of_runs and name not in about_runs:
+            what = "RUN_OR_CHECKPOINT" if name == "model" else flag
+            raise UserError(f"{what} is for measuring, and --from measures nothing", "leave one of them out")
+        if not of_runs and name in about_runs:
+            raise UserError(f"{flag} is for runs that were measured before", "name them: --from RUN --from RUN")
+
+
+def _percent(flag: str, text: str) -> float:
+    number = text.strip().removesuffix("%")
+    if number == text.strip() or not number.replace(".", "", 1).isdecimal():
+        raise UserError(f"{flag} has '{text}'", "write per cent, such as 5% or 0.5%")
+    return float(number) / 100
 
 
 def _where(conditions: list[str] | None) -> dict[str, str] | None:

@@ -7,7 +7,7 @@ from artifact.records import read_if_present, write_bytes, write_json
 from artifact.run_folder import RunFolder
 from artifact.variant import Variant
 from errors import UserError
-from measure.records import Session, load
+from measure.records import Record, Session, load
 from report.judge import DEFAULT, judge
 from report.markdown import render, render_variants
 from report.policy import Policy
@@ -42,11 +42,8 @@ def saved_policy(run: RunFolder) -> Policy:
     return saved.policy if saved else DEFAULT
 
 
-def read_verdict(run: RunFolder, policy: Policy | None = None) -> Verdict:
-    """Derive the verdict from what was measured, by a policy (default: the saved one).
-
-    Raises `UserError` when nothing was measured.
-    """
+def read_records(run: RunFolder) -> list[Record]:
+    """Everything that was measured, with at least one session. Raises `UserError` when nothing was."""
     records = load(run.measurements)
     if not records and run.measurements.is_file() and run.measurements.stat().st_size:
         raise UserError(
@@ -57,7 +54,15 @@ def read_verdict(run: RunFolder, policy: Policy | None = None) -> Verdict:
         raise UserError(
             f"{run.directory} has no measurements", f"measure first: steelyard compare {run.directory} --data FILE"
         )
-    return judge(records, policy or saved_policy(run))
+    return records
+
+
+def read_verdict(run: RunFolder, policy: Policy | None = None) -> Verdict:
+    """Derive the verdict from what was measured, by a policy (default: the saved one).
+
+    Raises `UserError` when nothing was measured.
+    """
+    return judge(read_records(run), policy or saved_policy(run))
 
 
 def write_verdict(run: RunFolder, policy: Policy | None = None) -> Verdict:

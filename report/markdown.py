@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from artifact.variant import Variant
+from report.difference import Differences
 from report.explain import explanations
 from report.tables import (
     Table,
@@ -19,6 +20,10 @@ from report.tables import (
     why_not,
     workloads,
 )
+from report.tables_difference import controls as difference_controls
+from report.tables_difference import headline as difference_headline
+from report.tables_difference import reading as difference_reading
+from report.tables_difference import tables as difference_tables
 from report.variants import READING as VARIANTS_READING
 from report.variants import variants_notes, variants_table
 from report.verdict import Verdict
@@ -98,3 +103,17 @@ def render_variants(variants: Sequence[Variant]) -> str:
         *_section("How to read it", VARIANTS_READING),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def render_differences(differences: Differences) -> str:
+    """Runs beside each other, as Markdown."""
+    parts = ["# Runs beside each other"]
+    for item in differences.differences:
+        parts += [
+            f"**{item.later} beside {item.base}**",
+            *difference_headline(differences, item),
+            *(_table(table) for table in difference_tables(item)),
+            difference_controls(item),
+            *_section("Warnings", item.warnings),
+        ]
+    return "\n\n".join([*parts, *_section("How to read it", difference_reading(differences))]) + "\n"

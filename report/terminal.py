@@ -13,6 +13,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from artifact.variant import Variant
+from report.difference import Differences
 from report.tables import (
     Table,
     energy,
@@ -27,6 +28,10 @@ from report.tables import (
     why_not,
     workloads,
 )
+from report.tables_difference import controls as difference_controls
+from report.tables_difference import headline as difference_headline
+from report.tables_difference import reading as difference_reading
+from report.tables_difference import tables as difference_tables
 from report.variants import READING, variants_notes, variants_table
 from report.verdict import Verdict
 
@@ -62,6 +67,21 @@ def show_variants(out: Console, variants: Sequence[Variant]) -> None:
     for line in variants_notes(variants):
         out.print(Text(line))
     show_lines(out, READING)
+
+
+def show_differences(out: Console, differences: Differences) -> None:
+    """Each later run beside the base: the answer, the tables, and what makes them less certain."""
+    for item in differences.differences:
+        out.print(Text(f"{item.later} beside {item.base}", style="bold"))
+        for number, line in enumerate(difference_headline(differences, item)):
+            out.print(Text(line, style="bold red" if number < len(item.regressions) else ""))
+        out.print()
+        for table in difference_tables(item):
+            show_table(out, table)
+        out.print(Text(difference_controls(item)))
+        for warning in item.warnings:
+            out.print(Text(f"Warning: {warning}", style="yellow"))
+    show_lines(out, difference_reading(differences))
 
 
 def show_table(out: Console, table: Table) -> None:

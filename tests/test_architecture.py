@@ -78,6 +78,9 @@ def test_report_reads_the_records_of_measure_and_runs_nothing() -> None:
     assert used <= {
         "measure.records",
         "measure.statistics",
+        "measure.multiple",
+        "measure.proportions",
+        "measure.welch",
         "measure.pairing",
         "measure.percentiles",
         "measure.machine",
