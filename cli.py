@@ -264,6 +264,45 @@ def compare(
 
 
 @command
+def load_test(
+    model: Annotated[Path, typer.Argument(metavar="RUN_OR_CHECKPOINT", help="A run, a checkpoint or an artifact.")],
+    candidate: Annotated[
+        list[str] | None,
+        typer.Option(metavar="C,C", help="Candidates by name (default: the one that the run's verdict recommends)."),
+    ] = None,
+    scenarios: Annotated[
+        str, typer.Option(metavar="S,S", help="How requests come, of these four.")
+    ] = "single-stream,multi-stream,offline,server",
+    max_p99_ms: Annotated[float, typer.Option(help="What 99 % of the server's answers must keep.")] = 100,
+    duration_s: Annotated[float, typer.Option(help="The least that each test lasts.")] = 10,
+    rate: Annotated[
+        float | None, typer.Option(help="The server's requests a second (default: search for the highest).")
+    ] = None,
+    max_batch: Annotated[int, typer.Option(min=1, help="Waiting requests that the server runs together.")] = 8,
+    threads: Annotated[int | None, typer.Option(help="Threads of every engine (default: the usable cores).")] = None,
+    data: Annotated[Path | None, typer.Option(help="Texts (default: what the run held out).")] = None,
+    text_column: TextColumn = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the results (default: the run).")] = None,
+    as_json: Json = False,
+) -> None:
+    """Drive candidates with MLPerf LoadGen: latency when requests do not wait, and the highest rate that keeps p99."""
+    report, run = stages.load_test(
+        model,
+        tuple(name for part in candidate for name in _names(part) or ()) if candidate else None,
+        data,
+        out,
+        scenarios=scenarios,
+        duration_s=duration_s,
+        max_p99_ms=max_p99_ms,
+        rate_per_s=rate,
+        max_batch=max_batch,
+        threads=threads,
+        text_column=text_column,
+    )
+    tell.print_json(report) if as_json else tell.tell_load(report, run)
+
+
+@command
 def pack(
     run: Annotated[Path, typer.Argument(help="A run that was compared.")],
     out: Annotated[Path, typer.Option(help="Folder of the artifact.")],

@@ -3,6 +3,7 @@
 import msgspec
 
 from measure.memory import MemoryReading
+from measure.traffic import Observed, Traffic
 from runtimes.base import Availability, Candidate, Executed, RuntimeInfo
 
 
@@ -56,6 +57,13 @@ class Explain(Request, frozen=True):
     """Say what the engine executes for the first batch of a workload."""
 
     workload: int
+
+
+class Drive(Request, frozen=True):
+    """Let LoadGen send traffic of evaluation texts; its log files go into `folder`."""
+
+    traffic: Traffic
+    folder: str
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -114,6 +122,12 @@ class Explained(Reply, frozen=True):
     executed: Executed | None
 
 
+class Driven(Reply, frozen=True):
+    """What LoadGen saw."""
+
+    observed: Observed
+
+
 class Failed(Reply, frozen=True):
     """The request could not be done. `ours` marks an exception that is no `UserError`."""
 
@@ -122,8 +136,8 @@ class Failed(Reply, frozen=True):
     ours: bool
 
 
-AnyRequest = Probe | Open | WarmUp | Block | Score | Weigh | Explain
-AnyReply = Probed | Opened | Timed | Scored | Weighed | Explained | Failed
+AnyRequest = Probe | Open | WarmUp | Block | Score | Weigh | Explain | Drive
+AnyReply = Probed | Opened | Timed | Scored | Weighed | Explained | Driven | Failed
 REQUESTS = msgspec.json.Decoder(AnyRequest)
 REPLIES = msgspec.json.Decoder(AnyReply)
 ENCODER = msgspec.json.Encoder()

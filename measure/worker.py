@@ -15,6 +15,7 @@ from artifact.predict import TextEncoder
 from artifact.tokenizer import text_encoder
 from errors import UserError
 from measure.energy import Meter, find_domains
+from measure.loadgen import drive
 from measure.memory import read_device_bytes, read_memory
 from measure.messages import (
     ENCODER,
@@ -22,6 +23,8 @@ from measure.messages import (
     AnyReply,
     AnyRequest,
     Block,
+    Drive,
+    Driven,
     Explain,
     Explained,
     Failed,
@@ -70,12 +73,8 @@ class Worker:
                 return Probed(available=tuple(probe(name) for name in names))
             case Open():
                 return self._open(request)
-            case WarmUp(workload=number, limit_s=limit_s) if texts := self.inputs.workloads[number].texts:
-                samples, level = warm_up(self._text_runtime(number), [texts], limit_s)
-                return Timed(samples_s=tuple(samples), level=level)
             case WarmUp(workload=number, limit_s=limit_s):
-                samples, level = warm_up(self.runtime, self._batches(number), limit_s)
-                return Timed(samples_s=tuple(samples), level=level)
+                return self._warm_up(number, limit_s)
             case Block(workload=number, passes=passes) if texts := self.inputs.workloads[number].texts:
                 subject = self._text_runtime(number)
                 primer = time_passes(subject, [texts], 1)
@@ -104,6 +103,8 @@ class Worker:
                 )
             case Explain(workload=number):
                 return Explained(executed=self.runtime.executed(self._batches(number)[0]))
+            case Drive(traffic=traffic, folder=folder):
+                return Driven(observed=drive(self.runtime, self.inputs, traffic, Path(folder)))
 
     @property
     def runtime(self) -> Runtime:
@@ -140,6 +141,13 @@ class Worker:
             baseline_memory=baseline,
             loaded_memory=read_memory(),
         )
+
+    def _warm_up(self, number: int, limit_s: float) -> Timed:
+        if texts := self.inputs.workloads[number].texts:
+            samples, level = warm_up(self._text_runtime(number), [texts], limit_s)
+        else:
+            samples, level = warm_up(self.runtime, self._batches(number), limit_s)
+        return Timed(samples_s=tuple(samples), level=level)
 
     def _batches(self, number: int) -> list[Batch]:
         names = self.runtime.info.input_names

@@ -1,4 +1,4 @@
-"""From a run's raw records to its `verdict.json` and `report.md`."""
+"""From a run's raw records to its `verdict.json`, `report.md` and `load.md`."""
 
 import msgspec
 
@@ -7,9 +7,12 @@ from artifact.records import read_if_present, write_bytes, write_json
 from artifact.run_folder import RunFolder
 from artifact.variant import Variant
 from errors import UserError
+from measure.load_records import LoadSession
+from measure.load_records import load as load_tests
 from measure.records import Record, Session, load
 from report.judge import DEFAULT, judge
-from report.markdown import render, render_variants
+from report.load import LoadReport, judge_load
+from report.markdown import render, render_load, render_variants
 from report.policy import Policy
 from report.verdict import Verdict
 
@@ -71,3 +74,13 @@ def write_verdict(run: RunFolder, policy: Policy | None = None) -> Verdict:
     write_json(run.verdict, verdict)
     write_bytes(run.report, render(verdict).encode())
     return verdict
+
+
+def write_load(run: RunFolder) -> LoadReport | None:
+    """Derive what the load tests say and write `load.md`; `None` where there are none."""
+    records = load_tests(run.load)
+    if not any(isinstance(record, LoadSession) for record in records):
+        return None
+    report = judge_load(records)
+    write_bytes(run.load_report, render_load(report).encode())
+    return report

@@ -5,6 +5,17 @@ from collections.abc import Iterable, Sequence
 from artifact.variant import Variant
 from report.difference import Differences
 from report.explain import explanations
+from report.load import LoadReport
+from report.load_tables import (
+    LOAD_READING,
+    every_word,
+    how_tested,
+    invalid,
+    load_headline,
+    load_table,
+    not_tested,
+    tries_table,
+)
 from report.tables import (
     Table,
     energy,
@@ -117,3 +128,21 @@ def render_differences(differences: Differences) -> str:
             *_section("Warnings", item.warnings),
         ]
     return "\n\n".join([*parts, *_section("How to read it", difference_reading(differences))]) + "\n"
+
+
+def render_load(report: LoadReport) -> str:
+    """What load tests say, as Markdown."""
+    tries, missing = tries_table(report), not_tested(report)
+    parts = [
+        "# How many requests it bears",
+        *load_headline(report),
+        _table(load_table(report)),
+        *([_table(tries)] if tries else []),
+        *([_table(missing)] if missing else []),
+        *_section("Warnings", report.warnings),
+        *_section("Invalid, in LoadGen's words", invalid(report)),
+        *_section("How it was tested", how_tested(report)),
+        *_section("All that LoadGen says", every_word(report)),
+        *_section("How to read it", LOAD_READING),
+    ]
+    return "\n\n".join(parts) + "\n"

@@ -14,6 +14,8 @@ from rich.text import Text
 
 from artifact.variant import Variant
 from report.difference import Differences
+from report.load import LoadReport
+from report.load_tables import how_tested, invalid, load_headline, load_table, not_tested, tries_table
 from report.tables import (
     Table,
     energy,
@@ -82,6 +84,21 @@ def show_differences(out: Console, differences: Differences) -> None:
         for warning in item.warnings:
             out.print(Text(f"Warning: {warning}", style="yellow"))
     show_lines(out, difference_reading(differences))
+
+
+def show_load(out: Console, report: LoadReport) -> None:
+    """The rates that hold, then every test, what LoadGen objects to, and how it was tested."""
+    for line in load_headline(report):
+        out.print(Text(line, style="bold green"))
+    out.print()
+    for table in (load_table(report), tries_table(report), not_tested(report)):
+        if table:
+            show_table(out, table)
+    for line in invalid(report):
+        out.print(Text(line))
+    for warning in report.warnings:
+        out.print(Text(f"Warning: {warning}", style="yellow"))
+    show_lines(out, how_tested(report)[:3])
 
 
 def show_table(out: Console, table: Table) -> None:

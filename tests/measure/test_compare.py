@@ -197,7 +197,7 @@ def test_one_that_fails_is_a_row_with_its_reason_and_the_others_go_on(
 def test_one_that_answers_nan_is_a_row_with_its_reason_and_is_never_recommended(
     fakes: Callable[..., Comparison],
 ) -> None:
-    records = compare(fakes({Precision.INT8_DYNAMIC: "raves"}))
+    records = compare(fakes({Precision.INT8_DYNAMIC: "nan"}))
     assert not failures(records)
     found = next(item for item in judge(records).rows if item.name == "fake/int8-dynamic")
     assert found.reason == "50 of 50 answers are no numbers (NaN or infinite)"
