@@ -10,7 +10,7 @@ from artifact.intervals import Interval
 from measure.records import Role
 from measure.statistics import EQUIVALENT
 from report.figures import seconds, size, times
-from report.samples import PERCENTILES, Calls
+from report.samples import Calls
 from report.scales import Scale
 from report.svg import element, percent
 from report.verdict import Row
@@ -19,7 +19,7 @@ from runtimes.registry import REGISTRY
 HUES = 6
 """Colours of runtimes in page.css."""
 
-LEAST_HEIGHT = 28
+LEAST_HEIGHT, MOST_HEIGHT = 28, 64
 """Of a drawing in a row, in CSS pixels."""
 
 LANE, LANE_PIXELS = 10, 4
@@ -101,17 +101,23 @@ def _speed_strip(axis: _Axis, row: Row, ratio: Interval | None) -> Markup:
     return axis.strip(f"{row.name}: {told}", hue(row), *_whiskers(axis, ratio), _dot(axis.at(ratio.estimate)))
 
 
-def calls(rows: Sequence[Row], found: Sequence[Calls]) -> Column:
+def calls(rows: Sequence[Row], found: Sequence[Calls], workload: str) -> Column:
     """Seconds of single calls on one logarithmic axis: a lane of dots for each process, a long line at the median, and
-    below the lanes short ones at the percentiles that the calls support."""
+    below the lanes short ones at the bounds of the higher percentiles."""
     scale = Scale.logarithmic(end for item in found if item.processes for end in (item.together[0], item.together[-1]))
     axis = _Axis(scale, scale.ticks(4), _seconds)
-    cells = tuple(_call_strip(axis, *pair) for pair in zip(rows, found, strict=True))
+    cells = tuple(_call_strip(axis, row, item, bounds(row, workload)) for row, item in zip(rows, found, strict=True))
     lanes = 1 + max((len(item.processes) for item in found), default=0)
-    return Column("each call", axis.header, cells, max(LEAST_HEIGHT, LANE_PIXELS * lanes))
+    return Column("each call", axis.header, cells, min(MOST_HEIGHT, max(LEAST_HEIGHT, LANE_PIXELS * lanes)))
 
 
-def _call_strip(axis: _Axis, row: Row, found: Calls) -> Markup:
+def bounds(row: Row, workload: str) -> tuple[float | None, float | None, float | None]:
+    """What p90, p95 and p99 of a candidate's calls lie below; `None` where the calls are too few to say so."""
+    found = next((item for item in row.workloads if item.workload == workload), None)
+    return (found.p90_s, found.p95_s, found.p99_s) if found else (None, None, None)
+
+
+def _call_strip(axis: _Axis, row: Row, found: Calls, higher: Sequence[float | None]) -> Markup:
     together = found.together
     if found.median_s is None:
         return axis.strip(f"{row.name}: no calls", hue(row))
@@ -123,7 +129,6 @@ def _call_strip(axis: _Axis, row: Row, found: Calls) -> Markup:
         viewBox=f"0 0 {ACROSS} {LANE * lanes}",
         preserveAspectRatio="none",
     )
-    higher = (found.percentile_s(name) for name in PERCENTILES)
     lines = (
         _upright(axis.at(found.median_s), "median", "0", "100%"),
         *(_upright(axis.at(value), "higher", percent(1 - 1 / lanes), "100%") for value in higher if value is not None),
@@ -143,17 +148,17 @@ def _lane(scale: Scale, lane: int, process: Sequence[float]) -> str:
     return f"M{places[0]} {LANE * lane + LANE // 2}h0{''.join(steps)}"
 
 
-def first_answers(rows: Sequence[Row], found: Sequence[Sequence[float]]) -> Column:
+def first_answers(rows: Sequence[Row]) -> Column:
     """Seconds from starting a process to its first answer: a dot for each process, and a line at their median."""
-    axis = _from_zero([end for starts in found for end in starts], 4, _seconds)
+    axis = _from_zero([start for row in rows for start in row.cold_starts_s], 4, _seconds)
     cells = tuple(
         axis.strip(
-            f"{row.name}: first answer after {', '.join(map(seconds, starts))}",
+            f"{row.name}: first answer after {', '.join(map(seconds, row.cold_starts_s))}",
             hue(row),
             *(_upright(axis.at(value), "median", "15%", "85%") for value in (row.cold_start_s,) if value is not None),
-            *(_dot(axis.at(start), "seen") for start in starts),
+            *(_dot(axis.at(start), "seen") for start in row.cold_starts_s),
         )
-        for row, starts in zip(rows, found, strict=True)
+        for row in rows
     )
     return Column("each process", axis.header, cells)
 

@@ -10,23 +10,28 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
+from measure.percentiles import least_samples
 from measure.records import Record, Session
 from report.break_even import BreakEven, Cell, break_even
-from report.charts import Column, calls, first_answers, hue, sizes, speeds
+from report.charts import Column, bounds, calls, first_answers, hue, sizes, speeds
+from report.evidence import PERCENTILES, Evidence
+from report.explain import explanations
 from report.figures import seconds, times
 from report.markdown import READING, TEXT_READING
-from report.samples import DRAWN, PERCENTILES, Answers, Calls
+from report.samples import DRAWN, Calls
 from report.svg import element
 from report.tables import (
     Table,
-    control,
+    energy,
     from_text,
     headline,
     how_measured,
+    noise,
     not_measured,
     on_device,
     summary,
     what_ran,
+    why_not,
     workloads,
 )
 from report.tradeoff import NARROW, WIDE, tradeoff, tradeoff_points
@@ -80,27 +85,30 @@ def render_page(verdict: Verdict, records: Sequence[Record]) -> str:
 
     Raises `ValueError` when there is no session among the records.
     """
-    answers = Answers.of(records)
+    evidence = Evidence(records, verdict.policy)
     rows = [row for row in verdict.rows if row.measured]
-    optional = (on_device(verdict), from_text(verdict))
-    missing, map_ = not_measured(verdict), break_even(verdict, answers)
+    others, missing, texts = why_not(verdict), not_measured(verdict), from_text(verdict)
+    by_workload = (workloads(verdict), on_device(verdict), energy(verdict), texts)
+    where = break_even(verdict, evidence)
     return _template().render(
         verdict=verdict,
         headline=headline(verdict),
         summary=Grid(summary(verdict), {1: speeds(rows)}, share=23, across=5) if rows else None,
-        control=control(verdict),
+        noise=noise(verdict),
+        others=Grid(others) if others else None,
         tradeoff=_tradeoff(verdict),
-        map=map_,
-        tally=_tally(map_) if map_ else "",
-        workloads=[Grid(table) for table in (workloads(verdict), *filter(None, optional))] if rows else [],
-        calls=[_calls(rows, spec.name, answers) for spec in answers.session.workloads] if rows else [],
-        costs=_costs(verdict, rows, answers) if rows else None,
+        map=where,
+        tally=_tally(where) if where else "",
+        workloads=[Grid(table) for table in by_workload if table] if rows else [],
+        calls=[_calls(rows, spec.name, evidence) for spec in evidence.session.workloads] if rows else [],
+        costs=_costs(verdict, rows) if rows else None,
         ran=Grid(what_ran(verdict)) if rows else None,
         missing=Grid(missing) if missing else None,
+        explanations=explanations(verdict),
         method=[line.partition(": ")[::2] for line in how_measured(verdict)],
-        reading=(*READING, *(TEXT_READING if from_text(verdict) else ())),
+        reading=(*READING, *(TEXT_READING if texts else ())),
         most_drawn=DRAWN,
-        needed=", ".join(f"{name} needs {least} calls" for name, (_, least) in PERCENTILES.items()),
+        needed=", ".join(f"{_short(name)} needs {least_samples(share)} calls" for name, share in PERCENTILES.items()),
     )
 
 
@@ -149,23 +157,24 @@ def _tally(found: BreakEven) -> str:
     return f"Fastest of {len(cells)} workloads: {told}. {many} too close to call."
 
 
-def _calls(rows: Sequence[Row], workload: str, answers: Answers) -> Grid:
-    """Single calls of one workload: each drawn, and the percentiles that they support."""
-    found = [Calls.of(answers.measurements.get(row.name, ()), workload) for row in rows]
+def _calls(rows: Sequence[Row], workload: str, evidence: Evidence) -> Grid:
+    """Single calls of one workload: each drawn, their median, and the bounds of the percentiles that they support."""
+    measurements = {entrant.name: items for entrant, items in evidence.by_entrant.items()}
+    found = [Calls.of(measurements[row.name], workload) for row in rows]
     table = Table(
-        title=_title(workload, answers.session),
-        headers=("candidate", "p50", *PERCENTILES, "calls"),
+        title=_title(workload, evidence.session),
+        headers=("candidate", "median", *(f"{_short(name)} ≤" for name in PERCENTILES), "calls"),
         rows=tuple(
             (
                 row.name,
                 seconds(item.median_s),
-                *(seconds(item.percentile_s(name)) for name in PERCENTILES),
+                *map(seconds, bounds(row, workload)),
                 str(len(item.together)),
             )
             for row, item in zip(rows, found, strict=True)
         ),
     )
-    return Grid(table, {0: calls(rows, found)}, share=46, across=5)
+    return Grid(table, {0: calls(rows, found, workload)}, share=46, across=5)
 
 
 def _title(workload: str, session: Session) -> str:
@@ -179,11 +188,15 @@ def _title(workload: str, session: Session) -> str:
     return f"{spec.name}: a call of {spec.batch_size} texts padded to {min(lengths)}–{max(lengths)} tokens"
 
 
-def _costs(verdict: Verdict, rows: Sequence[Row], answers: Answers) -> Grid:
+def _short(name: str) -> str:
+    """`p90` of `p90_s`."""
+    return name.removesuffix("_s")
+
+
+def _costs(verdict: Verdict, rows: Sequence[Row]) -> Grid:
     """First answer, memory and file, with the summary's own figures."""
     table = summary(verdict)
     kept = [table.headers.index(header) for header in ("candidate", "first answer", "memory", "file")]
-    starts = [[item.cold_start.total_s for item in answers.measurements.get(row.name, ())] for row in rows]
     return Grid(
         Table(
             title="From starting a process to its first answer, memory above a process without an engine, weight files",
@@ -192,7 +205,7 @@ def _costs(verdict: Verdict, rows: Sequence[Row], answers: Answers) -> Grid:
             strong=table.strong,
         ),
         {
-            1: first_answers(rows, starts),
+            1: first_answers(rows),
             2: sizes(rows, [row.memory_uss_bytes for row in rows]),
             3: sizes(rows, [row.model_bytes for row in rows]),
         },

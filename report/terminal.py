@@ -13,17 +13,27 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from artifact.variant import Variant
+from report.difference import Differences
+from report.load import LoadReport
+from report.load_tables import how_tested, invalid, load_headline, load_table, not_tested, tries_table
 from report.tables import (
     Table,
-    control,
+    energy,
     from_text,
     headline,
     how_measured,
+    noise,
     not_measured,
     on_device,
+    slow_calls,
     summary,
+    why_not,
     workloads,
 )
+from report.tables_difference import controls as difference_controls
+from report.tables_difference import headline as difference_headline
+from report.tables_difference import reading as difference_reading
+from report.tables_difference import tables as difference_tables
 from report.variants import READING, variants_notes, variants_table
 from report.verdict import Verdict
 
@@ -39,16 +49,15 @@ def console(*, stderr: bool = False) -> Console:
 
 
 def show_verdict(out: Console, verdict: Verdict) -> None:
-    """Headline, tables and the noise of the machine."""
+    """The noise of the machine, then headline and tables."""
+    out.print(Text(noise(verdict), style="dim"))
     for number, line in enumerate(headline(verdict)):
         out.print(Text(line, style="bold green" if number == 0 and verdict.deployable else ""))
     out.print()
     show_table(out, summary(verdict))
-    show_table(out, workloads(verdict))
-    for table in (on_device(verdict), from_text(verdict), not_measured(verdict)):
-        if table:
+    for make in (why_not, workloads, slow_calls, on_device, energy, from_text, not_measured):
+        if table := make(verdict):
             show_table(out, table)
-    out.print(Text(control(verdict)))
     for warning in verdict.warnings:
         out.print(Text(f"Warning: {warning}", style="yellow"))
     show_lines(out, how_measured(verdict)[:3])
@@ -60,6 +69,36 @@ def show_variants(out: Console, variants: Sequence[Variant]) -> None:
     for line in variants_notes(variants):
         out.print(Text(line))
     show_lines(out, READING)
+
+
+def show_differences(out: Console, differences: Differences) -> None:
+    """Each later run beside the base: the answer, the tables, and what makes them less certain."""
+    for item in differences.differences:
+        out.print(Text(f"{item.later} beside {item.base}", style="bold"))
+        for number, line in enumerate(difference_headline(differences, item)):
+            out.print(Text(line, style="bold red" if number < len(item.regressions) else ""))
+        out.print()
+        for table in difference_tables(item):
+            show_table(out, table)
+        out.print(Text(difference_controls(item)))
+        for warning in item.warnings:
+            out.print(Text(f"Warning: {warning}", style="yellow"))
+    show_lines(out, difference_reading(differences))
+
+
+def show_load(out: Console, report: LoadReport) -> None:
+    """The rates that hold, then every test, what LoadGen objects to, and how it was tested."""
+    for line in load_headline(report):
+        out.print(Text(line, style="bold green"))
+    out.print()
+    for table in (load_table(report), tries_table(report), not_tested(report)):
+        if table:
+            show_table(out, table)
+    for line in invalid(report):
+        out.print(Text(line))
+    for warning in report.warnings:
+        out.print(Text(f"Warning: {warning}", style="yellow"))
+    show_lines(out, how_tested(report)[:3])
 
 
 def show_table(out: Console, table: Table) -> None:

@@ -13,12 +13,14 @@ from measure.records import Measurement
 from measure.statistics import Decision
 from report.break_even import break_even
 from report.charts import calls, first_answers, hue, sizes, speeds
+from report.evidence import Evidence
+from report.judge import DEFAULT, judge
 from report.labels import Box, place
-from report.samples import Answers, Calls
+from report.samples import Calls
 from report.scales import Scale
 from report.svg import element, percent
 from report.tradeoff import NARROW, WIDE, Point, Sheet, best_tradeoffs, tradeoff, tradeoff_points
-from report.verdict import Ratio, Row, judge
+from report.verdict import Ratio, Row
 from tests.report.records import quality, two_fixed, usual
 
 
@@ -112,16 +114,6 @@ def test_a_runtime_has_one_colour_and_the_control_is_grey() -> None:
     assert hue(msgspec.structs.replace(row("ort-cpu/fp32"), runtime="of another version")) == "hue-none"
 
 
-@pytest.mark.parametrize(
-    ("count", "known"),
-    [(63, (None, None, None)), (64, (58, None, None)), (130, (117, 124, None)), (662, (596, 629, 656))],
-)
-def test_percentiles_are_blank_where_calls_are_too_few(count: int, known: tuple[float | None, ...]) -> None:
-    """Of 64 calls, the 58th is the first that at least 90 % keep: 57 are 89 %."""
-    found = Calls((tuple(range(1, count + 1)),))
-    assert tuple(found.percentile_s(name) for name in ("p90", "p95", "p99")) == known
-
-
 def test_few_of_many_calls_are_drawn_and_the_ends_among_them() -> None:
     found = Calls((tuple(range(1000)), tuple(range(10)), ()))
     many, few, none = found.thinned(most=60)
@@ -133,7 +125,9 @@ def test_few_of_many_calls_are_drawn_and_the_ends_among_them() -> None:
 
 def test_each_process_has_a_lane_and_each_call_a_dot() -> None:
     found = Calls(((0.001, 0.010), (0.010, 0.100)))
-    column = calls([row("ort-cpu/fp32")], [found])
+    base = row("ort-cpu/fp32")
+    result = msgspec.structs.replace(base.workloads[0], p90_s=0.1, p95_s=None, p99_s=None)
+    column = calls([msgspec.structs.replace(base, workloads=(result,))], [found], result.workload)
     (cell,) = column.cells
     assert 'viewBox="0 0 1000 30"' in cell  # the third lane is that of the percentiles
     low, high = 0.001 * 100**-0.04, 0.1 * 100**0.04
@@ -141,20 +135,21 @@ def test_each_process_has_a_lane_and_each_call_a_dot() -> None:
     lanes = re.findall(r"M(\d+) (\d+)h0m(\d+) 0h0", cell)
     assert [(int(x), int(x) + int(step), int(y)) for x, y, step in lanes] == [(*places[:2], 5), (*places[2:], 15)]
     assert '<line x1="50%" x2="50%" y1="0" y2="100%" class="median">' in cell
+    assert numbers(r'x1="([\d.]+)%" x2="[\d.]+%" y1="66.67%"', cell) == [pytest.approx(places[-1] / 10, abs=0.06)]
+    assert cell.count('class="higher"') == 1
     assert column.height == 28
-    assert calls([row("ort-cpu/fp32")], [Calls(((0.001,),) * 12)]).height == 13 * 4
+    heights = [calls([base], [Calls(((0.001,),) * count)], "1×16").height for count in (12, 100)]
+    assert heights == [13 * 4, 64]
     assert "4 calls of 2 processes, from 1.00 ms to 100 ms" in cell
 
 
-def test_calls_are_those_of_the_newest_question() -> None:
-    answers = Answers.of(usual())
-    found = Calls.of(answers.measurements["ort-cpu/fp32"], "8×natural")
+def test_calls_are_those_of_one_workload() -> None:
+    measured = [item for item in usual() if isinstance(item, Measurement) and item.entrant.name == "ort-cpu/fp32"]
+    found = Calls.of(measured, "8×natural")
     assert len(found.processes) == 4
     assert len(found.together) == 4 * 2 * 4
     assert found.median_s == pytest.approx(0.064, rel=0.005)
-    assert Calls.of(answers.measurements["ort-cpu/fp32"], "of another question").median_s is None
-    with pytest.raises(ValueError, match="no session"):
-        Answers.of([])
+    assert Calls.of(measured, "another").median_s is None
 
 
 def test_costs_start_at_zero() -> None:
@@ -163,7 +158,8 @@ def test_costs_start_at_zero() -> None:
     bars = sizes(rows, [100_000_000, None])
     assert numbers(r'x2="([\d.]+)%" y1="50%"', bars.cells[0]) == [pytest.approx(100 / 1.04, abs=0.006)]
     assert numbers(r'x2="([\d.]+)%" y1="50%"', bars.cells[1]) == [0]
-    dots = first_answers(rows, [[1.0, 2.0], [4.0]])
+    starts = zip(rows, ((1.0, 2.0), (4.0,)), strict=True)
+    dots = first_answers([msgspec.structs.replace(item, cold_starts_s=seconds) for item, seconds in starts])
     assert numbers(r'cx="([\d.]+)%"', dots.cells[0]) == pytest.approx([25 / 1.04, 50 / 1.04], abs=0.006)
 
 
@@ -251,7 +247,7 @@ def test_the_map_names_the_winner_and_its_lead_over_the_second() -> None:
     exact."""
     at_8 = {"torch-cpu/fp32": 0.1, "torch-cpu/bf16": 0.01, "ort-cpu/fp32": 0.08, "ort-cpu/int8-dynamic": 0.02}
     records = two_fixed(at_8)
-    found = break_even(judge(records), Answers.of(records))
+    found = break_even(judge(records), Evidence(records, DEFAULT))
     assert found
     assert (found.batch_sizes, found.lengths) == ((1, 8), ("16", "natural"))
     assert set(found.cells) == {(1, "16"), (8, "16"), (8, "natural")}
@@ -266,21 +262,21 @@ def test_the_map_names_the_winner_and_its_lead_over_the_second() -> None:
 
 def test_a_lead_within_two_per_cent_is_too_close_to_call() -> None:
     records = two_fixed({"torch-cpu/bf16": 0.00251, "ort-cpu/int8-dynamic": 0.0025})
-    found = break_even(judge(records), Answers.of(records))
+    found = break_even(judge(records), Evidence(records, DEFAULT))
     assert found
     assert {place for place, cell in found.cells.items() if cell.is_close} == {(8, "16")}
 
 
 def test_no_map_without_two_fixed_workloads_or_two_candidates() -> None:
-    assert break_even(judge(usual()), Answers.of(usual())) is None
+    assert break_even(judge(usual()), Evidence(usual(), DEFAULT)) is None
     records = two_fixed({})
     alone = [item for item in records if not isinstance(item, Measurement) or item.entrant.name == "torch-cpu/fp32"]
-    assert break_even(judge(alone), Answers.of(alone)) is None
+    assert break_even(judge(alone), Evidence(alone, DEFAULT)) is None
 
 
 def test_the_rejected_win_nothing() -> None:
     records = two_fixed({})
-    assert break_even(judge(records), Answers.of(records))
+    assert break_even(judge(records), Evidence(records, DEFAULT))
     failed = quality(0.5, losses=330)
     records = [
         msgspec.structs.replace(item, quality=(failed,) if item.quality else ())
@@ -288,7 +284,7 @@ def test_the_rejected_win_nothing() -> None:
         else item
         for item in records
     ]
-    found = break_even(judge(records), Answers.of(records))
+    found = break_even(judge(records), Evidence(records, DEFAULT))
     assert found
     assert {cell.winner.name for cell in found.cells.values()} == {"torch-cpu/bf16"}
 

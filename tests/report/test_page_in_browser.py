@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from report.judge import judge
 from report.page import render_page
-from report.verdict import judge
 from tests.report.records import two_fixed
 
 CHROMIUM = next(
