@@ -7,8 +7,8 @@ from itertools import product
 LINE = 16.0
 """Height of a name, in the units of the drawing."""
 
-LETTER, AIR = 6.8, 6.0
-"""Width that a letter takes on average, a little more than in the usual fonts, and the air beside a name."""
+LETTER, AIR = 7.3, 6.0
+"""Width that a letter takes on average in a wide font, and the air beside a name."""
 
 POINT = 7.0
 """Half the width of a point and the air around it."""

@@ -52,13 +52,15 @@ class Grid:
     """A table and its drawings: `drawn[n]` stands behind the n-th column of words and takes `share` per cent of the
     width.
 
-    On a phone each row is a card, with `across` short cells side by side.
+    On a phone each row is a card, with `across` short cells side by side; a drawing stands below its figure, or `beside`
+    it.
     """
 
     table: Table
     drawn: Mapping[int, Column] = field(default_factory=dict)
     share: int = 20
     across: int = 3
+    beside: bool = False
 
     def kind(self, position: int) -> str:
         """CSS classes of a column: `number` aligns at the right, `line` has a line of a card for itself, and `lead`
@@ -209,6 +211,8 @@ def _costs(verdict: Verdict, rows: Sequence[Row]) -> Grid:
             2: sizes(rows, [row.memory_uss_bytes for row in rows]),
             3: sizes(rows, [row.model_bytes for row in rows]),
         },
+        across=4,
+        beside=True,
     )
 
 

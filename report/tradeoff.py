@@ -198,14 +198,15 @@ class _Plot:
 
 
 class _Gate:
-    """The line of one floor and its name, below the line at the left."""
+    """The line of one floor and its name at the left: below the line, or above where the axis is near."""
 
     def __init__(self, plot: _Plot, floor: float) -> None:
         room, y = plot.sheet.room, plot.y(floor)
-        self.box = Box(room.left, y, room.left + 80, y + LINE)
+        middle = y + LINE / 2 * (1 if y + LINE < room.bottom else -1)
+        self.box = Box(room.left, middle - LINE / 2, room.left + 80, middle + LINE / 2)
         self.parts = (
             element("line", x1=room.left, x2=room.right, y1=y, y2=y, class_="gate"),
-            element("text", f"gate {floor:.3f}", x=room.left + 4, y=y + 13, class_="gate"),
+            element("text", f"gate {floor:.3f}", x=room.left + 4, y=middle, dy="0.35em", class_="gate"),
         )
 
 
