@@ -52,8 +52,8 @@ class Grid:
     """A table and its drawings: `drawn[n]` stands behind the n-th column of words and takes `share` per cent of the
     width.
 
-    On a phone each row is a card, with `across` short cells side by side; a drawing stands below its figure, or `beside`
-    it.
+    On a phone each row is a card, with `across` short cells side by side; a drawing stands below its figure, or
+    `beside` it.
     """
 
     table: Table
