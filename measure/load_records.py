@@ -7,12 +7,10 @@ import msgspec
 from artifact.precision import Precision
 from artifact.records import append_line, read_lines
 from measure.machine import Load, Machine
-from measure.records import Failure
+from measure.records import SCHEMA_VERSION, Failure
 from measure.search import Outcome, outcome
 from measure.traffic import Observed, Scenario, Traffic
 from runtimes.base import Candidate, RuntimeInfo
-
-SCHEMA_VERSION = 1
 
 
 class LoadSession(msgspec.Struct, frozen=True, kw_only=True, tag="load-session"):

@@ -16,11 +16,11 @@ from artifact.records import fingerprint
 from artifact.tokenizer import text_encoder
 from errors import UserError
 from measure.compare import failure_of, find_runnable, installed_versions, kept_environment, now_utc, threads_for
-from measure.load_records import SCHEMA_VERSION, LoadRecord, LoadSession, LoadTest, append, load
+from measure.load_records import LoadRecord, LoadSession, LoadTest, append, load
 from measure.machine import read_machine, watch_load
 from measure.messages import Drive, Driven, Open, Opened, Timed, WarmUp
 from measure.process import WorkerFailed, WorkerProcess
-from measure.records import Failure, Role
+from measure.records import SCHEMA_VERSION, Failure, Role
 from measure.search import Outcome, next_rate
 from measure.source import ModelSource
 from measure.traffic import MOST_QUERIES, Scenario, Traffic

@@ -10,8 +10,8 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from math import exp, isnan, lgamma, log, log1p
 
-CONFIDENCE = 0.99
-_RISK = 1 / 100
+RISK = 1 / 100
+"""What is left to chance: bounds have 99 % confidence."""
 
 _NEGLIGIBLE = 2.0**-60
 """A term of a sum is left out, and all smaller ones after it, when it is below this share of the sum."""
@@ -24,9 +24,9 @@ def least_samples(quantile: float) -> int:
     """
     _check(quantile)
     enough = 2
-    while _at_most(1, enough, quantile) > _RISK:
+    while _at_most(1, enough, quantile) > RISK:
         enough *= 2
-    return bisect_left(range(enough), True, key=lambda count: count > 1 and _at_most(1, count, quantile) <= _RISK)
+    return bisect_left(range(enough), True, key=lambda count: count > 1 and _at_most(1, count, quantile) <= RISK)
 
 
 def upper_bound(samples: Sequence[float], quantile: float) -> float | None:
@@ -48,7 +48,7 @@ def _rank(count: int, quantile: float) -> int:
     At the mean of a binomial distribution, rounded up, its sum is at least a half: t lies below.
     """
     most = min(count, int(count * (1 - quantile)) + 1)
-    return bisect_right(range(1, most + 1), _RISK, key=lambda late: _at_most(late, count, quantile))
+    return bisect_right(range(1, most + 1), RISK, key=lambda late: _at_most(late, count, quantile))
 
 
 def _at_most(late: int, count: int, quantile: float) -> float:

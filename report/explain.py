@@ -20,6 +20,12 @@ class Arithmetic:
     kernels: tuple[str, ...]
 
 
+PRODUCTS = ("matmul", "gemm", "fullyconnected", "convolution", "linear")
+"""Words by which engines name matrix products, where nearly all of the time goes."""
+
+TYPED = ("float", "int64", "f32", "bf16")
+"""Words that show that an engine's names bear number types."""
+
 INT8 = Arithmetic(
     "int8",
     ("amx_int8", "avx512_vnni", "avx_vnni", "i8mm", "asimddp"),
@@ -74,20 +80,20 @@ def _sentence(row: Row, plain: Row, cpu_features: Sequence[str]) -> str:
 
 
 def _kernels(row: Row, arithmetic: Arithmetic) -> list[str]:
-    """How many kernels compute in the number type, and how many only convert; nothing where the engine hides it."""
+    """How many matrix products compute in the number type, and how many kernels only convert; nothing where the engine
+    hides it, as where operators bear no number type in their names."""
     executed = row.executed
     if executed is None:
         return []
-    every = sum(executed.kernels.values())
-    low = sum(
-        count
-        for kernel, count in executed.kernels.items()
-        if any(word in kernel.lower() for word in arithmetic.kernels)
-    )
-    told = [] if executed.conversions is None else [f"{executed.conversions} only convert number types"]
-    if not low and executed.conversions in (None, 0):
-        return []  # operators that bear no number type in their names
-    return [
-        f"{low} of {every} kernels compute in {arithmetic.name}" if low else f"no kernel computes in {arithmetic.name}",
-        *told,
-    ]
+    told = [] if not executed.conversions else [f"{executed.conversions} kernels only convert number types"]
+    names = {kernel.lower(): count for kernel, count in executed.kernels.items()}
+    products = {
+        kernel: count
+        for kernel, count in names.items()
+        if any(word in kernel for word in PRODUCTS) and "quantizelinear" not in kernel
+    }
+    if not products or not any(word in kernel for kernel in names for word in TYPED):
+        return told
+    low = sum(count for kernel, count in products.items() if any(word in kernel for word in arithmetic.kernels))
+    of = f"{low} of {sum(products.values())}" if low else f"none of {sum(products.values())}"
+    return [f"{of} matrix products compute in {arithmetic.name}", *told]

@@ -33,8 +33,10 @@ def load_headline(report: LoadReport) -> tuple[str, ...]:
     return tuple(_rate_sentence(item, report.bound_s) for item in report.rates)
 
 
-def load_table(report: LoadReport) -> Table:
-    """One line for each candidate and scenario."""
+def load_table(report: LoadReport) -> Table | None:
+    """One line for each candidate and scenario; `None` where no test was finished."""
+    if not report.tests:
+        return None
     return Table(
         title="Latency from when a query was due, driven by MLPerf LoadGen",
         headers=("candidate", "scenario", "LoadGen says", "queries", "p50", "p90", "p99", "p99.9", "samples/s"),

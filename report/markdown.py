@@ -132,13 +132,11 @@ def render_differences(differences: Differences) -> str:
 
 def render_load(report: LoadReport) -> str:
     """What load tests say, as Markdown."""
-    tries, missing = tries_table(report), not_tested(report)
+    tables = (load_table(report), tries_table(report), not_tested(report))
     parts = [
         "# How many requests it bears",
         *load_headline(report),
-        _table(load_table(report)),
-        *([_table(tries)] if tries else []),
-        *([_table(missing)] if missing else []),
+        *(_table(table) for table in tables if table),
         *_section("Warnings", report.warnings),
         *_section("Invalid, in LoadGen's words", invalid(report)),
         *_section("How it was tested", how_tested(report)),

@@ -250,13 +250,18 @@ def how_measured(verdict: Verdict) -> tuple[str, ...]:
     return (
         f"Machine: {machine.cpu_model}, {machine.usable_cores} usable cores, {machine.system.split()[0]} ({features})",
         f"Threads: {verdict.threads} for every engine",
-        f"Effort: {verdict.budget}, {verdict.replicates} fresh processes of each candidate × {verdict.rounds} "
+        f"Effort: {verdict.budget}, {_processes(verdict)} fresh processes of each candidate × {verdict.rounds} "
         "interleaved rounds in random order",
         f"Data: {verdict.examples} examples of {verdict.data}, measured {verdict.measured_utc}",
         *([] if energy(verdict) else ["Energy: not available, no counter of the processor can be read here"]),
         f"Harness: adds {seconds(floor)} to each sample" if floor is not None else "Harness: its floor is not known",
         f"Versions: {versions}, Python {machine.python}",
     )
+
+
+def _processes(verdict: Verdict) -> str:
+    counts = [row.processes for row in verdict.rows if row.measured] or [verdict.replicates]
+    return f"{min(counts)}" if min(counts) == max(counts) else f"{min(counts)} to {max(counts)}"
 
 
 def _more_effort(row: Row, found: Ratio, verdict: Verdict) -> str:
@@ -266,7 +271,8 @@ def _more_effort(row: Row, found: Ratio, verdict: Verdict) -> str:
     if count is None:
         return f"{row.name} cannot be told from the baseline on this machine: its processes scatter too much."
     cost = seconds(count * ((row.process_s or 0) + (base.process_s or 0)))
-    return f"About {count} more processes of {row.name} would decide its speed ({cost}): give a larger --budget."
+    processes = "process" if count == 1 else "processes"
+    return f"About {count} more {processes} of {row.name} would decide its speed ({cost}): give a larger --budget."
 
 
 def _recommendation(row: Row, verdict: Verdict) -> Sequence[str]:

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 import msgspec
 
 from artifact.precision import Precision
-from measure.load_records import SCHEMA_VERSION, LoadSession, LoadTest
+from measure.load_records import LoadSession, LoadTest
 from measure.machine import Load
+from measure.records import SCHEMA_VERSION
 from measure.traffic import Judgement, Observed, Scenario, Traffic
 from runtimes.base import Candidate, RuntimeInfo
 from tests.report.records import MACHINE, QUIET

@@ -68,6 +68,7 @@ def test_a_fixed_rate_is_no_search() -> None:
     assert [item.rate_per_s for item in report.tests] == [64.0]
     assert load_headline(report) == ()
     assert tries_table(report) is None
+    assert load_table(judge_load([session()])) is None
 
 
 def test_only_the_newest_question_is_answered_whoever_measured_it() -> None:
@@ -108,7 +109,9 @@ def test_the_answer_is_a_sentence(tries: list[int], sentence: str) -> None:
 
 def test_the_tables_say_what_loadgen_says() -> None:
     report = judge_load(usual())
-    rows = load_table(report).rows
+    table = load_table(report)
+    assert table
+    rows = table.rows
     assert [row[:4] for row in rows] == [
         (NAMES[0], "single-stream", "VALID", "662"),
         (NAMES[0], "multi-stream", "INVALID", "20"),
