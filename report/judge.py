@@ -102,7 +102,7 @@ def _lost(row: Row, best: Row, ratio: Ratio | None, objective: Objective) -> str
 
 
 def _pareto(rows: Sequence[Row]) -> tuple[str, ...]:
-    """Those that no other measured candidate beats in both speed and accuracy."""
-    known = [row for row in rows if row.measured and row.role is not Role.CONTROL and row.quality]
+    """Those that the policy allows and that no other such candidate beats in both speed and accuracy."""
+    known = [row for row in rows if row.measured and not row.reason and row.role is not Role.CONTROL and row.quality]
     found = front([(speed(row), row.quality.accuracy_fraction) for row in known if row.quality])
     return tuple(known[index].name for index in found)
