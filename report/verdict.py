@@ -144,8 +144,8 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
 
     `fastest` is the best by the policy, `deployable` the best that packs for CPUs without torch. `close` are other
     candidates that the policy allows and whose speed cannot be told from the deployable one's. `pareto` are those
-    that the policy allows and that none of these beats in both speed and accuracy. `tokenizer_texts_per_s` is what the tokenizer can do with no
-    engine beside it.
+    that the policy allows and that none of these beats in both speed and accuracy. `tokenizer_texts_per_s` is what
+    the tokenizer can do with no engine beside it.
     """
 
     schema_version: int
