@@ -106,8 +106,8 @@ def main() -> None:
     parser.add_argument("run", type=Path, help="a run with evaluation texts and the variants to measure")
     parser.add_argument("candidates", nargs="+", help="such as ort-cpu/fp32")
     parser.add_argument("--processes", type=int, default=4, help="fresh processes (default: 4)")
-    parser.add_argument("--repeats", type=int, default=8, help="pairs in each (default: 8)")
-    parser.add_argument("--duration-s", type=float, default=3.0, help="seconds of each test of LoadGen (default: 3)")
+    parser.add_argument("--repeats", type=int, default=24, help="pairs in each (default: 24)")
+    parser.add_argument("--duration-s", type=float, default=0.5, help="seconds of each test (default: 0.5)")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     os.environ["HF_HUB_OFFLINE"] = "1"

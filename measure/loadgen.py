@@ -4,7 +4,6 @@ A latency is LoadGen's: from the moment a query was due to the moment its answer
 waits behind a slow one counts the wait too.
 """
 
-import gc
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -21,7 +20,7 @@ import numpy as np
 
 from artifact.predict import BATCH_ROWS, batches_by_length
 from errors import UserError
-from measure.timing import warm_up
+from measure.timing import warm_up, without_collection
 from measure.traffic import MULTI_STREAM_SAMPLES, QUANTILES, Judgement, Observed, Scenario, Traffic
 from measure.workload import Inputs
 from runtimes.base import Batch, Runtime
@@ -161,24 +160,17 @@ def drive(runtime: Runtime, inputs: Inputs, traffic: Traffic, folder: Path) -> O
     rehearsal = _rehearse(runtime, answerer, inputs, traffic)
     count = len(inputs.evaluation)
     library = loadgen.ConstructQSL(count, count, answerer.load, lambda texts: None)
-    was_enabled = gc.isenabled()
-    gc.collect()
-    gc.disable()
-    try:
-        with _issuing(answerer, inputs, traffic) as issue:
-            system = loadgen.ConstructFastSUT(issue, lambda: None)
-            loadgen.StartTestWithLogSettings(
-                system,
-                library,
-                _settings(loadgen, traffic, rehearsal),
-                _log_settings(loadgen, folder),
-                str(folder / "audit.config"),  # LoadGen would take one from the working folder
-            )
-            loadgen.DestroyFastSUT(system)
-    finally:
-        if was_enabled:
-            gc.enable()
-        loadgen.DestroyQSL(library)
+    with without_collection(), _issuing(answerer, inputs, traffic) as issue:
+        system = loadgen.ConstructFastSUT(issue, lambda: None)
+        loadgen.StartTestWithLogSettings(
+            system,
+            library,
+            _settings(loadgen, traffic, rehearsal),
+            _log_settings(loadgen, folder),
+            str(folder / "audit.config"),  # LoadGen would take one from the working folder
+        )
+    loadgen.DestroyFastSUT(system)
+    loadgen.DestroyQSL(library)
     answerer.check()
     queries = read_queries(folder / "mlperf_log_trace.json", by_sample=traffic.scenario is Scenario.OFFLINE)
     return Observed(

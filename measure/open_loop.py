@@ -17,7 +17,7 @@ from artifact.tokenizer import text_encoder
 from errors import UserError
 from measure.compare import failure_of, find_runnable, installed_versions, kept_environment, now_utc, threads_for
 from measure.load_records import LoadRecord, LoadSession, LoadTest, append, load
-from measure.machine import read_machine, watch_load
+from measure.machine import Load, read_machine, watch_load
 from measure.messages import Drive, Driven, Open, Opened, Timed, WarmUp
 from measure.process import WorkerFailed, WorkerProcess
 from measure.records import SCHEMA_VERSION, Failure, Role
@@ -137,7 +137,7 @@ class _Campaign:
             for candidate in self.runnable
             if not all(self._is_done(candidate, scenario) for scenario in self.task.scenarios)
         ]
-        self._begin_session(quiet=not missing)
+        self._begin_session(watch_load() if missing else None)
         with TemporaryDirectory(prefix="steelyard-") as scratch:
             folder = Path(scratch)
             save_inputs(folder / "inputs.npz", self.inputs)
@@ -236,7 +236,7 @@ class _Campaign:
             }
         )
 
-    def _begin_session(self, *, quiet: bool) -> None:
+    def _begin_session(self, before: Load | None) -> None:
         asked = {candidate.id: mark for candidate, mark in self.marks.items()}
         session = LoadSession(
             schema_version=SCHEMA_VERSION,
@@ -244,7 +244,7 @@ class _Campaign:
             asked=asked | {failure.name: failure.reason for failure in self.failures},
             started_utc=now_utc(),
             machine=self.machine,
-            load=None if quiet else watch_load(),
+            load=before,
             threads=self.threads,
             scenarios=self.task.scenarios,
             duration_s=self.task.duration_s,
