@@ -142,7 +142,7 @@ class EngineRuntime:
                 request = idle.get_nowait()
             except queue.Empty:
                 request = compiled.create_infer_request()
-            inputs = [np.ascontiguousarray(batch[name]) for name in self._input_names]
+            inputs = {name: np.ascontiguousarray(array) for name, array in batch.items()}
             outputs = request.infer(inputs, share_inputs=True, share_outputs=False).values()
         except Exception as error:  # openvino raises RuntimeError and its own types, all of them about these inputs
             self._idle = queue.SimpleQueue()
