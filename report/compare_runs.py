@@ -4,9 +4,12 @@ from collections.abc import Mapping, Sequence
 from math import exp, log, log1p
 from statistics import fmean
 
+import msgspec
+
+from artifact.intervals import paired_difference
 from measure.multiple import holm
 from measure.proportions import difference_by_reference, unpaired_difference
-from measure.records import Quality
+from measure.records import Quality, Session
 from measure.welch import Shift, shift
 from report.changes import changes
 from report.difference import (
@@ -20,12 +23,16 @@ from report.difference import (
     Factor,
     Lost,
     Outcome,
+    Pairing,
     SpeedChange,
 )
 from report.measured_run import MeasuredRun, Run
 
 LEVEL = 0.025
 """Of a one-sided test: a single one lies below it just where the whole 95 % interval lies beyond the bound."""
+
+CACHE = "_CACHE_DIR"
+"""How the names of environment variables end that say where compiled code is kept."""
 
 _Place = tuple[str, str]
 """A candidate and a workload."""
@@ -136,7 +143,7 @@ class _Pair:
             "weights": ("other weights", one.model_sha256 != other.model_sha256),
             "number type": (f"{one.info.dtype} and {other.info.dtype}", one.info.dtype != other.info.dtype),
             "settings": ("other settings", one.info.options != other.info.options),
-            "environment": ("other environment variables", base.session.environment != later.session.environment),
+            "environment": ("other environment variables", _heeded(base.session) != _heeded(later.session)),
             "python": (" and ".join(pythons), pythons[0] != pythons[1]),
         }
         return {what: text for what, (text, differs) in unlike.items() if differs}
@@ -224,15 +231,18 @@ class _Pair:
         return min(found, key=lambda item: item.difference, default=None)
 
     def _accuracy_by(self, way: str, name: str, base: Quality, later: Quality) -> AccuracyChange:
-        outcome, low, high, is_paired = Outcome.NOT_JUDGED, None, None, False
+        outcome, low, high = Outcome.NOT_JUDGED, None, None
+        pairing = self._pairing(base, later)
         if self.same_data and name not in self.repeated:
-            is_paired = self._has_same_reference(base, later)
             right = [round(score.accuracy_fraction * base.examples) for score in (base, later)]
-            interval = (
-                difference_by_reference((base.wins, base.losses), (later.wins, later.losses), base.examples)
-                if is_paired
-                else unpaired_difference(right[0], right[1], base.examples)
-            )
+            match pairing:
+                case Pairing.SAME:
+                    interval = paired_difference(0, 0, base.examples)
+                case Pairing.REFERENCE:
+                    wins_losses = [(score.wins, score.losses) for score in (base, later)]
+                    interval = difference_by_reference(wins_losses[0], wins_losses[1], base.examples)
+                case Pairing.NONE:
+                    interval = unpaired_difference(right[0], right[1], base.examples)
             low, high = interval.low, interval.high
             outcome = _accuracy_outcome(right[0] - right[1], low, self.bounds.accuracy_drop_fraction, base.examples)
         return AccuracyChange(
@@ -242,25 +252,32 @@ class _Pair:
             difference=later.accuracy_fraction - base.accuracy_fraction,
             low=low,
             high=high,
-            is_paired=is_paired,
+            pairing=pairing,
             outcome=outcome,
         )
 
-    def _has_same_reference(self, base: Quality, later: Quality) -> bool:
-        """Whether the reference gave the same answers in both runs: the same weights on the same engine and machine,
-        asked the same token ids, and as often right. Where it was not measured beside them, nothing is known of it."""
+    def _pairing(self, base: Quality, later: Quality) -> Pairing:
+        """What is known of which examples were answered how.
+
+        The reference's answers were the same in both runs where the same weights on the same engine and machine were
+        asked the same token ids, and are as often right. Where it was not measured beside them, nothing is known of it.
+        """
         one = self.base.measurements.get(base.reference)
         other = self.later.measurements.get(later.reference)
-        return bool(
-            one
-            and other
-            and base.reference == later.reference
-            and base.reference_accuracy_fraction == later.reference_accuracy_fraction
-            and one[0].model_sha256 == other[0].model_sha256
-            and one[0].info == other[0].info
-            and self.base.session.inputs_sha256 == self.later.session.inputs_sha256
-            and self.base.session.machine.identity == self.later.session.machine.identity
-        )
+        if (
+            not one
+            or not other
+            or base.reference != later.reference
+            or base.reference_accuracy_fraction != later.reference_accuracy_fraction
+            or one[0].model_sha256 != other[0].model_sha256
+            or one[0].info != other[0].info
+            or self.base.session.inputs_sha256 != self.later.session.inputs_sha256
+            or self.base.session.data_sha256 != self.later.session.data_sha256
+            or self.base.session.machine.identity != self.later.session.machine.identity
+        ):
+            return Pairing.NONE
+        is_same = base == msgspec.structs.replace(later, seconds_s=base.seconds_s)
+        return Pairing.SAME if is_same else Pairing.REFERENCE
 
     def _lost(self, name: str) -> Lost | None:
         """What the later run did not measure, or not to the end. What failed in the base too is not new."""
@@ -296,6 +313,11 @@ class _Pair:
             f"the machine changed between the runs: {self.base.anchor}, which did not, takes {', '.join(moved)} as "
             "long; that cancels only as far as it slows all candidates alike"
         ]
+
+
+def _heeded(session: Session) -> dict[str, str]:
+    """Environment variables that may decide speed: where compiled code is kept does not."""
+    return {name: value for name, value in session.environment.items() if not name.endswith(CACHE)}
 
 
 def _accuracy_outcome(lost: int, low: float | None, bound: float, examples: int) -> Outcome:

@@ -110,7 +110,7 @@ def accuracy_changes(difference: Difference) -> Table | None:
         return None
     return Table(
         title="Accuracy, with a 95 % interval of the difference in points",
-        headers=("candidate", "batches", "base", "later", "difference", "interval", ""),
+        headers=("candidate", "batches", "base", "later", "difference", "pairs", ""),
         rows=tuple(
             (
                 name,
@@ -118,7 +118,7 @@ def accuracy_changes(difference: Difference) -> Table | None:
                 f"{change.base_fraction:.3f}",
                 f"{change.later_fraction:.3f}",
                 _points(change),
-                _way(change),
+                DASH if change.low is None else change.pairing,
                 change.outcome,
             )
             for name, change in found
@@ -220,12 +220,6 @@ def _points(change: AccuracyChange) -> str:
     if change.low is None or change.high is None:
         return points
     return f"{points} [{100 * change.low:+.1f} to {100 * change.high:+.1f}]"
-
-
-def _way(change: AccuracyChange) -> str:
-    if change.low is None:
-        return DASH
-    return "paired by the reference" if change.is_paired else "unpaired"
 
 
 def _cost(pair: tuple[Number | None, Number | None], show: Callable[[Number | None], str]) -> str:

@@ -45,7 +45,7 @@ def test_a_loss_of_accuracy_and_a_failure_are_told_with_theirs() -> None:
 def test_no_regression_is_not_the_same_as_within() -> None:
     unsure = sentences(compared(records("s2", slower=1.04)))
     assert "No regression was found: the bounds are 5 % of time and 1 point of accuracy." in unsure
-    assert f"Not shown to be within the bounds: {INT8} at 1×16, {INT8} at 8×natural" in unsure
+    assert f"Not shown to be within the bounds: {INT8} (1×16, 8×natural)." in unsure
     sure = sentences(compared(records("s2", scores=(quality(0.842, wins=20, losses=8),))))
     assert "Not shown" not in sure
     assert "Everything was shown to be within them." in sure
