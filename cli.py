@@ -13,8 +13,9 @@ from artifact.task import Task
 from commands import stages, tell
 from errors import GateFailed, UserError
 from exporter.options import EXAMPLES, Options, Pooling, PoolingMode, Profile, Target, Weights
-from measure.plan import Budget
+from measure.plan import Budget, find_plan
 from models.training import Device, FinetuneConfig, TrainingPrecision
+from report.policy import Objective, Policy
 
 P = ParamSpec("P")
 DEFAULT = FinetuneConfig()
@@ -35,7 +36,19 @@ LabelColumn = Annotated[str | None, typer.Option(help="Column that holds the lab
 Where = Annotated[list[str] | None, typer.Option(metavar="COLUMN=VALUE", help="Keep only rows with this value.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace another training in --out.")]
 Out = Annotated[Path, typer.Option("--out", help="Folder of the run.")]
-BudgetOption = Annotated[Budget, typer.Option(help="How long to measure.")]
+BudgetOption = Annotated[
+    str, typer.Option(metavar="|".join([*Budget, "SECONDS"]), help="How long to measure; undecided pairs get the rest.")
+]
+ObjectiveOption = Annotated[
+    Objective,
+    typer.Option(help="What the winner is best at: every workload, small batches, large ones, or size."),
+]
+MaxDrop = Annotated[
+    str, typer.Option("--max-accuracy-drop", metavar="P%", help="How much of the reference's accuracy may be lost.")
+]
+MaxP95 = Annotated[float | None, typer.Option("--max-p95-ms", min=0, help="Limit on the p95 of a call.")]
+MaxMemory = Annotated[float | None, typer.Option("--max-memory-mb", min=0, help="Limit on the process's memory.")]
+MaxSize = Annotated[float | None, typer.Option("--max-size-mb", min=0, help="Limit on the weight files.")]
 
 
 def command(run: Callable[P, None]) -> Callable[P, None]:
@@ -190,6 +203,11 @@ def compare(
         Path | None, typer.Option(help="Training texts for what is quantised while loading (default: the run's).")
     ] = None,
     budget: BudgetOption = Budget.QUICK,
+    objective: ObjectiveOption = Objective.BALANCED,
+    max_accuracy_drop: MaxDrop = "1%",
+    max_p95_ms: MaxP95 = None,
+    max_memory_mb: MaxMemory = None,
+    max_size_mb: MaxSize = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder of the results (default: the run); with --from, a Markdown file.")
     ] = None,
@@ -203,9 +221,6 @@ def compare(
     max_slowdown: Annotated[
         str, typer.Option(metavar="P%", help="With --from: how much more time a batch may take.")
     ] = "5%",
-    max_accuracy_drop: Annotated[
-        str, typer.Option(metavar="P%", help="With --from: points of accuracy that may be lost.")
-    ] = "1%",
     strict: Annotated[
         bool, typer.Option("--strict", help="With --from: fail for what is not shown to be within the bounds, too.")
     ] = False,
@@ -242,9 +257,49 @@ def compare(
         lengths=lengths,
         threads=threads,
         calibration=calibration,
-        budget=budget,
+        plan=find_plan(budget),
+        policy=_policy(objective, max_accuracy_drop, max_p95_ms, max_memory_mb, max_size_mb),
     )
     tell.print_json(verdict) if as_json else tell.tell_verdict(verdict, run)
+
+
+@command
+def load_test(
+    model: Annotated[Path, typer.Argument(metavar="RUN_OR_CHECKPOINT", help="A run, a checkpoint or an artifact.")],
+    candidate: Annotated[
+        list[str] | None,
+        typer.Option(metavar="C,C", help="Candidates by name (default: the one that the run's verdict recommends)."),
+    ] = None,
+    scenarios: Annotated[
+        str, typer.Option(metavar="S,S", help="How requests come, of these four.")
+    ] = "single-stream,multi-stream,offline,server",
+    max_p99_ms: Annotated[float, typer.Option(help="What 99 % of the server's answers must keep.")] = 100,
+    duration_s: Annotated[float, typer.Option(help="The least that each test lasts.")] = 10,
+    rate: Annotated[
+        float | None, typer.Option(help="The server's requests a second (default: search for the highest).")
+    ] = None,
+    max_batch: Annotated[int, typer.Option(min=1, help="Waiting requests that the server runs together.")] = 8,
+    threads: Annotated[int | None, typer.Option(help="Threads of every engine (default: the usable cores).")] = None,
+    data: Annotated[Path | None, typer.Option(help="Texts (default: what the run held out).")] = None,
+    text_column: TextColumn = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the results (default: the run).")] = None,
+    as_json: Json = False,
+) -> None:
+    """Drive candidates with MLPerf LoadGen: latency when requests do not wait, and the highest rate that keeps p99."""
+    report, run = stages.load_test(
+        model,
+        tuple(name for part in candidate for name in _names(part) or ()) if candidate else None,
+        data,
+        out,
+        scenarios=scenarios,
+        duration_s=duration_s,
+        max_p99_ms=max_p99_ms,
+        rate_per_s=rate,
+        max_batch=max_batch,
+        threads=threads,
+        text_column=text_column,
+    )
+    tell.print_json(report) if as_json else tell.tell_load(report, run)
 
 
 @command
@@ -307,19 +362,27 @@ def predict(
 @command
 def report(
     run: Annotated[Path, typer.Argument(help="A run that was compared.")],
-    markdown: Annotated[Path | None, typer.Option(help="Write the report here too.")] = None,
+    markdown: Annotated[Path | None, typer.Option(help="Write the report here too, as Markdown.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write the report here too, as a page with its drawings.")] = None,
+    objective: ObjectiveOption = Objective.BALANCED,
+    max_accuracy_drop: MaxDrop = "1%",
+    max_p95_ms: MaxP95 = None,
+    max_memory_mb: MaxMemory = None,
+    max_size_mb: MaxSize = None,
     as_json: Json = False,
 ) -> None:
-    """Derive verdict and report again from the raw measurements."""
+    """Derive verdict and report again from the raw measurements, perhaps with other limits or another objective."""
     from artifact.records import write_bytes
     from artifact.run_folder import RunFolder
     from report.files import write_verdict
-    from report.markdown import render
 
     folder = RunFolder(run)
-    verdict = write_verdict(folder)
+    policy = _policy(objective, max_accuracy_drop, max_p95_ms, max_memory_mb, max_size_mb)
+    verdict = write_verdict(folder, policy)
     if markdown:
-        write_bytes(markdown, render(verdict).encode())
+        write_bytes(markdown, folder.report.read_bytes())
+    if html:
+        write_bytes(html, folder.page.read_bytes())
     tell.print_json(verdict) if as_json else tell.tell_verdict(verdict, folder)
 
 
@@ -342,7 +405,23 @@ def demo(
     """The whole job on a model and reviews that packages carry: fine-tune, export, compare, pack, predict."""
     from commands.demo import run_demo
 
-    run_demo(out, examples, budget, as_json=as_json)
+    run_demo(out, examples, find_plan(budget), as_json=as_json)
+
+
+def _policy(
+    objective: Objective,
+    max_accuracy_drop: str,
+    max_p95_ms: float | None,
+    max_memory_mb: float | None,
+    max_size_mb: float | None,
+) -> Policy:
+    return Policy(
+        objective=objective,
+        max_accuracy_drop=_percent("--max-accuracy-drop", max_accuracy_drop),
+        max_p95_s=None if max_p95_ms is None else max_p95_ms / 1e3,
+        max_memory_bytes=None if max_memory_mb is None else round(max_memory_mb * 1e6),
+        max_size_bytes=None if max_size_mb is None else round(max_size_mb * 1e6),
+    )
 
 
 def _names(text: str | None) -> tuple[str, ...] | None:
@@ -369,11 +448,11 @@ def _batch_sizes(text: str) -> tuple[int, ...]:
 
 def _check_options(context: typer.Context, *, of_runs: bool) -> None:
     """Refuse options about measuring where runs are compared, and the other way round."""
-    about_runs = {"runs", "max_slowdown", "max_accuracy_drop", "strict"}
+    about_runs = {"runs", "max_slowdown", "strict"}
     for parameter in context.command.params:
         name, flag = parameter.name or "", max(parameter.opts, key=len)
         source = context.get_parameter_source(name)
-        if source is None or source.name != "COMMANDLINE" or name in ("out", "as_json"):
+        if source is None or source.name != "COMMANDLINE" or name in ("out", "max_accuracy_drop", "as_json"):
             continue
         if of_runs and name not in about_runs:
             what = "RUN_OR_CHECKPOINT" if name == "model" else flag

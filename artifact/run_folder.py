@@ -66,12 +66,25 @@ class RunFolder:
         return self.directory / "measurements.jsonl"
 
     @property
+    def load(self) -> Path:
+        """What load tests saw, and `load.md` about it."""
+        return self.directory / "load.jsonl"
+
+    @property
+    def load_report(self) -> Path:
+        return self.directory / "load.md"
+
+    @property
     def verdict(self) -> Path:
         return self.directory / "verdict.json"
 
     @property
     def report(self) -> Path:
         return self.directory / "report.md"
+
+    @property
+    def page(self) -> Path:
+        return self.directory / "report.html"
 
     @property
     def variants_report(self) -> Path:

@@ -13,8 +13,8 @@ class SessionConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Options of an ONNX Runtime session, kept with every measurement and in every artifact.
 
     `disabled_optimizers` leaves out fusions that cost time. ONNX Runtime's CPU kernel for SkipLayerNormalization is
-    slower than the Add and LayerNormalization it replaces: leaving it out took int8 MiniLM at 8×128 from 82 to 72 ms
-    on a 2-core EPYC, and from 37 to 28.5 ms on a 2-core Xeon.
+    slower than the Add and LayerNormalization it replaces: leaving it out took int8 MiniLM at 8×128 from 38.7 to 30.7
+    ms on a 2-core EPYC, in turn, and from 37 to 28.5 ms on a 2-core Xeon (`docs/benchmarks.md`).
 
     `spinning` lets idle threads of the session wait in a loop for the next operator: quicker alone, costly to whatever
     else uses the cores. `arena` keeps freed memory for the next run; `memory_pattern` plans it for a repeated shape.

@@ -5,7 +5,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,10 +43,9 @@ def torch_by_hand(
 
 
 def torchao_by_hand(model: Any, calibration: Sequence[Batch], *, static: bool, compiled: bool) -> Call:
-    """PT2E quantisation as torchao's tutorial for x86 has it: exported, observed, converted, `torch.compile` with the
-    process's weights frozen."""
+    """PT2E quantisation as torchao's tutorial for x86 has it: exported, observed, converted, and compiled by
+    AOTInductor for every shape, as PyTorch's documentation of it has it."""
     import torch
-    from torch._inductor import config
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
     from torchao.quantization.pt2e.quantizer import x86_inductor_quantizer as x86
 
@@ -62,11 +61,13 @@ def torchao_by_hand(model: Any, calibration: Sequence[Batch], *, static: bool, c
         for batch in tensors:
             observed(**batch)
         converted: Any = convert_pt2e(observed)
-    call: Call = converted
-    if compiled:
-        config.freezing = True
-        call = torch.compile(converted, dynamic=True)
-    return call
+        if not compiled:
+            return cast(Call, converted)
+        program = torch.export.export(
+            converted, (), tensors[0], dynamic_shapes=dict.fromkeys(tensors[0], axes), strict=False
+        )
+        package = torch._inductor.aoti_compile_and_package(program, inductor_configs={"freezing": True})
+    return cast(Call, torch._inductor.aoti_load_package(package))
 
 
 def onnxruntime_by_hand(

@@ -20,7 +20,7 @@ from pathlib import Path
 from statistics import median
 from time import perf_counter
 
-from measure.statistics import ratio_interval
+from measure.statistics import LogRatio
 
 TEXT = "A quiet, patient film that stays with you for days."
 PIPELINE = """
@@ -55,7 +55,7 @@ def measure(command: Sequence[str]) -> Run:
 
 def ratios(ours: Sequence[float], theirs: Sequence[float]) -> str:
     """Paired ratio theirs / ours with its 95 % interval."""
-    found = ratio_interval([[log(b / a)] for a, b in zip(ours, theirs, strict=True)], seed=0)
+    found = LogRatio.of([[log(b / a)] for a, b in zip(ours, theirs, strict=True)]).interval()
     return f"{found.estimate:.1f}× [{found.low:.1f}–{found.high:.1f}]"
 
 

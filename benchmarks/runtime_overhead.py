@@ -18,6 +18,7 @@ from math import log
 from pathlib import Path
 from statistics import median
 from time import perf_counter, sleep
+from typing import TextIO
 
 import numpy as np
 
@@ -27,7 +28,7 @@ from artifact.run_folder import RunFolder
 from benchmarks.by_hand import BARE, BY_HAND, Batch, Call
 from errors import UserError
 from measure.source import find_models
-from measure.statistics import ratio_interval
+from measure.statistics import LogRatio
 from measure.workload import CALIBRATION_EXAMPLES, CALIBRATION_ROWS
 from runtimes.base import Candidate
 from runtimes.registry import candidates, is_calibrated, known_candidate, open_runtime, worthwhile
@@ -62,7 +63,7 @@ def seconds(call: Call, batch: Batch) -> float:
     return perf_counter() - start
 
 
-def serve(run: Path, candidate: Candidate, *, by_hand: bool) -> None:
+def serve(run: Path, candidate: Candidate, replies: TextIO, *, by_hand: bool) -> None:
     """One side: what `run` adds first, then for each line on standard input the median seconds of a block."""
     source, threads = find_models(run), usable_cores()
     model = source.model(candidate)
@@ -70,12 +71,12 @@ def serve(run: Path, candidate: Candidate, *, by_hand: bool) -> None:
     if by_hand:
         options = frozenset(candidate.options)
         call = BY_HAND[candidate.runtime](model, candidate.precision.value, options, threads, calibration)
-        print(0.0, 0.0, flush=True)
-        answer(call)
+        print(0.0, 0.0, file=replies, flush=True)
+        answer(call, replies)
         return
     with open_runtime(candidate, model, threads, calibration) as runtime:
-        print(*added(runtime.run, BARE[candidate.runtime](runtime)), flush=True)
-        answer(runtime.run)
+        print(*added(runtime.run, BARE[candidate.runtime](runtime)), file=replies, flush=True)
+        answer(runtime.run, replies)
 
 
 def added(ours: Call, bare: Call) -> tuple[float, float]:
@@ -94,14 +95,14 @@ def added(ours: Call, bare: Call) -> tuple[float, float]:
     return median(a for a, _ in pairs), median(a - b for a, b in pairs)
 
 
-def answer(call: Call) -> None:
+def answer(call: Call, replies: TextIO) -> None:
     """Time a block at 8×128 whenever a line comes, until the input ends."""
     batch = make_batch(LARGE)
     for _ in range(WARM_UP // 2):
         call(batch)
     for _ in sys.stdin:
         call(batch)
-        print(median(seconds(call, batch) for _ in range(CALLS_IN_A_BLOCK)), flush=True)
+        print(median(seconds(call, batch) for _ in range(CALLS_IN_A_BLOCK)), file=replies, flush=True)
 
 
 class Side:
@@ -152,7 +153,7 @@ def compare(run: Path, candidate: Candidate, processes: int, blocks: int) -> str
         ratios.append([log(a / b) for a, b in pairs])
         ours.close()
         theirs.close()
-    ratio = ratio_interval(ratios, seed=0)
+    ratio = LogRatio.of(ratios).interval()
     return (
         f"{candidate.id:<46} {median(small) * 1e3:7.2f} ms {median(more) * 1e6:+6.0f} µs {median(large) * 1e3:9.1f} ms "
         f"{ratio.estimate:6.3f}× [{ratio.low:.3f}–{ratio.high:.3f}]"
@@ -171,7 +172,9 @@ def main() -> None:
     os.environ["HF_HUB_OFFLINE"] = "1"
     asked = [known_candidate(name) for name in options.candidates]
     if options.serve:
-        serve(options.run, asked[0], by_hand=options.serve == "by-hand")
+        replies = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # some engines print
+        serve(options.run, asked[0], replies, by_hand=options.serve == "by-hand")
         return
     source = find_models(options.run)
     print(f"{'candidate':<46} {'1×16':>10} {'run adds':>9} {'8×128':>12} {'run / by hand':>22}")

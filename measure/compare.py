@@ -20,6 +20,7 @@ from artifact.progress import Progress, silent
 from artifact.records import fingerprint
 from artifact.tokenizer import text_encoder
 from errors import UserError
+from measure.adaptive import is_affordable, unsettled
 from measure.machine import Load, read_machine, watch_load
 from measure.messages import Block, Open, Opened, Probe, Probed, Timed
 from measure.plan import Plan
@@ -61,7 +62,7 @@ def compare(task: Comparison, progress: Progress = silent) -> list[Record]:
     `UserError` when nothing can run, more threads are asked for than this process may use, or a calibration text is one
     of the examples.
     """
-    threads = _threads(task.threads)
+    threads = threads_for(task.threads)
     if shared := set(task.calibration) & set(task.examples.texts):
         raise UserError(
             f"{len(shared)} texts are both in the calibration and in the examples, such as '{min(shared)[:60]}'",
@@ -74,16 +75,14 @@ def compare(task: Comparison, progress: Progress = silent) -> list[Record]:
     )
     labels = label_indices(task.examples, task.source.labels)
     progress("compare", 0, 1, "looking at what can run here")
-    runnable, failures = _runnable(task, threads)
-    if not runnable:
-        first = failures[0]
-        raise UserError(f"no candidate can run here; {first.runtime}: {first.reason}", first.hint)
+    runnable, failures = find_runnable(task.source, task.candidates, threads, calibrated=bool(task.calibration))
     comparison = _Campaign(task, threads, inputs, labels, runnable, failures, progress)
     comparison.run()
     return load(task.measurements)
 
 
-def _threads(asked: int | None) -> int:
+def threads_for(asked: int | None) -> int:
+    """Threads of every engine: those asked for, or all usable cores. Raises `UserError` for more than there are."""
     usable = usable_cores()
     if asked is not None and not 1 <= asked <= usable:
         raise UserError(f"--threads {asked}: this process may use 1 to {usable} cores", "see: steelyard doctor")
@@ -106,38 +105,46 @@ def probe_runtimes(names: Iterable[str], threads: int, timeout_s: float = 300) -
         return (Availability(runtime=asked[0], available=False, reason=reason, remedy="install it again"),)
 
 
-def _runnable(task: Comparison, threads: int) -> tuple[tuple[Candidate, ...], list[Failure]]:
-    """Candidates whose engine works here and whose model is there; the others with their reasons."""
-    names = tuple(dict.fromkeys(candidate.runtime for candidate in task.candidates))
+def find_runnable(
+    source: ModelSource, candidates: Sequence[Candidate], threads: int, *, calibrated: bool
+) -> tuple[tuple[Candidate, ...], list[Failure]]:
+    """Candidates whose engine works here and whose model is there; the others with their reasons.
+
+    `calibrated` says whether there are texts to calibrate on. Raises `UserError` when none can run.
+    """
+    names = tuple(dict.fromkeys(candidate.runtime for candidate in candidates))
     failures: list[Failure] = []
     able = {}
     for found in probe_runtimes(names, threads):
         if found.available:
             able[found.runtime] = found
         else:
-            failures.append(_failure(found.runtime, Role.CANDIDATE, "probe", found.reason or "", found.remedy or ""))
+            failures.append(failure_of(found.runtime, Role.CANDIDATE, "probe", found.reason or "", found.remedy or ""))
     runnable = []
-    for candidate in task.candidates:
+    for candidate in candidates:
         if candidate.runtime not in able:
             continue
         lack = able[candidate.runtime].lack_of(candidate)
         if lack is not None:
-            failures.append(_failure(candidate, Role.CANDIDATE, "probe", lack.reason, lack.remedy))
+            failures.append(failure_of(candidate, Role.CANDIDATE, "probe", lack.reason, lack.remedy))
             continue
-        if is_calibrated(candidate) and not task.calibration:
+        if is_calibrated(candidate) and not calibrated:
             reason = "it needs training examples to calibrate on"
-            failures.append(_failure(candidate, Role.CANDIDATE, "calibration", reason, CALIBRATE))
+            failures.append(failure_of(candidate, Role.CANDIDATE, "calibration", reason, CALIBRATE))
             continue
         try:
-            task.source.model(candidate)
+            source.model(candidate)
         except UserError as error:
-            failures.append(_failure(candidate, Role.CANDIDATE, "model", error.message, error.hint))
+            failures.append(failure_of(candidate, Role.CANDIDATE, "model", error.message, error.hint))
         else:
             runnable.append(candidate)
+    if not runnable:
+        first = failures[0]
+        raise UserError(f"no candidate can run here; {first.runtime}: {first.reason}", first.hint)
     return tuple(runnable), failures
 
 
-def _failure(what: Candidate | str, role: Role, stage: str, reason: str, hint: str) -> Failure:
+def failure_of(what: Candidate | str, role: Role, stage: str, reason: str, hint: str) -> Failure:
     """A failure of one candidate, or of a whole runtime by its name."""
     candidate = None if isinstance(what, str) else what
     return Failure(
@@ -182,17 +189,16 @@ class _Campaign:
         others = [Entrant(candidate, Role.CANDIDATE) for candidate in runnable if candidate != anchor]
         self.entrants = [self.anchor, Entrant(anchor, Role.CONTROL), *others]
         self.versions = installed_versions()
-        self.environment = {
-            name: value for name, value in sorted(os.environ.items()) if name.startswith(KEPT_ENVIRONMENT)
-        }
+        self.environment = kept_environment()
         self.marks = {entrant: self._mark(entrant) for entrant in self.entrants}
         self.steps_done = self.steps = 0
 
     def run(self) -> None:
-        """Measure every replicate that lacks an entrant; return at once when nothing is missing."""
+        """Measure every replicate that lacks an entrant, then more of what is undecided; return at once when nothing is
+        missing."""
         known = load(self.task.measurements)
         todo = {replicate: entrants for replicate, entrants in self._missing(known).items() if entrants}
-        if not todo:
+        if not todo and not self._unsettled(known):
             self._ask_again(known)
             return
         self.steps = sum(len(entrants) + self.plan.rounds for entrants in todo.values())
@@ -217,15 +223,17 @@ class _Campaign:
                 name = f"process {replicate + 1} of {self.plan.replicates}"
                 for outcome in run_replicate(setting, able, name, scorer if replicate == 0 else None):
                     self._record(replicate, outcome)
+            while entrants := self._unsettled(known := load(self.task.measurements)):
+                replicate = 1 + max(item.replicate for items in self._measured(known).values() for item in items)
+                self.steps += len(entrants) + self.plan.rounds
+                name = f"undecided: {len(entrants) - 1}, process {replicate + 1}"
+                for outcome in run_replicate(setting, entrants, name, None):
+                    self._record(replicate, outcome)
         self.progress("compare", self.steps, self.steps)
 
     def _missing(self, known: Sequence[Record]) -> dict[int, list[Entrant]]:
         """What each replicate lacks. Done is what ran beside the anchor and was scored where it should be."""
-        ours = [
-            record
-            for record in known
-            if isinstance(record, Measurement) and record.fingerprint == self.marks.get(record.entrant)
-        ]
+        ours = [item for items in self._measured(known).values() for item in items]
         paired = {(record.session, record.replicate) for record in ours if record.role is Role.ANCHOR}
         done = {
             (record.entrant, record.replicate)
@@ -240,6 +248,24 @@ class _Campaign:
                 entrants.insert(0, self.anchor)
             missing[replicate] = entrants
         return missing
+
+    def _measured(self, known: Sequence[Record]) -> dict[Entrant, list[Measurement]]:
+        """The measurements that answer this question, of entrants that have not given up."""
+        found: dict[Entrant, list[Measurement]] = {}
+        for record in known:
+            if isinstance(record, Measurement) and record.fingerprint == self.marks.get(record.entrant):
+                found.setdefault(record.entrant, []).append(record)
+        return {entrant: items for entrant, items in found.items() if entrant in self.entrants}
+
+    def _unsettled(self, known: Sequence[Record]) -> list[Entrant]:
+        """Who is measured once more, the anchor first; empty where all is settled or the plan cannot afford more."""
+        measured, workloads = self._measured(known), self.inputs.workloads
+        if self.anchor not in measured:
+            return []
+        shapes = {workload.spec.name: workload.spec.sample_shapes for workload in workloads}
+        found = unsettled(measured, self.anchor, shapes)
+        entrants = [self.anchor, *(entrant for entrant in self.entrants if entrant in found)]
+        return entrants if found and is_affordable(measured, entrants, self.plan, len(workloads)) else []
 
     def _mark(self, entrant: Entrant) -> str:
         """Everything a measurement depends on."""
@@ -296,7 +322,7 @@ class _Campaign:
                 schema_version=SCHEMA_VERSION,
                 session=self.session,
                 asked=self._asked(),
-                started_utc=_now(),
+                started_utc=now_utc(),
                 machine=self.machine,
                 load=load,
                 plan=self.plan,
@@ -324,7 +350,7 @@ class _Campaign:
         if isinstance(outcome, GaveUp):
             self.entrants.remove(entrant)
             failed = outcome.failed
-            failure = _failure(candidate, entrant.role, outcome.stage, failed.reason, failed.hint)
+            failure = failure_of(candidate, entrant.role, outcome.stage, failed.reason, failed.hint)
             self._append(msgspec.structs.replace(failure, session=self.session))
             return
         if outcome.weighed is None:
@@ -351,8 +377,9 @@ class _Campaign:
                 baseline_memory=opened.baseline_memory,
                 memory=max(opened.loaded_memory, weighed.memory, key=lambda reading: reading.uss_bytes),
                 peak_device_bytes=weighed.peak_device_bytes,
+                device_bytes=weighed.device_bytes,
                 executed=outcome.executed,
-                finished_utc=_now(),
+                finished_utc=now_utc(),
             )
         )
 
@@ -394,10 +421,10 @@ def _without_engine(setting: Setting, *, from_text: bool, passes: int) -> float 
     return median(timed.samples_s)
 
 
-def installed_versions() -> dict[str, str]:
-    """Versions of the packages that decide the figures, as far as they are installed."""
+def installed_versions(*more: str) -> dict[str, str]:
+    """Versions of the packages that decide the figures, and of `more`, as far as they are installed."""
     found = {}
-    for name in VERSIONED:
+    for name in (*VERSIONED, *more):
         try:
             found[name] = version(name)
         except PackageNotFoundError:
@@ -405,5 +432,11 @@ def installed_versions() -> dict[str, str]:
     return found
 
 
-def _now() -> str:
+def kept_environment() -> dict[str, str]:
+    """Environment variables that engines heed."""
+    return {name: value for name, value in sorted(os.environ.items()) if name.startswith(KEPT_ENVIRONMENT)}
+
+
+def now_utc() -> str:
+    """The time, in ISO 8601."""
     return datetime.now(UTC).isoformat(timespec="seconds")

@@ -9,6 +9,7 @@ import psutil
 
 from artifact.predict import cgroup_cores, usable_cores
 
+GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 FEATURES = (
     "avx2",
     "fma",
@@ -29,7 +30,8 @@ FEATURES = (
 
 
 class Machine(msgspec.Struct, frozen=True, kw_only=True):
-    """The machine. `cpu_quota_cores` is the cgroup's limit, `None` where there is none."""
+    """The machine. `cpu_quota_cores` is the cgroup's limit, `None` where there is none. `governor` is how the system
+    sets the first core's frequency, `None` where it does not say, as on most virtual machines."""
 
     cpu_model: str
     cpu_features: tuple[str, ...]
@@ -39,6 +41,7 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
     memory_bytes: int
     system: str
     python: str
+    governor: str | None = None
 
     @property
     def identity(self) -> tuple[object, ...]:
@@ -57,6 +60,7 @@ def read_machine() -> Machine:
         memory_bytes=psutil.virtual_memory().total,
         system=f"{platform.system()} {platform.release()} {platform.machine()}",
         python=platform.python_version(),
+        governor=_governor(),
     )
 
 
@@ -86,6 +90,13 @@ def watch_load(seconds_s: float = 1.0) -> Load:
         busy_fraction=max(0.0, total - resting) / (total or 1.0),
         steal_fraction=spent["steal"] / (total or 1.0) if "steal" in spent else None,
     )
+
+
+def _governor() -> str | None:
+    try:
+        return GOVERNOR.read_text().strip() or None
+    except OSError:
+        return None
 
 
 def _cpu_flags() -> frozenset[str]:

@@ -3,6 +3,7 @@
 import msgspec
 
 from measure.memory import MemoryReading
+from measure.traffic import Observed, Traffic
 from runtimes.base import Availability, Candidate, Executed, RuntimeInfo
 
 
@@ -58,6 +59,13 @@ class Explain(Request, frozen=True):
     workload: int
 
 
+class Drive(Request, frozen=True):
+    """Let LoadGen send traffic of evaluation texts; its log files go into `folder`."""
+
+    traffic: Traffic
+    folder: str
+
+
 class Reply(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """Worker to harness."""
 
@@ -82,12 +90,13 @@ class Opened(Reply, frozen=True):
 
 class Timed(Reply, frozen=True):
     """Seconds of each call in order, `device_samples_s` of those on the device alone; `primer_s` is the untimed first,
-    `level` whether a warm-up became level. `tokenise_s` are the seconds of tokenising in each sample of a block that
-    starts from texts."""
+    `energy_j` what the processor took meanwhile (`None` where it has no counter), `level` whether a warm-up became
+    level. `tokenise_s` are the seconds of tokenising in each sample of a block that starts from texts."""
 
     samples_s: tuple[float, ...]
     device_samples_s: tuple[float, ...] = ()
     primer_s: float | None = None
+    energy_j: float | None = None
     level: bool = True
     tokenise_s: tuple[float, ...] = ()
 
@@ -99,16 +108,24 @@ class Scored(Reply, frozen=True):
 
 
 class Weighed(Reply, frozen=True):
-    """Memory now, and the most that was held on the device."""
+    """Memory now, and the most that was held on the device by the engine's own count; `device_bytes` is what the driver
+    counts now. `None` where there is no device, or nobody knows."""
 
     memory: MemoryReading
     peak_device_bytes: int | None
+    device_bytes: int | None = None
 
 
 class Explained(Reply, frozen=True):
     """What one run executes; `None` where the engine cannot tell."""
 
     executed: Executed | None
+
+
+class Driven(Reply, frozen=True):
+    """What LoadGen saw."""
+
+    observed: Observed
 
 
 class Failed(Reply, frozen=True):
@@ -119,8 +136,8 @@ class Failed(Reply, frozen=True):
     ours: bool
 
 
-AnyRequest = Probe | Open | WarmUp | Block | Score | Weigh | Explain
-AnyReply = Probed | Opened | Timed | Scored | Weighed | Explained | Failed
+AnyRequest = Probe | Open | WarmUp | Block | Score | Weigh | Explain | Drive
+AnyReply = Probed | Opened | Timed | Scored | Weighed | Explained | Driven | Failed
 REQUESTS = msgspec.json.Decoder(AnyRequest)
 REPLIES = msgspec.json.Decoder(AnyReply)
 ENCODER = msgspec.json.Encoder()

@@ -5,6 +5,8 @@ from enum import StrEnum
 
 import msgspec
 
+from errors import UserError
+
 
 class Budget(StrEnum):
     """How much time a comparison may take: a minute that only shows that everything runs, minutes, a quarter of an
@@ -17,11 +19,18 @@ class Budget(StrEnum):
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """How much is measured. Every replicate is a fresh process of every candidate; its rounds interleave them in random
-    order; a block is `block_s` seconds of one candidate on one workload, after a pause of `settle_s`."""
+    """How much is measured.
+
+    Every replicate is a fresh process of each candidate; its rounds interleave them in random order; a block is
+    `block_s` seconds of one candidate on one workload, after a pause of `settle_s`. `replicates` are made of everyone;
+    then more of those that are not settled yet, up to `most_replicates`, while the seconds of all processes together
+    stay below `limit_s`.
+    """
 
     name: str
     replicates: int
+    most_replicates: int
+    limit_s: float
     rounds: int
     block_s: float
     warm_up_s: float
@@ -32,10 +41,27 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     seed: int
 
 
+QUICK = Plan(
+    name=Budget.QUICK,
+    replicates=4,
+    most_replicates=20,
+    limit_s=160,
+    rounds=3,
+    block_s=0.2,
+    warm_up_s=0.4,
+    settle_s=0.05,
+    least_passes=1,
+    most_passes=50,
+    timeout_s=900,
+    seed=0,
+)
+
 BUDGETS: Mapping[Budget, Plan] = {
     Budget.SMOKE: Plan(
-        name="smoke",
+        name=Budget.SMOKE,
         replicates=2,
+        most_replicates=2,
+        limit_s=60,
         rounds=2,
         block_s=0.05,
         warm_up_s=0.1,
@@ -45,22 +71,13 @@ BUDGETS: Mapping[Budget, Plan] = {
         timeout_s=900,
         seed=0,
     ),
-    Budget.QUICK: Plan(
-        name="quick",
-        replicates=4,
-        rounds=3,
-        block_s=0.25,
-        warm_up_s=0.5,
-        settle_s=0.05,
-        least_passes=1,
-        most_passes=50,
-        timeout_s=900,
-        seed=0,
-    ),
+    Budget.QUICK: QUICK,
     Budget.STANDARD: Plan(
-        name="standard",
+        name=Budget.STANDARD,
         replicates=8,
-        rounds=6,
+        most_replicates=24,
+        limit_s=900,
+        rounds=5,
         block_s=0.5,
         warm_up_s=1.0,
         settle_s=0.1,
@@ -70,9 +87,11 @@ BUDGETS: Mapping[Budget, Plan] = {
         seed=0,
     ),
     Budget.RIGOROUS: Plan(
-        name="rigorous",
+        name=Budget.RIGOROUS,
         replicates=12,
-        rounds=15,
+        most_replicates=60,
+        limit_s=7200,
+        rounds=12,
         block_s=1.0,
         warm_up_s=2.0,
         settle_s=0.1,
@@ -82,3 +101,21 @@ BUDGETS: Mapping[Budget, Plan] = {
         seed=0,
     ),
 }
+
+MOST_REPLICATES = 1000
+
+
+def find_plan(text: str) -> Plan:
+    """The plan of a budget's name, or of so many seconds: `quick`, and more processes until the time is over.
+
+    Raises `UserError` for anything else.
+    """
+    if text in {budget.value for budget in Budget}:
+        return BUDGETS[Budget(text)]
+    try:
+        limit_s = float(text.removesuffix("s"))
+    except ValueError:
+        limit_s = 0.0
+    if not 0 < limit_s < float("inf"):
+        raise UserError(f"--budget has '{text}'", f"give seconds, such as 300, or one of: {', '.join(Budget)}")
+    return msgspec.structs.replace(QUICK, name=f"{limit_s:.0f} s", most_replicates=MOST_REPLICATES, limit_s=limit_s)

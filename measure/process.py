@@ -2,6 +2,7 @@
 
 import os
 import selectors
+import signal
 import subprocess
 import sys
 import tempfile
@@ -15,6 +16,7 @@ from measure.messages import ENCODER, REPLIES, AnyRequest, Failed, Reply
 R = TypeVar("R", bound=Reply)
 ROOT = Path(__file__).resolve().parent.parent
 LAST_WORDS = 400
+KILLED = "a system that runs out of memory ends processes like that: free some, or compare smaller batches"
 
 
 class WorkerFailed(Exception):
@@ -76,7 +78,7 @@ class WorkerProcess:
         try:
             self._process.stdin.write(ENCODER.encode(request) + b"\n")
         except BrokenPipeError:
-            raise WorkerFailed(self._obituary()) from None
+            raise self._obituary() from None
         reply = REPLIES.decode(self._read_line(timeout_s))
         if isinstance(reply, Failed):
             raise WorkerFailed(reply.reason, reply.hint)
@@ -109,18 +111,19 @@ class WorkerProcess:
                     raise WorkerFailed(f"no answer within {timeout_s:.0f} s, so the process was ended")
                 chunk = os.read(self._process.stdout.fileno(), 1 << 16)
                 if not chunk:
-                    raise WorkerFailed(self._obituary())
+                    raise self._obituary()
                 self._buffer += chunk
         line, _, self._buffer = self._buffer.partition(b"\n")
         return line
 
-    def _obituary(self) -> str:
+    def _obituary(self) -> WorkerFailed:
         try:
             code = self._process.wait(timeout=5)
         except subprocess.TimeoutExpired:  # it closed its output, but lives
             self._process.kill()
             code = self._process.wait()
         how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
+        hint = KILLED if code == -signal.SIGKILL else ""
         self._log.seek(0)
         words = self._log.read().decode(errors="replace").strip()[-LAST_WORDS:]
-        return f"the process {how}" + (f": …{words}" if words else "")
+        return WorkerFailed(f"the process {how}" + (f": …{words}" if words else ""), hint)

@@ -46,4 +46,5 @@ def assess(
         max_error=float(errors.max()),
         flip_margins=tuple(float(margin) for margin in margins[:20]),
         seconds_s=seconds_s,
+        not_finite=int((~finite).sum()),
     )

@@ -13,7 +13,7 @@ from measure.plan import Plan
 from measure.workload import WorkloadSpec
 from runtimes.base import Candidate, Executed, RuntimeInfo
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 class Role(StrEnum):
@@ -74,6 +74,8 @@ class BlockSamples(msgspec.Struct, frozen=True, kw_only=True):
     Where it starts from texts, a call is a whole pass, and `tokenise_s` are the seconds in each that went into
     tokenising and padding. `primer_s` is the call before, which is not counted. `device_samples_s` are calls on the
     device alone, in the same order; there are none where the host is the device, or where it starts from texts.
+    `energy_j` is what the processor's own counters saw during `samples_s`, other programs included; `None` without such
+    counters.
     """
 
     workload: str
@@ -82,6 +84,7 @@ class BlockSamples(msgspec.Struct, frozen=True, kw_only=True):
     samples_s: tuple[float, ...]
     device_samples_s: tuple[float, ...] = ()
     tokenise_s: tuple[float, ...] = ()
+    energy_j: float | None = None
 
 
 class WarmUpSamples(msgspec.Struct, frozen=True, kw_only=True):
@@ -105,7 +108,8 @@ class Quality(msgspec.Struct, frozen=True, kw_only=True):
     """Answers to the evaluation examples by the process that was timed, against the reference.
 
     `batch_size` examples shared a batch in the order of the data; `None`: batched by length as an artifact serves them.
-    `wins` are examples that this candidate answers rightly and the reference wrongly, `losses` the reverse.
+    `not_finite` of the answers hold a NaN or an infinity. `wins` are examples that this candidate answers rightly and
+    the reference wrongly, `losses` the reverse.
     `flip_margins` are the reference's leads where the label differs, the largest first, at most twenty.
     """
 
@@ -120,12 +124,14 @@ class Quality(msgspec.Struct, frozen=True, kw_only=True):
     max_error: float
     flip_margins: tuple[float, ...]
     seconds_s: float
+    not_finite: int = 0
 
 
 class Measurement(msgspec.Struct, frozen=True, kw_only=True, tag="measurement"):
     """One candidate in one fresh process. `quality` is empty but in the first replicate, and so is `executed`.
 
-    `portable` says whether an artifact can be packed for its runtime (CPU, without torch).
+    `peak_device_bytes` is the engine's own count, `device_bytes` the driver's. `portable` says whether an artifact can
+    be packed for its runtime (CPU, without torch).
     """
 
     schema_version: int
@@ -147,12 +153,19 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True, tag="measurement"):
     baseline_memory: MemoryReading
     memory: MemoryReading
     peak_device_bytes: int | None
+    device_bytes: int | None = None
     finished_utc: str
     executed: Executed | None = None
 
     @property
     def entrant(self) -> Entrant:
         return Entrant(Candidate(self.runtime, self.precision, self.options), self.role)
+
+    @property
+    def process_s(self) -> float:
+        """Seconds of cold start, warm-ups and blocks: what measuring one more process of it costs, but for pauses."""
+        blocks = sum(block.primer_s + sum(block.samples_s) + sum(block.device_samples_s) for block in self.blocks)
+        return self.cold_start.total_s + sum(sum(item.samples_s) for item in self.warm_ups) + blocks
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True, tag="failure"):

@@ -170,5 +170,6 @@ def _round(setting: Setting, number: int, live: Sequence[Finished]) -> Iterator[
                     samples_s=timed.samples_s,
                     device_samples_s=timed.device_samples_s,
                     tokenise_s=timed.tokenise_s,
+                    energy_j=timed.energy_j,
                 )
             )

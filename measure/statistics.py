@@ -1,21 +1,26 @@
 """What raw samples allow one to say. Pure functions of numbers."""
 
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import StrEnum
-from math import exp, sqrt
-from statistics import median
-
-import numpy as np
+from math import exp, log, sqrt
+from statistics import fmean, median, stdev
+from typing import Self
 
 from artifact.intervals import Interval, paired_difference
+from measure.multiple import holm
+from measure.student import quantile, tail
 
-RESAMPLES = 4000
 EQUIVALENT = 1.02
 """Two speeds within this factor are the same for all practical purposes (MLPerf's "materially different")."""
 
-_T_975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)
-"""97.5 % quantiles of Student's t for 1 to 15 degrees of freedom."""
+LEVEL, SETTLED = 0.95, 0.999
+"""How sure an interval and a verdict are, and how sure it must be for measuring to stop early."""
+
+MOST_REPLICATES = 1000
+"""Nobody measures more processes than that to settle a pair."""
 
 
 class Decision(StrEnum):
@@ -40,44 +45,97 @@ def pass_seconds(samples_s: Sequence[float], shapes: Sequence[tuple[int, int]]) 
     return sum(median(by_shape[shape]) for shape in shapes)
 
 
-def ratio_interval(log_ratios: Sequence[Sequence[float]], seed: int) -> Interval:
-    """Speed ratio with a 95 % interval from paired logarithms, one inner sequence (its rounds) for each replicate.
+@dataclass(frozen=True, slots=True)
+class LogRatio:
+    """A speed ratio on the scale of logarithms: its estimate, the standard error, and from how many replicates.
 
-    The estimate is the mean over replicates of the median over rounds. The interval is Student's t times the standard
-    error of a hierarchical bootstrap (Kalibera and Jones, ISMM 2013): replicates are drawn, then rounds within each.
-    Drawing n replicates of n makes that error too small by √((n-1)/n), which is put right. Percentiles would not do:
-    they cannot lie outside the replicates seen, and once in eight times all of four lie on one side of the truth.
+    `error` is `None` for a single replicate.
     """
-    centres = [median(rounds) for rounds in log_ratios]
-    estimate = exp(sum(centres) / len(centres))
-    count = len(log_ratios)
-    if count < 2:
-        return Interval(estimate, None, None)
-    random = np.random.default_rng(seed)
-    drawn = random.integers(0, count, (RESAMPLES, count))
-    resampled = np.empty((RESAMPLES, count))
-    for replicate, rounds in enumerate(log_ratios):
-        values = np.asarray(rounds)
-        for column in range(count):
-            hit = np.flatnonzero(drawn[:, column] == replicate)
-            picks = random.integers(0, len(values), (len(hit), len(values)))
-            resampled[hit, column] = np.median(values[picks], axis=1)
-    quantile = _T_975[count - 2] if count - 2 < len(_T_975) else 1.96 + 2.4 / (count - 1)
-    half = quantile * float(resampled.mean(axis=1).std()) * sqrt(count / (count - 1))
-    return Interval(estimate, estimate * exp(-half), estimate * exp(half))
+
+    centre: float
+    error: float | None
+    replicates: int
+
+    @classmethod
+    def of(cls, rounds: Sequence[Sequence[float]]) -> Self:
+        """From paired logarithms, one inner sequence (its rounds) for each replicate, none empty.
+
+        The process is the unit of replication: rounds of one process share its memory layout and its luck, so however
+        many there are, they count as one figure, their median (Kalibera and Jones, *Rigorous Benchmarking in Reasonable
+        Time*, ISMM 2013; their random-effects model with the highest level replicated). Scatter within processes
+        reaches the standard error through those medians, once.
+        """
+        centres = [median(logs) for logs in rounds]
+        error = stdev(centres) / sqrt(len(centres)) if len(centres) > 1 else None
+        return cls(fmean(centres), error, len(centres))
+
+    def interval(self, level: float = LEVEL) -> Interval:
+        """The ratio with its interval (95 % unless told), Student's; without ends for a single replicate."""
+        if self.error is None:
+            return Interval(exp(self.centre), None, None)
+        half = quantile((1 + level) / 2, self.replicates - 1) * self.error
+        return Interval(exp(self.centre), exp(self.centre - half), exp(self.centre + half))
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether it is so clear that nobody need measure on: the 99.9 % interval lies wholly beyond ±2 % or within.
+
+        Looking again and again, and stopping as soon as a 95 % interval pleases, would be wrong far more often than one
+        time in twenty. With looks this strict the final one keeps its level (Peto et al., British Journal of Cancer
+        1976, after Haybittle 1971).
+        """
+        interval = self.interval(SETTLED)
+        return _is_beyond(interval) or _is_within(interval)
+
+    @property
+    def p_beyond(self) -> float:
+        """How likely so clear a difference is if there is none of more than ±2 % (two-sided p-value)."""
+        distance = abs(self.centre) - log(EQUIVALENT)
+        if self.error is None or distance <= 0:
+            return 1.0
+        return 2 * tail(distance / self.error, self.replicates - 1) if self.error else 0.0
+
+    def more_replicates(self) -> int | None:
+        """How many more processes would decide it if they scatter as these do: 0 if it is decided, `None` if more
+        than a thousand or if it cannot be said."""
+        if self.error is None:
+            return None
+        scatter, distance = self.error * sqrt(self.replicates), abs(abs(self.centre) - log(EQUIVALENT))
+
+        def decides(count: int) -> bool:
+            return quantile((1 + LEVEL) / 2, count - 1) * scatter / sqrt(count) < distance
+
+        if not decides(MOST_REPLICATES):
+            return None
+        return bisect_left(range(self.replicates, MOST_REPLICATES), True, key=decides)
 
 
-def decide(interval: Interval) -> Decision:
-    """`faster` or `slower` only when the whole interval lies outside ±2 %, `equivalent` when it lies inside."""
+def decide(ratios: Sequence[LogRatio]) -> tuple[Decision, ...]:
+    """What each of several ratios says, when all of them are looked at together.
+
+    `faster` or `slower`: beyond ±2 % with 95 % certainty, by Holm's procedure over all of them, so that the chance of
+    even one false call stays below 5 % however many there are. `equivalent`: the whole 95 % interval lies within ±2 %.
+    """
+    adjusted = holm([ratio.p_beyond for ratio in ratios])
+    return tuple(_decision(ratio, p_beyond) for ratio, p_beyond in zip(ratios, adjusted, strict=True))
+
+
+def _decision(ratio: LogRatio, p_beyond: float) -> Decision:
+    if p_beyond < 1 - LEVEL:
+        return Decision.FASTER if ratio.centre > 0 else Decision.SLOWER
+    return Decision.EQUIVALENT if _is_within(ratio.interval()) else Decision.INCONCLUSIVE
+
+
+def _is_within(interval: Interval) -> bool:
     if interval.low is None or interval.high is None:
-        return Decision.INCONCLUSIVE
-    if interval.low > EQUIVALENT:
-        return Decision.FASTER
-    if interval.high < 1 / EQUIVALENT:
-        return Decision.SLOWER
-    if interval.low >= 1 / EQUIVALENT and interval.high <= EQUIVALENT:
-        return Decision.EQUIVALENT
-    return Decision.INCONCLUSIVE
+        return False
+    return interval.low >= 1 / EQUIVALENT and interval.high <= EQUIVALENT
+
+
+def _is_beyond(interval: Interval) -> bool:
+    if interval.low is None or interval.high is None:
+        return False
+    return interval.low > EQUIVALENT or interval.high < 1 / EQUIVALENT
 
 
 def accuracy_interval(right: int, examples: int) -> Interval:

@@ -6,7 +6,8 @@ gives when the device has finished.
 
 import gc
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from statistics import median
 from typing import Protocol, TypeVar
@@ -50,21 +51,27 @@ def time_device_passes(
 
 
 def _time(calls: Sequence[Callable[[], object]], passes: int, clock: Clock) -> list[float]:
-    """Garbage collection waits meanwhile."""
     samples = []
-    was_enabled = gc.isenabled()
-    gc.collect()
-    gc.disable()
-    try:
+    with without_collection():
         for _ in range(passes):
             for call in calls:
                 start = clock()
                 call()
                 samples.append(clock() - start)
+    return samples
+
+
+@contextmanager
+def without_collection() -> Iterator[None]:
+    """Collect garbage before the block, and none until it ends."""
+    was_enabled = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        yield
     finally:
         if was_enabled:
             gc.enable()
-    return samples
 
 
 def warm_up(

@@ -14,13 +14,17 @@ import numpy as np
 from artifact.predict import TextEncoder
 from artifact.tokenizer import text_encoder
 from errors import UserError
-from measure.memory import read_memory
+from measure.energy import Meter, find_domains
+from measure.loadgen import drive
+from measure.memory import read_device_bytes, read_memory
 from measure.messages import (
     ENCODER,
     REQUESTS,
     AnyReply,
     AnyRequest,
     Block,
+    Drive,
+    Driven,
     Explain,
     Explained,
     Failed,
@@ -41,6 +45,8 @@ from measure.workload import Inputs, load_inputs
 from runtimes.base import Batch, Runtime
 from runtimes.registry import is_calibrated, open_runtime, probe
 
+MEMORY = "free some, or compare smaller batches and shorter lengths"
+
 
 class Worker:
     """One candidate, from `Open` to the end of the input."""
@@ -49,6 +55,7 @@ class Worker:
         self._runtime: Runtime | None = None
         self._inputs: Inputs | None = None
         self._encoder: TextEncoder | None = None
+        self._domains = find_domains()
 
     def __enter__(self) -> Self:
         return self
@@ -66,12 +73,8 @@ class Worker:
                 return Probed(available=tuple(probe(name) for name in names))
             case Open():
                 return self._open(request)
-            case WarmUp(workload=number, limit_s=limit_s) if texts := self.inputs.workloads[number].texts:
-                samples, level = warm_up(self._text_runtime(number), [texts], limit_s)
-                return Timed(samples_s=tuple(samples), level=level)
             case WarmUp(workload=number, limit_s=limit_s):
-                samples, level = warm_up(self.runtime, self._batches(number), limit_s)
-                return Timed(samples_s=tuple(samples), level=level)
+                return self._warm_up(number, limit_s)
             case Block(workload=number, passes=passes) if texts := self.inputs.workloads[number].texts:
                 subject = self._text_runtime(number)
                 primer = time_passes(subject, [texts], 1)
@@ -80,15 +83,28 @@ class Worker:
             case Block(workload=number, passes=passes):
                 batches = self._batches(number)
                 primer = time_passes(self.runtime, batches[:1], 1)
+                meter = Meter(self._domains)
                 samples = time_passes(self.runtime, batches, passes)
+                energy_j = meter.joules()
                 on_device = time_device_passes(self.runtime, batches, passes)
-                return Timed(samples_s=tuple(samples), device_samples_s=tuple(on_device), primer_s=primer[0])
+                return Timed(
+                    samples_s=tuple(samples),
+                    device_samples_s=tuple(on_device),
+                    primer_s=primer[0],
+                    energy_j=energy_j,
+                )
             case Score(batch_size=batch_size, path=path):
                 return self._score(batch_size, Path(path))
             case Weigh():
-                return Weighed(memory=read_memory(), peak_device_bytes=self.runtime.peak_device_bytes())
+                return Weighed(
+                    memory=read_memory(),
+                    peak_device_bytes=self.runtime.peak_device_bytes(),
+                    device_bytes=None if self.runtime.info.device.startswith("cpu") else read_device_bytes(),
+                )
             case Explain(workload=number):
                 return Explained(executed=self.runtime.executed(self._batches(number)[0]))
+            case Drive(traffic=traffic, folder=folder):
+                return Driven(observed=drive(self.runtime, self.inputs, traffic, Path(folder)))
 
     @property
     def runtime(self) -> Runtime:
@@ -126,6 +142,13 @@ class Worker:
             loaded_memory=read_memory(),
         )
 
+    def _warm_up(self, number: int, limit_s: float) -> Timed:
+        if texts := self.inputs.workloads[number].texts:
+            samples, level = warm_up(self._text_runtime(number), [texts], limit_s)
+        else:
+            samples, level = warm_up(self.runtime, self._batches(number), limit_s)
+        return Timed(samples_s=tuple(samples), level=level)
+
     def _batches(self, number: int) -> list[Batch]:
         names = self.runtime.info.input_names
         return [{name: batch[name] for name in names} for batch in self.inputs.workloads[number].batches]
@@ -159,6 +182,8 @@ def serve(requests: BinaryIO, replies: BinaryIO) -> None:
                 answer = ENCODER.encode(worker.answer(REQUESTS.decode(line)))
             except UserError as error:
                 answer = ENCODER.encode(Failed(reason=error.message, hint=error.hint, ours=False))
+            except MemoryError as error:
+                answer = ENCODER.encode(Failed(reason=f"it ran out of memory: {error}", hint=MEMORY, ours=False))
             except Exception as error:  # one candidate's failure is a row of the table, not the end of the comparison
                 traceback.print_exc()
                 answer = ENCODER.encode(Failed(reason=f"{type(error).__name__}: {error}", hint="", ours=True))

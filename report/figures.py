@@ -20,6 +20,11 @@ def size(value: int | None) -> str:
     return DASH if value is None else f"{_digits(value / 1e6)} MB"
 
 
+def joules(value: float | None) -> str:
+    """`1.25 J`."""
+    return DASH if value is None else f"{_digits(value)} J"
+
+
 def rate(value: float | None) -> str:
     """`1,214` or `9.72`: how many in a second."""
     if value is None:

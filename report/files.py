@@ -1,13 +1,21 @@
-"""From a run's raw records to its `verdict.json` and `report.md`."""
+"""From a run's raw records to its `verdict.json`, `report.md`, `report.html` and `load.md`."""
+
+import msgspec
 
 from artifact.precision import Precision
 from artifact.records import read_if_present, write_bytes, write_json
 from artifact.run_folder import RunFolder
 from artifact.variant import Variant
 from errors import UserError
+from measure.load_records import LoadSession
+from measure.load_records import load as load_tests
 from measure.records import Record, Session, load
-from report.markdown import render, render_variants
-from report.verdict import Verdict, judge
+from report.judge import DEFAULT, judge
+from report.load import LoadReport, judge_load
+from report.markdown import render, render_load, render_variants
+from report.page import render_page
+from report.policy import Policy
+from report.verdict import Verdict
 
 
 def write_variants(run: RunFolder) -> None:
@@ -28,6 +36,16 @@ def _judged_alike(one: Variant, other: Variant) -> bool:
     return judged[0] == judged[1]
 
 
+class _Saved(msgspec.Struct):
+    policy: Policy
+
+
+def saved_policy(run: RunFolder) -> Policy:
+    """What the run's verdict was last asked for."""
+    saved = read_if_present(run.verdict, _Saved)
+    return saved.policy if saved else DEFAULT
+
+
 def read_records(run: RunFolder) -> list[Record]:
     """Everything that was measured, with at least one session. Raises `UserError` when nothing was."""
     records = load(run.measurements)
@@ -43,14 +61,29 @@ def read_records(run: RunFolder) -> list[Record]:
     return records
 
 
-def read_verdict(run: RunFolder) -> Verdict:
-    """Derive the verdict from what was measured. Raises `UserError` when nothing was."""
-    return judge(read_records(run))
+def read_verdict(run: RunFolder, policy: Policy | None = None) -> Verdict:
+    """Derive the verdict from what was measured, by a policy (default: the saved one).
+
+    Raises `UserError` when nothing was measured.
+    """
+    return judge(read_records(run), policy or saved_policy(run))
 
 
-def write_verdict(run: RunFolder) -> Verdict:
-    """Derive the verdict and write `verdict.json` and `report.md`."""
-    verdict = read_verdict(run)
+def write_verdict(run: RunFolder, policy: Policy | None = None) -> Verdict:
+    """Derive the verdict by a policy (default: the saved one); write `verdict.json`, `report.md` and `report.html`."""
+    records = read_records(run)
+    verdict = judge(records, policy or saved_policy(run))
     write_json(run.verdict, verdict)
     write_bytes(run.report, render(verdict).encode())
+    write_bytes(run.page, render_page(verdict, records).encode())
     return verdict
+
+
+def write_load(run: RunFolder) -> LoadReport | None:
+    """Derive what the load tests say and write `load.md`; `None` where there are none."""
+    records = load_tests(run.load)
+    if not any(isinstance(record, LoadSession) for record in records):
+        return None
+    report = judge_load(records)
+    write_bytes(run.load_report, render_load(report).encode())
+    return report

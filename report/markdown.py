@@ -4,16 +4,31 @@ from collections.abc import Iterable, Sequence
 
 from artifact.variant import Variant
 from report.difference import Differences
+from report.explain import explanations
+from report.load import LoadReport
+from report.load_tables import (
+    LOAD_READING,
+    every_word,
+    how_tested,
+    invalid,
+    load_headline,
+    load_table,
+    not_tested,
+    tries_table,
+)
 from report.tables import (
     Table,
-    control,
+    energy,
     from_text,
     headline,
     how_measured,
+    noise,
     not_measured,
     on_device,
+    slow_calls,
     summary,
     what_ran,
+    why_not,
     workloads,
 )
 from report.tables_difference import controls as difference_controls
@@ -49,18 +64,24 @@ TEXT_READING = (
 
 def render(verdict: Verdict) -> str:
     """The report as Markdown."""
-    device, texts, missing = on_device(verdict), from_text(verdict), not_measured(verdict)
+    others, slow, device, joules, texts, missing = (
+        table(verdict) for table in (why_not, slow_calls, on_device, energy, from_text, not_measured)
+    )
     parts = [
         "# Which runtime, which precision",
+        noise(verdict),
         *headline(verdict),
         _table(summary(verdict)),
-        control(verdict),
+        *([_table(others)] if others else []),
         *_section("Warnings", verdict.warnings),
         _table(workloads(verdict)),
+        *([_table(slow)] if slow else []),
         *([_table(device)] if device else []),
+        *([_table(joules)] if joules else []),
         *([_table(texts)] if texts else []),
         *([_table(missing)] if missing else []),
         _table(what_ran(verdict)),
+        *_section("Expected and measured", explanations(verdict)),
         *_section("How it was measured", how_measured(verdict)),
         *_section("How to read it", (*READING, *(TEXT_READING if texts else ()))),
     ]
@@ -107,3 +128,19 @@ def render_differences(differences: Differences) -> str:
             *_section("Warnings", item.warnings),
         ]
     return "\n\n".join([*parts, *_section("How to read it", difference_reading(differences))]) + "\n"
+
+
+def render_load(report: LoadReport) -> str:
+    """What load tests say, as Markdown."""
+    tables = (load_table(report), tries_table(report), not_tested(report))
+    parts = [
+        "# How many requests it bears",
+        *load_headline(report),
+        *(_table(table) for table in tables if table),
+        *_section("Warnings", report.warnings),
+        *_section("Invalid, in LoadGen's words", invalid(report)),
+        *_section("How it was tested", how_tested(report)),
+        *_section("All that LoadGen says", every_word(report)),
+        *_section("How to read it", LOAD_READING),
+    ]
+    return "\n\n".join(parts) + "\n"

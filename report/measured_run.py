@@ -8,7 +8,8 @@ import msgspec
 
 from measure.records import Failure, Measurement, Quality, Record, Role, Session
 from measure.statistics import pass_seconds
-from report.verdict import Ratio, judge
+from report.judge import judge
+from report.verdict import Ratio
 
 
 class Run(msgspec.Struct, frozen=True):

@@ -1,4 +1,4 @@
-"""What a verdict shows, before it is known where: the same tables go to the terminal and into `report.md`."""
+"""What a verdict shows, before it is known where: on the terminal, in `report.md` and in `report.html`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,11 +6,19 @@ from dataclasses import dataclass
 from measure.plan import Budget
 from measure.records import Role
 from measure.statistics import Decision
-from report.figures import DASH, accuracy, fraction, rate, seconds, size, times
-from report.verdict import Gate, Row, TextResult, Verdict, WorkloadResult
+from report.figures import DASH, accuracy, fraction, joules, rate, seconds, size, times
+from report.policy import Objective
+from report.verdict import Gate, Ratio, Row, TextResult, Verdict, WorkloadResult
+
+OVER = {Objective.LATENCY: " at the smallest batch", Objective.THROUGHPUT: " at the largest batch"}
+"""What the speeds of a verdict are over, where that is not every workload."""
 
 KERNELS = 6
 """Kernels that are named; the others are counted together."""
+
+
+FIGURES = 40
+"""Letters of a cell that begins with a digit and is no sentence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,12 +31,18 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
     strong: frozenset[int] = frozenset()
 
+    def is_numeric(self, position: int) -> bool:
+        """Whether a column holds nothing but figures, which align at the right."""
+        cells = [row[position] for row in self.rows]
+        return position > 0 and all(cell == DASH or (cell[:1].isdigit() and len(cell) <= FIGURES) for cell in cells)
+
 
 def summary(verdict: Verdict) -> Table:
     """One line for each measured candidate: speed, answers, costs."""
     measured = [row for row in verdict.rows if row.measured]
+    over = OVER.get(verdict.policy.objective, "")
     return Table(
-        title=f"Speed is against {verdict.baseline}, with a 95 % interval" if verdict.baseline else "Measured",
+        title=f"Speed{over} is against {verdict.baseline}, with a 95 % interval" if verdict.baseline else "Measured",
         headers=("candidate", "speed", "accuracy", "agrees", "first answer", "memory", "file"),
         rows=tuple(
             (
@@ -67,6 +81,23 @@ def workloads(verdict: Verdict) -> Table:
     )
 
 
+def slow_calls(verdict: Verdict) -> Table | None:
+    """For each workload the highest percentile that so many calls can bound; `None` when there are too few for any."""
+    rows = [
+        row
+        for row in verdict.rows
+        if row.measured and row.role is not Role.CONTROL and any(item.p90_s is not None for item in row.workloads)
+    ]
+    if not rows:
+        return None
+    return Table(
+        title="Slow calls: the highest percentile that so many calls tell, from above with 99 % certainty",
+        headers=("candidate", *(result.workload for result in rows[0].workloads)),
+        rows=tuple((row.name, *(_slowest(result) for result in row.workloads)) for row in rows),
+        strong=frozenset(number for number, row in enumerate(rows) if row.name == verdict.deployable),
+    )
+
+
 def on_device(verdict: Verdict) -> Table | None:
     """Median time of a batch by the clock of the device alone; `None` when every host is its device."""
     rows = [row for row in verdict.rows if row.measured and any(item.device_s is not None for item in row.workloads)]
@@ -77,6 +108,19 @@ def on_device(verdict: Verdict) -> Table | None:
         headers=("candidate", *(result.workload for result in rows[0].workloads)),
         rows=tuple((row.name, *(_on_device(result) for result in row.workloads)) for row in rows),
         strong=frozenset(number for number, row in enumerate(rows) if row.name == verdict.fastest),
+    )
+
+
+def energy(verdict: Verdict) -> Table | None:
+    """What the processor took for a batch; `None` where it has no counter that can be read."""
+    rows = [row for row in verdict.rows if row.measured and any(item.energy_j is not None for item in row.workloads)]
+    if not rows:
+        return None
+    return Table(
+        title="Energy: joules of one batch, by the processor's counters (median)",
+        headers=("candidate", *(result.workload for result in rows[0].workloads)),
+        rows=tuple((row.name, *(joules(result.energy_j) for result in row.workloads)) for row in rows),
+        strong=frozenset(number for number, row in enumerate(rows) if row.name == verdict.deployable),
     )
 
 
@@ -150,11 +194,33 @@ def headline(verdict: Verdict) -> tuple[str, ...]:
         )
     if verdict.close:
         lines.append(f"Too close to it to call: {', '.join(verdict.close)}.")
-    for row in verdict.rows:
-        if row.measured and row.reason:
-            failed = row.quality is not None and row.quality.gate is Gate.FAILED
-            lines.append(f"{'Rejected' if failed else 'Not recommended'}: {row.name}, {row.reason}.")
+    lines += [
+        _more_effort(row, row.overall, verdict)
+        for row in verdict.rows
+        if row.role is Role.CANDIDATE and row.overall and row.overall.more_processes != 0
+    ]
     return tuple(lines)
+
+
+def why_not(verdict: Verdict) -> Table | None:
+    """Why each measured candidate that is not recommended is not; `None` when there is none."""
+    rows = [row for row in verdict.rows if row.measured and (row.reason or row.lost)]
+    if not rows:
+        return None
+    return Table(
+        title="Why not the others",
+        headers=("candidate", "because"),
+        rows=tuple((row.name, row.reason or row.lost or DASH) for row in rows),
+    )
+
+
+def noise(verdict: Verdict) -> str:
+    """How unevenly the machine ran, and what the A/A control says of it: to be read before any winner."""
+    found = verdict.noise
+    if found is None:
+        return control(verdict)
+    drift = "" if found.drift_fraction is None else f", {100 * found.drift_fraction:+.1f} % from first process to last"
+    return f"Noise: calls of the baseline vary by {fraction(found.call_fraction)}{drift}. {control(verdict)}"
 
 
 def control(verdict: Verdict) -> str:
@@ -184,12 +250,29 @@ def how_measured(verdict: Verdict) -> tuple[str, ...]:
     return (
         f"Machine: {machine.cpu_model}, {machine.usable_cores} usable cores, {machine.system.split()[0]} ({features})",
         f"Threads: {verdict.threads} for every engine",
-        f"Effort: {verdict.budget}, {verdict.replicates} fresh processes of each candidate × {verdict.rounds} "
+        f"Effort: {verdict.budget}, {_processes(verdict)} fresh processes of each candidate × {verdict.rounds} "
         "interleaved rounds in random order",
         f"Data: {verdict.examples} examples of {verdict.data}, measured {verdict.measured_utc}",
+        *([] if energy(verdict) else ["Energy: not available, no counter of the processor can be read here"]),
         f"Harness: adds {seconds(floor)} to each sample" if floor is not None else "Harness: its floor is not known",
         f"Versions: {versions}, Python {machine.python}",
     )
+
+
+def _processes(verdict: Verdict) -> str:
+    counts = [row.processes for row in verdict.rows if row.measured] or [verdict.replicates]
+    return f"{min(counts)}" if min(counts) == max(counts) else f"{min(counts)} to {max(counts)}"
+
+
+def _more_effort(row: Row, found: Ratio, verdict: Verdict) -> str:
+    """What it would take to tell a candidate from the baseline."""
+    base = next((item for item in verdict.rows if item.role is Role.ANCHOR), row)
+    count = found.more_processes
+    if count is None:
+        return f"{row.name} cannot be told from the baseline on this machine: its processes scatter too much."
+    cost = seconds(count * ((row.process_s or 0) + (base.process_s or 0)))
+    processes = "process" if count == 1 else "processes"
+    return f"About {count} more {processes} of {row.name} would decide its speed ({cost}): give a larger --budget."
 
 
 def _recommendation(row: Row, verdict: Verdict) -> Sequence[str]:
@@ -219,6 +302,11 @@ def _recommendation(row: Row, verdict: Verdict) -> Sequence[str]:
                 f"≈ With {quality.examples} examples the interval reaches below the gate: more examples would tell."
             )
     return lines
+
+
+def _slowest(result: WorkloadResult) -> str:
+    known = (("p99", result.p99_s), ("p95", result.p95_s), ("p90", result.p90_s))
+    return next((f"{name} ≤ {seconds(bound)}" for name, bound in known if bound is not None), DASH)
 
 
 def _on_device(result: WorkloadResult) -> str:

@@ -14,15 +14,20 @@ from rich.text import Text
 
 from artifact.variant import Variant
 from report.difference import Differences
+from report.load import LoadReport
+from report.load_tables import how_tested, invalid, load_headline, load_table, not_tested, tries_table
 from report.tables import (
     Table,
-    control,
+    energy,
     from_text,
     headline,
     how_measured,
+    noise,
     not_measured,
     on_device,
+    slow_calls,
     summary,
+    why_not,
     workloads,
 )
 from report.tables_difference import controls as difference_controls
@@ -44,16 +49,15 @@ def console(*, stderr: bool = False) -> Console:
 
 
 def show_verdict(out: Console, verdict: Verdict) -> None:
-    """Headline, tables and the noise of the machine."""
+    """The noise of the machine, then headline and tables."""
+    out.print(Text(noise(verdict), style="dim"))
     for number, line in enumerate(headline(verdict)):
         out.print(Text(line, style="bold green" if number == 0 and verdict.deployable else ""))
     out.print()
     show_table(out, summary(verdict))
-    show_table(out, workloads(verdict))
-    for table in (on_device(verdict), from_text(verdict), not_measured(verdict)):
-        if table:
+    for make in (why_not, workloads, slow_calls, on_device, energy, from_text, not_measured):
+        if table := make(verdict):
             show_table(out, table)
-    out.print(Text(control(verdict)))
     for warning in verdict.warnings:
         out.print(Text(f"Warning: {warning}", style="yellow"))
     show_lines(out, how_measured(verdict)[:3])
@@ -82,6 +86,21 @@ def show_differences(out: Console, differences: Differences) -> None:
     show_lines(out, difference_reading(differences))
 
 
+def show_load(out: Console, report: LoadReport) -> None:
+    """The rates that hold, then every test, what LoadGen objects to, and how it was tested."""
+    for line in load_headline(report):
+        out.print(Text(line, style="bold green"))
+    out.print()
+    for table in (load_table(report), tries_table(report), not_tested(report)):
+        if table:
+            show_table(out, table)
+    for line in invalid(report):
+        out.print(Text(line))
+    for warning in report.warnings:
+        out.print(Text(f"Warning: {warning}", style="yellow"))
+    show_lines(out, how_tested(report)[:3])
+
+
 def show_table(out: Console, table: Table) -> None:
     """One table, its cells broken only where the console is too narrow for whole ones."""
     wide = _draw(table, broken=False)
@@ -102,9 +121,10 @@ def _draw(table: Table, *, broken: bool) -> RichTable:
     )
     for position, header in enumerate(table.headers):
         cells = [row[position] for row in table.rows]
-        numbers = position > 0 and all(cell[:1].isdigit() or cell == "–" for cell in cells)
         whole = position == 0 or any("×" in cell for cell in cells)
-        drawn.add_column(header, justify="right" if numbers else "left", header_style="dim", no_wrap=whole)
+        drawn.add_column(
+            header, justify="right" if table.is_numeric(position) else "left", header_style="dim", no_wrap=whole
+        )
     for number, row in enumerate(table.rows):
         texts = (Text(cell if broken else cell.replace("\n", "  ")) for cell in row)
         drawn.add_row(*texts, style="bold green" if number in table.strong else "")

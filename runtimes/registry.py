@@ -39,10 +39,11 @@ class Entry:
     `module` holds a class `EngineRuntime(model, precision, threads, options)` and a function `probe() -> Availability`;
     `package` is the import that `extra` installs. `options` are the engine's options with their defaults, and
     `worthwhile` those that are worth a measurement, by precision. A precision that is only a way to compute loads the
-    graph of another, as `graphs` says. Precisions `on_request` run when they are asked for, because they take long to
-    load; those `calibrated` are made while loading, from training examples that the constructor takes besides. An
-    option in `makes` does the same of the graph of the precision named there. `portable` marks runtimes that an
-    artifact can be packed for (CPU, without torch).
+    graph of another, as `graphs` says. Precisions `on_request` run when they are asked for, because they take long
+    to load; those `refused` can be named all the same, to see the engine's own words; those `calibrated` are made
+    while loading, from training examples that the constructor takes besides. An option in `makes` does the same of
+    the graph of the precision named there. `portable` marks runtimes that an artifact can be packed for (CPU,
+    without torch).
     """
 
     module: str
@@ -54,6 +55,7 @@ class Entry:
     worthwhile: Mapping[Precision, tuple[str, ...]] = field(default_factory=dict)
     graphs: Mapping[Precision, Precision] = field(default_factory=dict)
     on_request: tuple[Precision, ...] = ()
+    refused: tuple[Precision, ...] = ()
     calibrated: tuple[Precision, ...] = ()
     makes: Mapping[str, Precision] = field(default_factory=dict)
     portable: bool = False
@@ -107,6 +109,7 @@ REGISTRY: Mapping[str, Entry] = {
             Precision.INT8_DYNAMIC: ("disabled-optimizers=none",),
         },
         portable=True,
+        refused=(Precision.BF16,),
     ),
     "ort-cuda": Entry(
         "runtimes.ort_cuda",
@@ -197,7 +200,7 @@ def known_candidate(text: str) -> Candidate:
     """
     asked = Candidate.parse(text)
     where = entry(asked.runtime)
-    if asked.precision not in where.precisions:
+    if asked.precision not in (*where.precisions, *where.refused):
         raise UserError(f"{asked.runtime} has no {asked.precision}", f"it has {', '.join(where.precisions)}")
     try:
         options = parse_options(where.options, asked.options)

@@ -5,6 +5,7 @@ The engine is registered as `fake`; its models are text files that hold one word
 
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Sequence
 from itertools import chain, repeat
@@ -116,8 +117,9 @@ def probe() -> Availability:
 
 
 class EngineRuntime(FakeRuntime):
-    """Behaves as its model file says: `good`, `refuses`, `dies`, `dies-later`, `breaks`, `hangs` or `prints`; `device`
-    is good and has a device."""
+    """Behaves as its model file says: `good`, `refuses`, `dies`, `dies-later`, `breaks`, `hoards`, `nan`, `hangs` or
+    `prints`; `device` is good and has a device. `dies-under-load`, `breaks-under-load`, `hangs-under-load` and
+    `nan-under-load` are good until LoadGen is loaded."""
 
     def __init__(self, model: Path, precision: Precision, threads: int, options: NoOptions = NONE) -> None:
         super().__init__(FakeClock(), threads=threads)
@@ -132,13 +134,17 @@ class EngineRuntime(FakeRuntime):
         return super().__enter__()
 
     def run(self, batch: Batch) -> Outputs:
-        if self._word == "dies" or (self._word == "dies-later" and len(self.batches) == 10):
+        word = self._word.removesuffix("-under-load") if "mlperf_loadgen" in sys.modules else self._word
+        if word == "dies" or (word == "dies-later" and len(self.batches) == 10):
             os.kill(os.getpid(), signal.SIGKILL)
-        if self._word == "breaks":
+        if word == "breaks":
             raise ZeroDivisionError("the fake broke")
-        if self._word == "hangs":
+        if word == "hoards":
+            np.empty(2**62, dtype=np.int8)
+        if word == "hangs":
             time.sleep(600)
-        if self._word == "prints":
+        if word == "prints":
             print('{"type":"Scored","seconds_s":1}', flush=True)  # noqa: T201  what a noisy library would do
             os.write(1, b"garbage without an end")
-        return super().run(batch)
+        outputs = super().run(batch)
+        return {name: values * np.float32("nan") for name, values in outputs.items()} if word == "nan" else outputs

@@ -75,8 +75,9 @@ def test_measure_knows_the_runtimes_by_their_protocol_and_registry_alone() -> No
 
 def test_report_reads_the_records_of_measure_and_runs_nothing() -> None:
     used = {module for path in sources("report") for module, _ in imports(path) if module.startswith("measure.")}
-    pure = {"measure.statistics", "measure.multiple", "measure.proportions", "measure.welch"}
-    assert used <= pure | {"measure.records", "measure.machine", "measure.plan"}
+    records = {"measure.records", "measure.load_records", "measure.machine", "measure.plan", "measure.traffic"}
+    pure = {"statistics", "multiple", "proportions", "welch", "pairing", "percentiles", "search", "workload"}
+    assert used <= records | {f"measure.{name}" for name in pure}  # functions of what was recorded
 
 
 def loaded_after(statement: str) -> set[str]:
@@ -125,6 +126,10 @@ def test_the_packages_that_install_are_the_rooms() -> None:
     installed = project["tool"]["setuptools"]
     assert set(installed["packages"]) == set(ROOMS)
     assert set(installed["py-modules"]) == {"cli", "errors"}
+    others = {room: {path.name for path in (ROOT / room).glob("*.*") if path.suffix != ".py"} for room in ROOMS}
+    assert {room: set(names) for room, names in installed["package-data"].items()} == {
+        room: names for room, names in others.items() if names
+    }
     assert project["project"]["scripts"] == {"steelyard": "cli:main"}
     base = {requirement.split(">")[0] for requirement in project["project"]["dependencies"]}
     assert not base & {"torch", "transformers", "onnx", "onnxruntime", "onnxruntime-gpu"}

@@ -22,7 +22,7 @@ from models.task_examples import Columns
 from tests.conftest import ROOT, Steelyard
 from tests.report.records import usual
 
-COMMANDS = ("finetune", "export", "compare", "pack", "verify", "predict", "report", "doctor", "demo")
+COMMANDS = ("finetune", "export", "compare", "load-test", "pack", "verify", "predict", "report", "doctor", "demo")
 GOOD = "text,label\n" + "".join(f"good film {n},positive\nbad film {n},negative\n" for n in range(20))
 
 
@@ -300,6 +300,66 @@ def test_candidates_that_cannot_be_are_named(
     fails(steelyard("compare", tiny_run, "--data", reviews, "--out", tmp_path / "out", *asked), 2, *words)
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--scenarios", "poisson"), ("--scenarios has 'poisson'", "single-stream")),
+        (("--rate", "0"), ("--rate has 0", "above 0")),
+        (("--duration-s", "-1"), ("--duration-s has -1",)),
+        (("--max-p99-ms", "nan"), ("--max-p99-ms has nan",)),
+        (("--candidate", "ort-cpu/fp32,abacus/fp32"), ("no runtime 'abacus'",)),
+        (("--candidate", "ort-cpu/int4"), ("no candidate can run here", "has no int4 variant")),
+        (("--threads", "4096"), ("--threads 4096",)),
+        ((), ("was not compared", "name one with --candidate")),
+    ],
+)
+def test_unusable_options_of_load_test_are_one_sentence(
+    options: tuple[str, ...],
+    words: tuple[str, ...],
+    tiny_run: Path,
+    reviews: Path,
+    steelyard: Steelyard,
+    tmp_path: Path,
+) -> None:
+    named = () if not options or "--candidate" in options else ("--candidate", "ort-cpu/fp32")
+    done = steelyard("load-test", tiny_run, "--data", reviews, "--out", tmp_path / "out", *named, *options)
+    fails(done, 2, *words)
+
+
+def test_a_load_test_needs_texts(steelyard: Steelyard, tiny_run: Path) -> None:
+    done = steelyard("load-test", tiny_run, "--candidate", "ort-cpu/fp32")
+    fails(done, 2, f"{tiny_run} has no evaluation data of its own", "--data")
+
+
+def test_a_load_test_without_loadgen_says_what_to_install(tmp_path: Path) -> None:
+    """Where Python finds no such module; `-S` would hide the others too."""
+    program = "import sys; sys.modules['mlperf_loadgen'] = None; from cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", program, "load-test", tmp_path], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    fails(done, 2, "mlperf_loadgen, which is not installed", "pip install 'steelyard[loadgen]'")
+
+
+def test_a_load_test_is_told_kept_and_not_done_again(
+    steelyard: Steelyard, tiny_run: Path, reviews: Path, tmp_path: Path
+) -> None:
+    run = RunFolder(tmp_path / "out")
+    command = ("load-test", tiny_run, "--data", reviews, "--out", run.directory, "--candidate", "ort-cpu/fp32")
+    asked = ("--scenarios", "single-stream,server", "--rate", "2000", "--max-p99-ms", "5000", "--duration-s", "0.2")
+    done = steelyard(*command, *asked)
+    assert done.returncode == 0, done.stderr
+    assert "server at 2,000/s" in done.stdout
+    assert "VALID" in done.stdout
+    lines = run.load.read_bytes().splitlines()
+    told = json.loads(steelyard(*command, *asked, "--json").stdout)
+    again = run.load.read_bytes().splitlines()
+    assert again[: len(lines)] == lines
+    assert len(again) == len(lines) + 1  # the question alone
+    assert [test["scenario"] for test in told["tests"]] == ["single-stream", "server"]
+    assert all(test["latency"]["p50_s"] > 0 and test["queries"] >= 64 for test in told["tests"])
+    assert "ort-cpu/fp32" in run.load_report.read_text()
+
+
 def test_usage_errors_exit_with_2(steelyard: Steelyard) -> None:
     assert steelyard("compare").returncode == 2
     assert steelyard("no-such-command").returncode == 2
@@ -367,10 +427,14 @@ def test_report_derives_everything_again_from_the_raw_samples(steelyard: Steelya
     run = RunFolder(tmp_path / "run")
     for record in usual():
         append(run.measurements, record)
-    done = steelyard("report", run.directory, "--markdown", tmp_path / "copy.md")
+    done = steelyard(
+        "report", run.directory, "--markdown", tmp_path / "copy.md", "--html", tmp_path / "new" / "copy.html"
+    )
     assert done.returncode == 0
     assert "Ship ort-cpu/int8-dynamic" in done.stdout
     assert (tmp_path / "copy.md").read_text() == run.report.read_text()
+    assert (tmp_path / "new" / "copy.html").read_bytes() == run.page.read_bytes()
+    assert str(run.page) in done.stdout
     told = json.loads(steelyard("report", run.directory, "--json").stdout)
     assert told == json.loads(run.verdict.read_text())
 

@@ -15,7 +15,7 @@ def checkpoint_in(folder: Path) -> Path:
 
 def test_files_lie_where_the_design_says() -> None:
     run = RunFolder(Path("runs/x"))
-    found = (run.training, run.own_checkpoint, run.reference, run.measurements, run.verdict, run.report, run.golden)
+    found = (run.training, run.own_checkpoint, run.reference, run.measurements, run.verdict, run.report, run.page)
     assert [path.relative_to("runs/x").as_posix() for path in found] == [
         "training.json",
         "checkpoint",
@@ -23,8 +23,9 @@ def test_files_lie_where_the_design_says() -> None:
         "measurements.jsonl",
         "verdict.json",
         "report.md",
-        "golden.json",
+        "report.html",
     ]
+    assert run.golden == Path("runs/x/golden.json")
     assert run.variant(Precision.INT8_DYNAMIC) == Path("runs/x/variants/int8-dynamic")
     assert (run.training_data, run.evaluation_data) == (
         Path("runs/x/data/train.csv"),

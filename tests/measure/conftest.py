@@ -23,6 +23,8 @@ from tests.fakes import FAKE
 PLAN = Plan(
     name="tiny",
     replicates=2,
+    most_replicates=2,
+    limit_s=60.0,
     rounds=2,
     block_s=0.02,
     warm_up_s=0.02,

@@ -98,3 +98,13 @@ def test_features_keep_one_order() -> None:
 def test_what_makes_a_machine_another_one(change: dict[str, object], same: bool) -> None:
     found = msgspec.structs.replace(read_machine(), system="Linux 6.1 x86_64", python="3.11.7")
     assert (msgspec.structs.replace(found, **change).identity == found.identity) is same
+
+
+@pytest.mark.parametrize(("text", "governor"), [("performance\n", "performance"), ("", None), (None, None)])
+def test_the_governor_is_what_the_system_says(
+    text: str | None, governor: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if text is not None:
+        (tmp_path / "scaling_governor").write_text(text)
+    monkeypatch.setattr("measure.machine.GOVERNOR", tmp_path / "scaling_governor")
+    assert read_machine().governor == governor

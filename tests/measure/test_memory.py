@@ -2,12 +2,13 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import psutil
 import pytest
 
-from measure.memory import read_memory
+from measure.memory import read_device_bytes, read_memory
 from tests.conftest import ROOT
 
 MB = 1_000_000
@@ -33,6 +34,41 @@ def test_what_a_process_takes_and_gives_back_is_seen() -> None:
     del block
     assert held - before == pytest.approx(64 * MB, abs=8 * MB)
     assert read_memory().uss_bytes - before == pytest.approx(0, abs=8 * MB)
+
+
+class Nvml:
+    """NVML on a machine with two GPUs; `processes` are (pid, bytes) on each."""
+
+    class NVMLError(Exception):
+        pass
+
+    def __init__(self, *processes: list[tuple[int, int | None]], broken: bool = False) -> None:
+        self._processes, self._broken = processes, broken
+
+    def nvmlInit(self) -> None:  # noqa: N802  NVML's names
+        if self._broken:
+            raise self.NVMLError("driver not loaded")
+
+    def nvmlDeviceGetCount(self) -> int:  # noqa: N802
+        return len(self._processes)
+
+    def nvmlDeviceGetHandleByIndex(self, number: int) -> int:  # noqa: N802
+        return number
+
+    def nvmlDeviceGetComputeRunningProcesses(self, gpu: int) -> list[SimpleNamespace]:  # noqa: N802
+        return [SimpleNamespace(pid=pid, usedGpuMemory=held) for pid, held in self._processes[gpu]]
+
+
+def test_device_memory_is_what_this_process_holds_on_every_gpu() -> None:
+    mine = os.getpid()
+    assert read_device_bytes(Nvml([(mine, 500), (mine + 1, 9000)], [(mine, 20)])) == 520
+
+
+@pytest.mark.parametrize(
+    "nvml", [Nvml([(-1, 9000)], []), Nvml([(os.getpid(), None)]), Nvml([(os.getpid(), 5)], broken=True)]
+)
+def test_device_memory_that_nobody_knows_is_none(nvml: Nvml) -> None:
+    assert read_device_bytes(nvml) is None
 
 
 def test_it_is_the_memory_of_the_process_that_asks() -> None:

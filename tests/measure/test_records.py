@@ -27,7 +27,7 @@ def test_records_come_back_as_they_were_one_on_each_line(path: Path) -> None:
     assert load(path) == RECORDS
     lines = path.read_text(encoding="utf-8").splitlines()
     assert [json.loads(line)["type"] for line in lines] == ["session", *["measurement"] * 4, "failure"]
-    assert all(json.loads(line)["schema_version"] == 1 for line in lines)
+    assert all(json.loads(line)["schema_version"] == SCHEMA_VERSION for line in lines)
 
 
 def test_records_made_before_there_was_a_second_clock_are_read(path: Path) -> None:

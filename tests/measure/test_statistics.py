@@ -6,13 +6,12 @@ from scipy import stats
 
 from artifact.intervals import Interval
 from measure.statistics import (
-    _T_975,
     Decision,
+    LogRatio,
     accuracy_difference,
     accuracy_interval,
     decide,
     pass_seconds,
-    ratio_interval,
 )
 
 
@@ -42,119 +41,118 @@ def test_a_broken_pass_is_an_error(samples: list[float]) -> None:
 
 def test_the_estimate_is_the_mean_of_medians_on_the_scale_of_logarithms() -> None:
     rounds = [[log(2), log(2), log(50)], [log(8), log(8), log(0.1)]]
-    assert ratio_interval(rounds, 0).estimate == pytest.approx(4.0)
+    assert LogRatio.of(rounds).interval().estimate == pytest.approx(4.0)
 
 
-def test_one_replicate_has_no_interval() -> None:
-    found = ratio_interval([[log(2), log(3), log(4)]], 0)
-    assert found.estimate == pytest.approx(3.0)
-    assert (found.low, found.high) == (None, None)
+def test_one_replicate_decides_nothing() -> None:
+    found = LogRatio.of([[log(2), log(3), log(4)]])
+    assert found.interval() == Interval(exp(found.centre), None, None)
+    assert found.interval().estimate == pytest.approx(3.0)
+    assert decide([found]) == (Decision.INCONCLUSIVE,)
+    assert (found.is_settled, found.more_replicates()) == (False, None)
 
 
 def test_equal_replicates_have_no_width() -> None:
-    found = ratio_interval([[log(1.5)] * 3] * 4, 0)
-    assert (found.estimate, found.low, found.high) == pytest.approx((1.5, 1.5, 1.5))
-
-
-def test_the_same_numbers_give_the_same_interval_and_others_do_not() -> None:
-    rounds = np.random.default_rng(3).normal(0, 0.1, (4, 3)).tolist()
-    assert ratio_interval(rounds, 1) == ratio_interval(rounds, 1)
-    assert ratio_interval(rounds, 1) != ratio_interval(rounds, 2)
+    found = LogRatio.of([[log(1.5)] * 3] * 4)
+    interval = found.interval()
+    assert (interval.estimate, interval.low, interval.high) == pytest.approx((1.5, 1.5, 1.5))
+    assert decide([found]) == (Decision.FASTER,)
+    assert found.is_settled
+    assert found.more_replicates() == 0
 
 
 def test_inverted_ratios_have_the_inverted_interval() -> None:
     rounds = np.random.default_rng(5).normal(0.3, 0.1, (6, 3))
-    there, back = ratio_interval(rounds.tolist(), 1), ratio_interval((-rounds).tolist(), 1)
-    assert there.estimate == pytest.approx(1 / back.estimate)
-    assert there.low
-    assert there.high
+    there, back = LogRatio.of(rounds.tolist()).interval(), LogRatio.of((-rounds).tolist()).interval()
     assert back.low
     assert back.high
-    assert there.low == pytest.approx(1 / back.high, rel=1e-9)
-    assert there.high == pytest.approx(1 / back.low, rel=1e-9)
+    assert (there.estimate, there.low, there.high) == pytest.approx((1 / back.estimate, 1 / back.high, 1 / back.low))
 
 
-def test_without_noise_inside_replicates_the_interval_is_students() -> None:
+@pytest.mark.parametrize("level", [0.9, 0.95, 0.999])
+def test_the_interval_is_students_on_the_medians_of_the_processes(level: float) -> None:
     centres = np.array([0.1, 0.2, 0.4, 0.35, 0.15])
-    found = ratio_interval([[value] * 3 for value in centres], 0)
-    expected = stats.t.interval(0.95, df=4, loc=centres.mean(), scale=stats.sem(centres))
+    found = LogRatio.of([[value - 0.3, value, value + 0.01] for value in centres]).interval(level)
+    expected = stats.t.interval(level, df=4, loc=centres.mean(), scale=stats.sem(centres))
     assert found.low
     assert found.high
-    assert [log(found.low), log(found.high)] == pytest.approx(expected, abs=0.01)
+    assert [log(found.low), log(found.high)] == pytest.approx(expected)
 
 
-def test_noise_between_rounds_widens_the_interval_by_what_it_is() -> None:
-    """Of three rounds -d, 0, d the median of three draws is ∓d seven times each in 27, so its variance is 14/27·d²."""
-    found = ratio_interval([[-0.03, 0.0, 0.03]] * 4, 0)
-    half = stats.t.ppf(0.975, 3) * 0.03 * (14 / 27 / 4) ** 0.5 * (4 / 3) ** 0.5
-    assert (found.low, found.high) == pytest.approx((exp(-half), exp(half)), abs=0.002)
+@pytest.mark.parametrize(
+    ("centre", "error", "decision"),
+    [
+        # 3.1824 is Student's 97.5 % quantile for four processes; ln 1.02 = 0.019803
+        (0.0198 + 0.0319, 0.01, Decision.FASTER),
+        (0.0198 + 0.0317, 0.01, Decision.INCONCLUSIVE),
+        (-0.0198 - 0.0319, 0.01, Decision.SLOWER),
+        (-0.0198 - 0.0317, 0.01, Decision.INCONCLUSIVE),
+        (0.0, 0.0062, Decision.EQUIVALENT),
+        (0.0, 0.0063, Decision.INCONCLUSIVE),
+        (0.0100, 0.0030, Decision.EQUIVALENT),
+        (0.0100, 0.0031, Decision.INCONCLUSIVE),
+        (0.5, 0.2, Decision.INCONCLUSIVE),
+        (0.0199, 0.0, Decision.FASTER),
+        (0.0197, 0.0, Decision.EQUIVALENT),
+        (3.0, None, Decision.INCONCLUSIVE),
+    ],
+)
+def test_every_interval_has_its_decision(centre: float, error: float | None, decision: Decision) -> None:
+    assert decide([LogRatio(centre, error, 4)]) == (decision,)
 
 
-@pytest.fixture
-def fewer_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("measure.statistics.RESAMPLES", 1000)
+def test_among_many_a_difference_must_be_clearer() -> None:
+    """Two-sided p-values 0.0125 and 0.04: by Holm the first survives among four comparisons (0.05), not among five."""
+    error = 0.01
+    clear, faint = (LogRatio(log(1.02) + error * stats.t.ppf(1 - p / 2, 9), error, 10) for p in (0.0124, 0.04))
+    nothing = LogRatio(0.0, 0.1, 10)
+    assert decide([clear, faint]) == (Decision.FASTER, Decision.FASTER)
+    assert decide([clear, nothing, nothing, nothing])[0] is Decision.FASTER
+    assert decide([clear, nothing, nothing, nothing, nothing])[0] is Decision.INCONCLUSIVE
+    assert decide([faint, nothing])[0] is Decision.INCONCLUSIVE
 
 
-def simulate(replicates: int, rounds: int, true: float, between: float, within: float) -> list[Interval]:
-    random = np.random.default_rng(2013)
-    return [
-        ratio_interval(
-            (
-                log(true) + random.normal(0, between, (replicates, 1)) + random.normal(0, within, (replicates, rounds))
-            ).tolist(),
-            seed,
-        )
-        for seed in range(300)
-    ]
+def test_the_chance_of_a_difference_is_students_tail_beyond_two_per_cent() -> None:
+    found = LogRatio(0.06, 0.01, 6)
+    assert found.p_beyond == pytest.approx(2 * stats.t.sf((0.06 - log(1.02)) / 0.01, 5))
+    assert LogRatio(0.01, 0.001, 6).p_beyond == 1.0
 
 
-@pytest.mark.slow
-@pytest.mark.usefixtures("fewer_resamples")
+def test_it_is_settled_when_one_in_a_thousand_would_be_wrong() -> None:
+    quantile = stats.t.ppf(0.9995, 3)
+    assert LogRatio(log(1.02) + 1.001 * quantile * 0.01, 0.01, 4).is_settled
+    assert not LogRatio(log(1.02) + 0.999 * quantile * 0.01, 0.01, 4).is_settled
+    assert LogRatio(0.0, 0.999 * log(1.02) / quantile, 4).is_settled
+    assert not LogRatio(0.0, 1.001 * log(1.02) / quantile, 4).is_settled
+
+
+@pytest.mark.parametrize(
+    ("centre", "error", "count"), [(0.05, 0.02, 4), (0.0, 0.02, 4), (-0.1, 0.05, 6), (0.019, 0.01, 5)]
+)
+def test_so_many_more_processes_would_decide_it_and_one_less_would_not(centre: float, error: float, count: int) -> None:
+    more = LogRatio(centre, error, count).more_replicates()
+    distance, scatter = abs(abs(centre) - log(1.02)), error * count**0.5
+
+    def half(replicates: int) -> float:
+        return float(stats.t.ppf(0.975, replicates - 1) * scatter / replicates**0.5)
+
+    if more is None:
+        assert half(1000) >= distance
+    else:
+        assert half(count + more) < distance <= half(count + more - 1)
+
+
 @pytest.mark.parametrize(("replicates", "rounds"), [(4, 3), (8, 6)])
 @pytest.mark.parametrize(("between", "within"), [(0.02, 0.02), (0.05, 0.01), (0.01, 0.05)])
 def test_intervals_cover_the_truth_as_often_as_they_say(
     replicates: int, rounds: int, between: float, within: float
 ) -> None:
-    found = simulate(replicates, rounds, 1.3, between, within)
+    random = np.random.default_rng(2013)
+    shape = (1500, replicates, rounds)
+    noise = random.normal(0, between, (*shape[:2], 1)) + random.normal(0, within, shape)
+    found = [LogRatio.of(rounds).interval() for rounds in (log(1.3) + noise).tolist()]
     covered = np.mean([item.low <= 1.3 <= item.high for item in found if item.low and item.high])
-    assert covered >= 0.93
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("fewer_resamples")
-@pytest.mark.parametrize(("replicates", "rounds"), [(4, 3), (8, 6)])
-def test_a_real_tenth_is_found_and_none_is_invented(replicates: int, rounds: int) -> None:
-    real = [decide(item) for item in simulate(replicates, rounds, 1.1, 0.01, 0.01)]
-    none = [decide(item) for item in simulate(replicates, rounds, 1.0, 0.01, 0.01)]
-    assert real.count(Decision.FASTER) >= 0.95 * len(real)
-    assert Decision.SLOWER not in real
-    assert none.count(Decision.FASTER) + none.count(Decision.SLOWER) <= 0.05 * len(none)
-
-
-def test_the_quantiles_are_students() -> None:
-    assert stats.t.ppf(0.975, range(1, 16)) == pytest.approx(_T_975, abs=5e-4)
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "decision"),
-    [
-        (1.021, 1.5, Decision.FASTER),
-        (1.02, 1.5, Decision.INCONCLUSIVE),
-        (0.5, 0.98, Decision.SLOWER),
-        (0.5, 1 / 1.02, Decision.INCONCLUSIVE),
-        (1 / 1.02, 1.02, Decision.EQUIVALENT),
-        (0.99, 1.01, Decision.EQUIVALENT),
-        (1.005, 1.015, Decision.EQUIVALENT),
-        (0.97, 1.01, Decision.INCONCLUSIVE),
-        (0.99, 1.03, Decision.INCONCLUSIVE),
-        (0.5, 2.0, Decision.INCONCLUSIVE),
-        (None, None, Decision.INCONCLUSIVE),
-        (1.5, None, Decision.INCONCLUSIVE),
-        (None, 0.5, Decision.INCONCLUSIVE),
-    ],
-)
-def test_every_interval_has_its_decision(low: float | None, high: float | None, decision: Decision) -> None:
-    assert decide(Interval(1.0, low, high)) is decision
+    assert 0.935 <= covered <= 0.965
 
 
 @pytest.mark.parametrize(
@@ -183,13 +181,6 @@ def test_the_accuracy_difference_covers_the_truth(win: float, loss: float, examp
     found = [accuracy_difference(int(wins), int(losses), examples) for wins, losses, _ in drawn]
     covered = np.mean([item.low <= win - loss <= item.high for item in found if item.low and item.high])
     assert 0.935 <= covered <= 0.985
-
-
-def test_beyond_the_table_of_quantiles_the_interval_is_students_too() -> None:
-    centres = np.linspace(-0.1, 0.1, 20)
-    found = ratio_interval([[value] for value in centres], 0)
-    half = stats.t.ppf(0.975, 19) * stats.sem(centres)
-    assert (found.low, found.high) == pytest.approx((exp(-half), exp(half)), abs=0.002)
 
 
 @pytest.mark.parametrize(("right", "examples"), [(0, 10), (83, 100), (832, 1000), (1000, 1000)])

@@ -12,7 +12,8 @@ import pytest
 from artifact.predict import TextEncoder
 from artifact.tokenizer import TextLimits, text_encoder
 from measure import worker
-from measure.messages import ENCODER, AnyRequest, Block, Explain, Probe, Score, WarmUp, Weigh
+from measure.messages import ENCODER, AnyRequest, Block, Drive, Explain, Probe, Score, WarmUp, Weigh
+from measure.traffic import Scenario, Traffic
 from measure.worker import serve
 from measure.workload import Inputs
 from runtimes import registry
@@ -23,6 +24,8 @@ from tests.measure.conftest import Opens
 
 NATURAL, IN_TURN, OVERLAPPED = 1, 2, 3
 """Where the workloads of `text_opens` stand."""
+
+SINGLE_STREAM = Traffic(scenario=Scenario.SINGLE_STREAM, duration_s=0.01, max_batch=1)
 
 
 @pytest.fixture(autouse=True)
@@ -49,8 +52,9 @@ def test_every_request_has_one_reply_in_order(opens: Opens, tmp_path: Path) -> N
         Score(batch_size=4, path=str(tmp_path / "logits.npz")),
         Weigh(),
         Explain(workload=0),
+        Drive(traffic=SINGLE_STREAM, folder=str(tmp_path)),
     )
-    names = ["Probed", "Opened", "Timed", "Timed", "Scored", "Weighed", "Explained"]
+    names = ["Probed", "Opened", "Timed", "Timed", "Scored", "Weighed", "Explained", "Driven"]
     assert [reply["type"] for reply in replies] == names
     assert [found["runtime"] for found in replies[0]["available"]] == ["fake", "null"]
     assert len(replies[2]["samples_s"]) >= 3
@@ -58,6 +62,7 @@ def test_every_request_has_one_reply_in_order(opens: Opens, tmp_path: Path) -> N
     assert replies[3]["primer_s"] > 0
     assert replies[5]["peak_device_bytes"] is None
     assert replies[6]["executed"] == {"kernels": {"sum": 2}, "conversions": 0, "copies": None}
+    assert len(replies[7]["observed"]["latencies_s"]) == replies[7]["observed"]["batches"]["1"] >= 64
 
 
 @pytest.mark.parametrize(("word", "samples"), [("good", 0), ("device", 2 * 6)])
@@ -88,7 +93,14 @@ def test_a_failure_is_a_reply_and_not_the_end(opens: Opens, word: str, reason: s
 
 
 @pytest.mark.parametrize(
-    "request_", [Block(workload=0, passes=1), Weigh(), Explain(workload=0), Score(batch_size=1, path="nowhere")]
+    "request_",
+    [
+        Block(workload=0, passes=1),
+        Weigh(),
+        Explain(workload=0),
+        Score(batch_size=1, path="nowhere"),
+        Drive(traffic=SINGLE_STREAM, folder="nowhere"),
+    ],
 )
 def test_nothing_is_measured_before_a_candidate_is_open(request_: AnyRequest) -> None:
     (failed,) = ask(request_)

@@ -36,6 +36,8 @@ MACHINE = Machine(
 PLAN = Plan(
     name="test",
     replicates=4,
+    most_replicates=4,
+    limit_s=60.0,
     rounds=2,
     block_s=0.1,
     warm_up_s=0.1,
@@ -214,6 +216,32 @@ def usual(
         ),
         failure("torch-cuda", None, stage="probe", reason="torch finds no CUDA GPU", hint="check the driver"),
     ]
+
+
+def two_fixed(seconds: Mapping[str, float]) -> list[Record]:
+    """The usual comparison with a second workload of a fixed shape, `8×16`, for each call of which the named candidates
+    take so many seconds, and the others as many as of `1×16`."""
+    asked, *others = usual()
+    assert isinstance(asked, Session)
+    spec = WorkloadSpec(name="8×16", batch_size=8, shapes=((8, 16),))
+    return [
+        msgspec.structs.replace(asked, workloads=(asked.workloads[0], spec, asked.workloads[1])),
+        *(_at_8(item, seconds.get(item.entrant.name)) if isinstance(item, Measurement) else item for item in others),
+    ]
+
+
+def _at_8(item: Measurement, seconds: float | None) -> Measurement:
+    """A measurement whose blocks of `1×16` are there once more as `8×16`, of `seconds` with the usual noise."""
+    more = (
+        msgspec.structs.replace(
+            block,
+            workload="8×16",
+            samples_s=(seconds * NOISE[item.replicate],) * len(block.samples_s) if seconds else block.samples_s,
+        )
+        for block in item.blocks
+        if block.workload == "1×16"
+    )
+    return msgspec.structs.replace(item, blocks=(*item.blocks, *more))
 
 
 def from_text(

@@ -15,10 +15,11 @@ from measure.statistics import Decision
 from report.choice import choose, make_card
 from report.figures import fraction, rate, seconds, size, times
 from report.files import read_verdict, write_verdict
+from report.judge import judge
 from report.markdown import render
-from report.tables import control, headline, on_device, summary, what_ran
+from report.tables import control, energy, headline, on_device, slow_calls, summary, what_ran, why_not
 from report.terminal import show_verdict
-from report.verdict import Ratio, Verdict, WorkloadResult, judge
+from report.verdict import Ratio, Verdict, WorkloadResult
 from runtimes.base import Executed
 from tests.report.records import ASKED, SLOW, from_text, measurements, quality, session, usual
 
@@ -65,9 +66,15 @@ def test_the_headline_answers_the_question_first() -> None:
     assert any("more examples would tell" in line for line in lines)
 
 
-def test_the_headline_tells_the_rejected_with_their_reason() -> None:
-    lines = headline(judge(usual(int8_scores=(quality(0.80, wins=10, losses=40),))))
-    assert any(line.startswith("Rejected: ort-cpu/int8-dynamic, accuracy 0.800") for line in lines)
+def test_the_rejected_and_the_beaten_are_told_why() -> None:
+    verdict = judge(usual(int8_scores=(quality(0.80, wins=10, losses=40),)))
+    table = why_not(verdict)
+    assert table
+    reasons = {row[0]: row[1] for row in table.rows}
+    assert reasons["ort-cpu/int8-dynamic"].startswith("accuracy 0.800")
+    assert reasons["torch-cpu/fp32"].startswith("it needs its own engine")
+    assert "ort-cpu/fp32" not in reasons  # which is recommended
+    lines = headline(verdict)
     assert any(line.startswith("torch-cpu/bf16 is the fastest that keeps its accuracy") for line in lines)
 
 
@@ -96,7 +103,7 @@ def test_markdown_is_complete_and_well_formed() -> None:
     for words in ("# Which runtime", "**ort-cpu/int8-dynamic**", "A/A control", "torch finds no CUDA GPU", "Test CPU"):
         assert words in text
     tables = [block for block in text.split("\n\n") if block.startswith("| ")]
-    assert len(tables) == 4
+    assert len(tables) == 5
     for table in tables:
         assert len({line.count("|") for line in table.splitlines()}) == 1
 
@@ -211,3 +218,65 @@ def test_a_smoke_run_recommends_nothing() -> None:
     verdict = msgspec.structs.replace(judge(usual()), budget="smoke")
     assert "too short to decide" in headline(verdict)[0]
     assert "Ship" not in " ".join(headline(verdict))
+
+
+def test_energy_is_told_where_there_are_counters_and_said_to_be_missing_elsewhere() -> None:
+    records: list[Record] = [
+        msgspec.structs.replace(
+            item,
+            blocks=tuple(msgspec.structs.replace(block, energy_j=0.5 * len(block.samples_s)) for block in item.blocks),
+        )
+        if isinstance(item, Measurement)
+        else item
+        for item in usual()
+    ]
+    table = energy(judge(records))
+    assert table
+    assert {cells[1:] for cells in table.rows} == {("0.50 J", "0.50 J")}
+    assert energy(judge(usual())) is None
+    assert "Energy: not available" in render(judge(usual()))
+    assert "Energy: not available" not in render(judge(records))
+
+
+def test_the_noise_stands_before_the_winner() -> None:
+    text = render(judge(usual()))
+    assert text.index("Noise: calls of the baseline vary by 0.0 %, +0.0 % from first process to last") < text.index(
+        "Ship"
+    )
+
+
+def test_what_is_undecided_says_what_it_would_take() -> None:
+    near = {"1×16": 0.0099, "8×natural": 0.0792}
+    restless = measurements("ort-cpu/fp32", near, scores=(quality(0.83),), portable=True, noise=(1.0, 1.05, 0.95, 1.0))
+    records: list[Record] = [
+        session(asked=("ort-cpu/fp32",)),
+        *measurements("torch-cpu/fp32", SLOW, role=Role.ANCHOR, scores=(quality(0.83),)),
+        *restless,
+    ]
+    verdict = judge(records)
+    (line,) = [line for line in headline(verdict) if line.startswith("About")]
+    more = next(row.overall.more_processes for row in verdict.rows if row.name == "ort-cpu/fp32" and row.overall)
+    assert line.startswith(f"About {more} more processes of ort-cpu/fp32 would decide its speed")
+
+
+@pytest.mark.parametrize(
+    ("bounds", "cell"),
+    [
+        ({"p90_s": 0.011, "p95_s": 0.012, "p99_s": 0.02}, "p99 ≤ 20.0 ms"),
+        ({"p90_s": 0.011, "p95_s": 0.012}, "p95 ≤ 12.0 ms"),
+        ({"p90_s": 0.011}, "p90 ≤ 11.0 ms"),
+    ],
+)
+def test_slow_calls_are_told_as_far_as_the_sample_goes(bounds: dict[str, float], cell: str) -> None:
+    verdict = judge(usual())
+    assert slow_calls(verdict) is None  # at most 24 calls of a workload
+    rows = tuple(
+        msgspec.structs.replace(
+            row, workloads=tuple(msgspec.structs.replace(item, **bounds) for item in row.workloads[:1])
+        )
+        for row in verdict.rows
+    )
+    table = slow_calls(msgspec.structs.replace(verdict, rows=rows))
+    assert table
+    assert {cells[1] for cells in table.rows} == {cell}
+    assert "torch-cpu/fp32 (A/A)" not in {cells[0] for cells in table.rows}

@@ -7,7 +7,8 @@ from artifact.precision import Precision
 from measure.machine import Load
 from measure.records import Measurement, Record, Role, Session
 from measure.statistics import Decision
-from report.verdict import Gate, Row, Verdict, judge
+from report.judge import judge
+from report.verdict import Gate, Row, Verdict
 from tests.report.records import NOISE, SLOW, TWICE, failure, from_text, measurements, quality, session, usual
 
 
@@ -248,6 +249,14 @@ def test_noise_is_said_aloud() -> None:
     said = " ".join(verdict.warnings)
     for words in ("A/A control shows a difference", "used 40%", "took 20%", "did not become level"):
         assert words in said
+
+
+def test_a_frequency_that_wanders_is_a_warning() -> None:
+    head, *rest = usual()
+    assert isinstance(head, Session)
+    machine = msgspec.structs.replace(head.machine, governor="powersave")
+    (warning,) = judge([msgspec.structs.replace(head, machine=machine), *rest]).warnings
+    assert "governor is powersave" in warning
 
 
 def test_a_quiet_machine_earns_no_warning() -> None:

@@ -15,7 +15,7 @@ from errors import UserError
 from exporter.request import Source
 from models.task_examples import Columns
 from runtimes.base import Batch, Candidate, Outputs, Runtime
-from runtimes.registry import REGISTRY, entry, open_runtime, probe, worthwhile
+from runtimes.registry import REGISTRY, candidates, entry, known_candidate, open_runtime, probe, worthwhile
 from runtimes.registry import Source as Loads
 from tests.conftest import TEXTS
 from tests.fakes import FakeClock, FakeRuntime
@@ -380,3 +380,11 @@ def test_a_runtime_that_cannot_work_here_says_why_and_what_would_help(name: str)
     else:
         assert found.reason
         assert found.remedy
+
+
+def test_what_an_engine_refuses_can_be_asked_for_to_see_its_own_words(every_precision: Path) -> None:
+    candidate = known_candidate("ort-cpu/bf16")
+    assert candidate not in candidates(None, None, every=True)
+    graph = every_precision / "variants" / "bf16" / "model.onnx"
+    with pytest.raises(UserError, match="NOT_IMPLEMENTED"), opened(candidate, graph, 1):
+        pass

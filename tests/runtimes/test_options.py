@@ -108,7 +108,7 @@ def test_a_candidate_is_known_by_one_name() -> None:
     ("name", "message"),
     [
         ("ort-cpu/fp32+compile", r"ort-cpu/fp32\+compile: there is no option"),
-        ("ort-cpu/bf16", "ort-cpu has no bf16"),
+        ("ort-cpu/tf32", "ort-cpu has no tf32"),
         ("abacus/fp32", "no runtime 'abacus'"),
         ("ort-cpu/fp32+", "is not a candidate"),
     ],

@@ -1,0 +1,97 @@
+"""How often the verdicts are right where the truth is known: simulated comparisons with autocorrelated, drifting noise.
+
+    .venv/bin/python -m benchmarks.simulated_verdicts
+
+Two candidates run in turn, block by block, on a simulated machine. Its speed wanders (an autoregressive process that
+both feel, each at the moment of its own block) and drifts; every process has a level of its own; blocks scatter; one in
+twenty is disturbed and takes up to half as long again. `quick` then decides as `compare` does: four processes each, and
+more while undecided and affordable. The scatter of processes is what the A/A control showed on a shared 2-core machine
+(1.4 % for a pair), with half and twice of that beside it.
+"""
+
+import argparse
+from collections import Counter
+from dataclasses import dataclass
+from math import log
+
+import numpy as np
+from numpy.typing import NDArray
+
+from measure.plan import QUICK, Plan
+from measure.statistics import Decision, LogRatio, decide
+
+WORKLOADS = 2
+SCATTER = (0.004, 0.007, 0.014)
+SIDE_S = 5.0
+"""Seconds of one process of one side in a quick comparison of MiniLM: it starts, warms up and runs its blocks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """Standard deviations on the scale of logarithms: of process levels, of blocks, of the machine's wandering (with
+    correlation `memory` from one block to the next), and the drift over a whole comparison."""
+
+    process: float
+    block: float = 0.012
+    wander: float = 0.03
+    memory: float = 0.9
+    drift: float = 0.05
+
+    def replicate(self, random: np.random.Generator, true: float, rounds: int, place: float) -> list[float]:
+        """Logarithms of a replicate's ratios, one for each round; `place` is when it runs, from 0 to 1."""
+        blocks = rounds * WORKLOADS * 2
+        path = np.empty(blocks)
+        path[0] = random.normal(0, self.wander)
+        steps = random.normal(0, self.wander * np.sqrt(1 - self.memory**2), blocks)
+        for number in range(1, blocks):
+            path[number] = self.memory * path[number - 1] + steps[number]
+        path += self.drift * (place + np.arange(blocks) / blocks / QUICK.replicates)
+        path += random.normal(0, self.block, blocks)
+        path += np.where(random.random(blocks) < 0.05, random.uniform(0, log(1.5), blocks), 0)
+        turns = path.reshape(rounds, WORKLOADS, 2)
+        swapped = random.random((rounds, WORKLOADS)) < 0.5
+        base = np.where(swapped, turns[..., 1], turns[..., 0])
+        mine = np.where(swapped, turns[..., 0], turns[..., 1])
+        level = random.normal(0, self.process) - random.normal(0, self.process)
+        ratios: NDArray[np.float64] = log(true) + level + (base - mine).mean(axis=1)
+        return [float(value) for value in ratios]
+
+
+def campaign(random: np.random.Generator, machine: Machine, true: float, plan: Plan) -> tuple[LogRatio, Decision]:
+    """One comparison of two candidates by a plan, with its adaptive part."""
+    affordable = min(plan.most_replicates, int(plan.limit_s / (2 * SIDE_S)))
+    rounds = [machine.replicate(random, true, plan.rounds, place / 4) for place in range(plan.replicates)]
+    while len(rounds) < affordable and not LogRatio.of(rounds).is_settled:
+        rounds.append(machine.replicate(random, true, plan.rounds, 1.0))
+    ratio = LogRatio.of(rounds)
+    return ratio, decide([ratio])[0]
+
+
+def main() -> None:
+    """Print coverage and decisions for each true ratio."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--campaigns", type=int, default=2000, help="for each line (default: 2000)")
+    count = parser.parse_args().campaigns
+    print(
+        f"{'processes':>9} {'true ratio':>10} {'covered':>8} {'wrong':>7} {'called':>7} {'equivalent':>10} {'runs':>5}"
+    )
+    for scatter in SCATTER:
+        for true in (1.0, 1.02, 1 / 1.05, 1.05, 1.3):
+            random = np.random.default_rng([round(1e4 * scatter), round(1e4 * true)])
+            found = [campaign(random, Machine(scatter), true, QUICK) for _ in range(count)]
+            intervals = [ratio.interval() for ratio, _ in found]
+            covered = sum(1 for item in intervals if item.low and item.high and item.low <= true <= item.high)
+            decisions = Counter(decision for _, decision in found)
+            right = Decision.FASTER if true > 1.02 else Decision.SLOWER if true < 1 / 1.02 else None
+            called = decisions[Decision.FASTER] + decisions[Decision.SLOWER]
+            wrong = called - (decisions[right] if right else 0) + (decisions[Decision.EQUIVALENT] if right else 0)
+            replicates = np.mean([ratio.replicates for ratio, _ in found])
+            print(
+                f"{scatter:>9.1%} {true:>10.3f} {covered / count:>8.1%} {wrong / count:>7.1%} {called / count:>7.1%} "
+                f"{decisions[Decision.EQUIVALENT] / count:>10.1%} {replicates:>5.1f}",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,46 @@
+"""Where more measuring pays: what is not clear yet, as long as the plan can afford it."""
+
+from collections.abc import Mapping, Sequence
+from statistics import median
+
+from measure.pairing import Shapes, log_speeds
+from measure.plan import Plan
+from measure.records import Entrant, Measurement, Role
+from measure.statistics import LogRatio
+
+Measured = Mapping[Entrant, Sequence[Measurement]]
+
+
+def unsettled(measured: Measured, anchor: Entrant, shapes: Shapes) -> frozenset[Entrant]:
+    """Whose speed over all workloads is not yet clearly told from the anchor's or from the fastest candidate's; the
+    anchor itself is left out."""
+    speeds = _ratios(measured, anchor, shapes)
+    found = {entrant for entrant, ratio in speeds.items() if not ratio.is_settled}
+    candidates = {entrant: ratio.centre for entrant, ratio in speeds.items() if entrant.role is Role.CANDIDATE}
+    fastest = max(candidates, key=candidates.__getitem__, default=anchor)
+    if fastest != anchor:
+        rivals = {entrant: items for entrant, items in measured.items() if entrant in candidates or entrant == fastest}
+        close = {entrant for entrant, ratio in _ratios(rivals, fastest, shapes).items() if not ratio.is_settled}
+        found |= close | ({fastest} if close else set())
+    return frozenset(found)
+
+
+def _ratios(measured: Measured, base: Entrant, shapes: Shapes) -> dict[Entrant, LogRatio]:
+    """Speed of everyone else as a multiple of the base's."""
+    logs = {
+        entrant: log_speeds(items, measured[base], shapes, tuple(shapes))
+        for entrant, items in measured.items()
+        if entrant != base
+    }
+    return {entrant: LogRatio.of(found) for entrant, found in logs.items() if found}
+
+
+def is_affordable(measured: Measured, entrants: Sequence[Entrant], plan: Plan, workloads: int) -> bool:
+    """Whether one more process of these stays within the plan: their number, and the seconds of all processes together,
+    pauses included. What was measured so far decides only by its cost."""
+    if any(len(measured[entrant]) >= plan.most_replicates for entrant in entrants):
+        return False
+    pauses_s = plan.rounds * workloads * plan.settle_s
+    spent_s = sum(item.process_s + pauses_s for items in measured.values() for item in items)
+    more_s = sum(median(item.process_s for item in measured[entrant]) + pauses_s for entrant in entrants)
+    return spent_s + more_s <= plan.limit_s

@@ -1,0 +1,65 @@
+"""What is measured on, on records made by hand: the anchor takes 10 and 80 ms, noise is a factor for each process."""
+
+from collections.abc import Sequence
+
+import msgspec
+import pytest
+
+from measure.adaptive import is_affordable, unsettled
+from measure.records import Entrant, Measurement, Role
+from tests.report.records import PLAN, SLOW, TWICE, measurements
+
+SHAPES = {"1×16": ((1, 16),), "8×natural": ((8, 20), (8, 30))}
+STEADY, RESTLESS = (1.0, 1.001, 0.999, 1.0005), (1.0, 1.1, 0.9, 1.02)
+ANCHOR = measurements("torch-cpu/fp32", SLOW, role=Role.ANCHOR)
+
+
+def measured(*groups: Sequence[Measurement]) -> dict[Entrant, list[Measurement]]:
+    return {items[0].entrant: list(items) for items in (ANCHOR, *groups)}
+
+
+def names(*groups: Sequence[Measurement]) -> set[str]:
+    return {entrant.name for entrant in unsettled(measured(*groups), ANCHOR[0].entrant, SHAPES)}
+
+
+def test_what_is_clear_is_left_alone() -> None:
+    twice = measurements("ort-cpu/fp32", TWICE, noise=STEADY)
+    control = measurements("torch-cpu/fp32", SLOW, role=Role.CONTROL, noise=STEADY)
+    assert names(twice, control) == set()
+
+
+def test_what_scatters_about_the_baseline_is_measured_on() -> None:
+    control = measurements("torch-cpu/fp32", SLOW, role=Role.CONTROL, noise=RESTLESS)
+    assert names(control) == {"torch-cpu/fp32 (A/A)"}
+
+
+def test_two_that_are_both_clearly_faster_but_not_apart_are_measured_on_together() -> None:
+    fast = measurements("ort-cpu/int8-dynamic", TWICE, noise=STEADY)
+    rival = measurements("openvino-cpu/bf16", {name: 1.01 * value for name, value in TWICE.items()}, noise=RESTLESS)
+    assert names(fast, rival) == {"ort-cpu/int8-dynamic", "openvino-cpu/bf16"}
+
+
+def test_a_slow_one_that_scatters_does_not_hold_up_the_rest() -> None:
+    fast = measurements("ort-cpu/int8-dynamic", {name: value / 20 for name, value in SLOW.items()}, noise=STEADY)
+    other = measurements("ort-cpu/fp32", {name: 10 * value for name, value in SLOW.items()}, noise=RESTLESS)
+    assert names(fast, other) == set()
+
+
+def test_a_process_costs_its_start_its_warm_up_and_its_blocks() -> None:
+    """Cold start 1 s, warm-up 1 s, two rounds of a primer of 9 s and of 3 × 0.01 s or 4 × 0.08 s."""
+    assert ANCHOR[0].process_s == pytest.approx(1 + 1 + 2 * (9 + 0.03 + 9 + 0.32))
+
+
+def test_more_is_measured_only_while_number_and_seconds_allow_it() -> None:
+    found = measured()
+    spent_s = sum(item.process_s for item in ANCHOR)
+    next_s = sorted(item.process_s for item in ANCHOR)[1:3]
+    needed_s = spent_s + sum(next_s) / 2
+    plan = msgspec.structs.replace(PLAN, most_replicates=5, limit_s=needed_s + 0.01)
+    entrants = [ANCHOR[0].entrant]
+    assert is_affordable(found, entrants, plan, workloads=2)
+    assert not is_affordable(found, entrants, msgspec.structs.replace(plan, limit_s=needed_s - 0.01), workloads=2)
+    assert not is_affordable(found, entrants, msgspec.structs.replace(plan, most_replicates=4), workloads=2)
+    pauses = msgspec.structs.replace(plan, settle_s=0.1)  # five processes, two rounds, two workloads
+    assert not is_affordable(found, entrants, pauses, workloads=2)
+    assert is_affordable(found, entrants, msgspec.structs.replace(pauses, limit_s=needed_s + 2.01), workloads=2)
