@@ -225,10 +225,10 @@ class _Pair:
         )
 
     def _accuracy(self, name: str) -> AccuracyChange | None:
-        """The way of batching whose accuracy fell most, of those that both runs scored."""
+        """The way of batching that regressed, or else whose accuracy fell most, of those that both runs scored."""
         base, later = self.base.scores(name), self.later.scores(name)
         found = [self._accuracy_by(way, name, base[way], later[way]) for way in base if way in later]
-        return min(found, key=lambda item: item.difference, default=None)
+        return min(found, key=lambda item: (item.outcome is not Outcome.REGRESSED, item.difference), default=None)
 
     def _accuracy_by(self, way: str, name: str, base: Quality, later: Quality) -> AccuracyChange:
         outcome, low, high = Outcome.NOT_JUDGED, None, None
@@ -244,7 +244,10 @@ class _Pair:
                 case Pairing.NONE:
                     interval = unpaired_difference(right[0], right[1], base.examples)
             low, high = interval.low, interval.high
-            outcome = _accuracy_outcome(right[0] - right[1], low, self.bounds.accuracy_drop_fraction, base.examples)
+            allowed = self.bounds.accuracy_drop_fraction * right[0]
+            outcome = _accuracy_outcome(right[0] - right[1], low, allowed, base.examples)
+            if later.not_finite > base.not_finite:
+                outcome = Outcome.REGRESSED
         return AccuracyChange(
             batching=way,
             base_fraction=base.accuracy_fraction,
@@ -253,6 +256,7 @@ class _Pair:
             low=low,
             high=high,
             pairing=pairing,
+            not_finite=later.not_finite,
             outcome=outcome,
         )
 
@@ -320,14 +324,14 @@ def _heeded(session: Session) -> dict[str, str]:
     return {name: value for name, value in session.environment.items() if not name.endswith(CACHE)}
 
 
-def _accuracy_outcome(lost: int, low: float | None, bound: float, examples: int) -> Outcome:
-    """By the answers themselves, which scatter in nothing: `lost` more of these examples are wrong. The interval, which
-    is about other examples, tells `within` from `inconclusive`."""
-    if lost > bound * examples + 1e-9:  # a point of accuracy is whole examples, whatever floats make of it
+def _accuracy_outcome(lost: int, low: float | None, allowed: float, examples: int) -> Outcome:
+    """By the answers themselves, which scatter in nothing: `lost` more of these examples are wrong, and `allowed` may
+    be. The interval, which is about other examples, tells `within` from `inconclusive`."""
+    if lost > allowed + 1e-9:  # ten of a thousand are 1 %, whatever floats make of it
         return Outcome.REGRESSED
-    if low is None or low < -bound:
+    if low is None or low * examples < -allowed:
         return Outcome.INCONCLUSIVE
-    return Outcome.IMPROVED if low > bound else Outcome.WITHIN
+    return Outcome.IMPROVED if low * examples > allowed else Outcome.WITHIN
 
 
 def _factor(base: Sequence[float], later: Sequence[float]) -> Factor | None:

@@ -44,8 +44,7 @@ class Pairing(StrEnum):
 
 
 class Bounds(msgspec.Struct, frozen=True, kw_only=True):
-    """How much more time a batch may take, as a share of it, and how many more examples may be answered wrongly, as a
-    share of all."""
+    """How much more time a batch may take, and how much accuracy may be lost, as shares of the base's."""
 
     slowdown_fraction: float = 0.05
     accuracy_drop_fraction: float = 0.01
@@ -89,7 +88,8 @@ class SpeedChange(msgspec.Struct, frozen=True, kw_only=True):
 class AccuracyChange(msgspec.Struct, frozen=True, kw_only=True):
     """Accuracy with one way of batching (`served`, or a batch size): the way whose accuracy fell most.
 
-    The interval has no ends, and `pairing` says nothing, where the data differ.
+    The interval has no ends, and `pairing` says nothing, where the data differ. `not_finite` of the later answers hold a
+    NaN or an infinity.
     """
 
     batching: str
@@ -99,6 +99,7 @@ class AccuracyChange(msgspec.Struct, frozen=True, kw_only=True):
     low: float | None
     high: float | None
     pairing: Pairing
+    not_finite: int
     outcome: Outcome
 
 

@@ -31,9 +31,8 @@ def headline(differences: Differences, difference: Difference) -> tuple[str, ...
 
 
 def bounds_text(bounds: Bounds) -> str:
-    """`5 % of time and 1 point of accuracy`."""
-    points = 100 * bounds.accuracy_drop_fraction
-    return f"{100 * bounds.slowdown_fraction:g} % of time and {points:g} point{'' if points == 1 else 's'} of accuracy"
+    """`5 % of time and 1 % of accuracy`."""
+    return f"{100 * bounds.slowdown_fraction:g} % of time and {100 * bounds.accuracy_drop_fraction:g} % of accuracy"
 
 
 def tables(difference: Difference) -> tuple[Table, ...]:
@@ -210,6 +209,7 @@ def _regressions(difference: Difference) -> list[str]:
             found.append(
                 f"{item.name} has accuracy {change.later_fraction:.3f} instead of {change.base_fraction:.3f} "
                 f"({_points(change)} points)"
+                + (f", and {change.not_finite} answers are no numbers (NaN or infinite)" if change.not_finite else "")
             )
     found += [f"{item.name} failed: {item.reason}" for item in difference.lost if item.failed]
     return found
