@@ -44,7 +44,12 @@ ObjectiveOption = Annotated[
     typer.Option(help="What the winner is best at: every workload, small batches, large ones, or size."),
 ]
 MaxDrop = Annotated[
-    str, typer.Option("--max-accuracy-drop", metavar="P%", help="How much of the reference's accuracy may be lost.")
+    str,
+    typer.Option(
+        "--max-accuracy-drop",
+        metavar="P%",
+        help="How much of the reference's accuracy (with --from: of the base's) may be lost.",
+    ),
 ]
 MaxP95 = Annotated[float | None, typer.Option("--max-p95-ms", min=0, help="Limit on the p95 of a call.")]
 MaxMemory = Annotated[float | None, typer.Option("--max-memory-mb", min=0, help="Limit on the process's memory.")]

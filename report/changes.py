@@ -51,6 +51,7 @@ def _machine(session: Session) -> dict[str, str]:
         "cores": str(machine.cores),
         "usable cores": str(machine.usable_cores),
         "quota of cores": ABSENT if machine.cpu_quota_cores is None else f"{machine.cpu_quota_cores:g}",
+        "governor": machine.governor or ABSENT,
         "memory": f"{machine.memory_bytes / 1e9:.1f} GB",
         "system": machine.system,
         "Python": machine.python,

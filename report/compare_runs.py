@@ -4,9 +4,12 @@ from collections.abc import Mapping, Sequence
 from math import exp, log, log1p
 from statistics import fmean
 
+import msgspec
+
+from artifact.intervals import paired_difference
 from measure.multiple import holm
 from measure.proportions import difference_by_reference, unpaired_difference
-from measure.records import Quality
+from measure.records import Quality, Session
 from measure.welch import Shift, shift
 from report.changes import changes
 from report.difference import (
@@ -20,12 +23,16 @@ from report.difference import (
     Factor,
     Lost,
     Outcome,
+    Pairing,
     SpeedChange,
 )
 from report.measured_run import MeasuredRun, Run
 
 LEVEL = 0.025
 """Of a one-sided test: a single one lies below it just where the whole 95 % interval lies beyond the bound."""
+
+CACHE = "_CACHE_DIR"
+"""How the names of environment variables end that say where compiled code is kept."""
 
 _Place = tuple[str, str]
 """A candidate and a workload."""
@@ -136,7 +143,7 @@ class _Pair:
             "weights": ("other weights", one.model_sha256 != other.model_sha256),
             "number type": (f"{one.info.dtype} and {other.info.dtype}", one.info.dtype != other.info.dtype),
             "settings": ("other settings", one.info.options != other.info.options),
-            "environment": ("other environment variables", base.session.environment != later.session.environment),
+            "environment": ("other environment variables", _heeded(base.session) != _heeded(later.session)),
             "python": (" and ".join(pythons), pythons[0] != pythons[1]),
         }
         return {what: text for what, (text, differs) in unlike.items() if differs}
@@ -218,23 +225,29 @@ class _Pair:
         )
 
     def _accuracy(self, name: str) -> AccuracyChange | None:
-        """The way of batching whose accuracy fell most, of those that both runs scored."""
+        """The way of batching that regressed, or else whose accuracy fell most, of those that both runs scored."""
         base, later = self.base.scores(name), self.later.scores(name)
         found = [self._accuracy_by(way, name, base[way], later[way]) for way in base if way in later]
-        return min(found, key=lambda item: item.difference, default=None)
+        return min(found, key=lambda item: (item.outcome is not Outcome.REGRESSED, item.difference), default=None)
 
     def _accuracy_by(self, way: str, name: str, base: Quality, later: Quality) -> AccuracyChange:
-        outcome, low, high, is_paired = Outcome.NOT_JUDGED, None, None, False
+        outcome, low, high = Outcome.NOT_JUDGED, None, None
+        pairing = self._pairing(base, later)
         if self.same_data and name not in self.repeated:
-            is_paired = self._has_same_reference(base, later)
             right = [round(score.accuracy_fraction * base.examples) for score in (base, later)]
-            interval = (
-                difference_by_reference((base.wins, base.losses), (later.wins, later.losses), base.examples)
-                if is_paired
-                else unpaired_difference(right[0], right[1], base.examples)
-            )
+            match pairing:
+                case Pairing.SAME:
+                    interval = paired_difference(0, 0, base.examples)
+                case Pairing.REFERENCE:
+                    wins_losses = [(score.wins, score.losses) for score in (base, later)]
+                    interval = difference_by_reference(wins_losses[0], wins_losses[1], base.examples)
+                case Pairing.NONE:
+                    interval = unpaired_difference(right[0], right[1], base.examples)
             low, high = interval.low, interval.high
-            outcome = _accuracy_outcome(right[0] - right[1], low, self.bounds.accuracy_drop_fraction, base.examples)
+            allowed = self.bounds.accuracy_drop_fraction * right[0]
+            outcome = _accuracy_outcome(right[0] - right[1], low, allowed, base.examples)
+            if later.not_finite > base.not_finite:
+                outcome = Outcome.REGRESSED
         return AccuracyChange(
             batching=way,
             base_fraction=base.accuracy_fraction,
@@ -242,25 +255,33 @@ class _Pair:
             difference=later.accuracy_fraction - base.accuracy_fraction,
             low=low,
             high=high,
-            is_paired=is_paired,
+            pairing=pairing,
+            not_finite=later.not_finite,
             outcome=outcome,
         )
 
-    def _has_same_reference(self, base: Quality, later: Quality) -> bool:
-        """Whether the reference gave the same answers in both runs: the same weights on the same engine and machine,
-        asked the same token ids, and as often right. Where it was not measured beside them, nothing is known of it."""
+    def _pairing(self, base: Quality, later: Quality) -> Pairing:
+        """What is known of which examples were answered how.
+
+        The reference's answers were the same in both runs where the same weights on the same engine and machine were
+        asked the same token ids, and are as often right. Where it was not measured beside them, nothing is known of it.
+        """
         one = self.base.measurements.get(base.reference)
         other = self.later.measurements.get(later.reference)
-        return bool(
-            one
-            and other
-            and base.reference == later.reference
-            and base.reference_accuracy_fraction == later.reference_accuracy_fraction
-            and one[0].model_sha256 == other[0].model_sha256
-            and one[0].info == other[0].info
-            and self.base.session.inputs_sha256 == self.later.session.inputs_sha256
-            and self.base.session.machine.identity == self.later.session.machine.identity
-        )
+        if (
+            not one
+            or not other
+            or base.reference != later.reference
+            or base.reference_accuracy_fraction != later.reference_accuracy_fraction
+            or one[0].model_sha256 != other[0].model_sha256
+            or one[0].info != other[0].info
+            or self.base.session.inputs_sha256 != self.later.session.inputs_sha256
+            or self.base.session.data_sha256 != self.later.session.data_sha256
+            or self.base.session.machine.identity != self.later.session.machine.identity
+        ):
+            return Pairing.NONE
+        is_same = base == msgspec.structs.replace(later, seconds_s=base.seconds_s)
+        return Pairing.SAME if is_same else Pairing.REFERENCE
 
     def _lost(self, name: str) -> Lost | None:
         """What the later run did not measure, or not to the end. What failed in the base too is not new."""
@@ -298,14 +319,19 @@ class _Pair:
         ]
 
 
-def _accuracy_outcome(lost: int, low: float | None, bound: float, examples: int) -> Outcome:
-    """By the answers themselves, which scatter in nothing: `lost` more of these examples are wrong. The interval, which
-    is about other examples, tells `within` from `inconclusive`."""
-    if lost > bound * examples + 1e-9:  # a point of accuracy is whole examples, whatever floats make of it
+def _heeded(session: Session) -> dict[str, str]:
+    """Environment variables that may decide speed: where compiled code is kept does not."""
+    return {name: value for name, value in session.environment.items() if not name.endswith(CACHE)}
+
+
+def _accuracy_outcome(lost: int, low: float | None, allowed: float, examples: int) -> Outcome:
+    """By the answers themselves, which scatter in nothing: `lost` more of these examples are wrong, and `allowed` may
+    be. The interval, which is about other examples, tells `within` from `inconclusive`."""
+    if lost > allowed + 1e-9:  # ten of a thousand are 1 %, whatever floats make of it
         return Outcome.REGRESSED
-    if low is None or low < -bound:
+    if low is None or low * examples < -allowed:
         return Outcome.INCONCLUSIVE
-    return Outcome.IMPROVED if low > bound else Outcome.WITHIN
+    return Outcome.IMPROVED if low * examples > allowed else Outcome.WITHIN
 
 
 def _factor(base: Sequence[float], later: Sequence[float]) -> Factor | None:

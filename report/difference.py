@@ -1,5 +1,6 @@
 """What is said of a later run beside an earlier one."""
 
+from collections.abc import Set
 from enum import StrEnum
 
 import msgspec
@@ -32,9 +33,18 @@ class Basis(StrEnum):
     NONE = "nothing"
 
 
+class Pairing(StrEnum):
+    """How two accuracies on the same examples are compared. `same answers`: all that is recorded of them is equal, to
+    the last digit of the largest error; `by the reference`: at most so many pairs differ as either has wins and losses
+    against it; `none`: as two shares of unrelated examples."""
+
+    SAME = "same answers"
+    REFERENCE = "by the reference"
+    NONE = "none"
+
+
 class Bounds(msgspec.Struct, frozen=True, kw_only=True):
-    """How much more time a batch may take, as a share of it, and how many more examples may be answered wrongly, as a
-    share of all."""
+    """How much more time a batch may take, and how much accuracy may be lost, as shares of the base's."""
 
     slowdown_fraction: float = 0.05
     accuracy_drop_fraction: float = 0.01
@@ -78,8 +88,8 @@ class SpeedChange(msgspec.Struct, frozen=True, kw_only=True):
 class AccuracyChange(msgspec.Struct, frozen=True, kw_only=True):
     """Accuracy with one way of batching (`served`, or a batch size): the way whose accuracy fell most.
 
-    `is_paired` says whether the interval is that of pairs, by way of the reference, or that of two unpaired shares; it
-    has no ends where the data differ.
+    The interval has no ends, and `pairing` says nothing, where the data differ. `not_finite` of the later answers hold a
+    NaN or an infinity.
     """
 
     batching: str
@@ -88,7 +98,8 @@ class AccuracyChange(msgspec.Struct, frozen=True, kw_only=True):
     difference: float
     low: float | None
     high: float | None
-    is_paired: bool
+    pairing: Pairing
+    not_finite: int
     outcome: Outcome
 
 
@@ -135,16 +146,16 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def regressions(self) -> tuple[str, ...]:
-        """What regressed, such as `ort-cpu/fp32 at 8×128`."""
-        return (*self._where(Outcome.REGRESSED), *(f"{item.name} (failed)" for item in self.lost if item.failed))
+        """What regressed, such as `ort-cpu/fp32 (8×128, accuracy)`."""
+        failed = [f"{item.name} (failed)" for item in self.lost if item.failed]
+        return (*self._named({Outcome.REGRESSED}), *failed)
 
     @property
     def not_shown(self) -> tuple[str, ...]:
         """What did not regress, but was not shown to be within the bounds either."""
         return (
-            *self._where(Outcome.INCONCLUSIVE),
-            *self._where(Outcome.NOT_JUDGED),
-            *(f"{item.name} (not measured)" for item in self.lost if not item.failed),
+            *self._named({Outcome.INCONCLUSIVE, Outcome.NOT_JUDGED}),
+            *(f"{item.name} ({item.reason})" for item in self.lost if not item.failed),
             *(f"everything at {name} (not measured)" for name in self.workloads_lost),
         )
 
@@ -155,12 +166,13 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True):
         every += [item.accuracy.outcome for item in self.candidates if item.accuracy]
         return bool(self.regressions) or not {*every} <= {Outcome.YARDSTICK, Outcome.NOT_JUDGED}
 
-    def _where(self, outcome: Outcome) -> list[str]:
+    def _named(self, outcomes: Set[Outcome]) -> list[str]:
+        """The candidates that came out so, each with where."""
         found = []
         for item in self.candidates:
-            found += [f"{item.name} at {speed.workload}" for speed in item.speeds if speed.outcome is outcome]
-            if item.accuracy and item.accuracy.outcome is outcome:
-                found.append(f"{item.name} in accuracy")
+            places = [speed.workload for speed in item.speeds if speed.outcome in outcomes]
+            places += ["accuracy"] if item.accuracy and item.accuracy.outcome in outcomes else []
+            found += [f"{item.name} ({', '.join(places)})"] if places else []
         return found
 
 

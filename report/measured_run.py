@@ -6,9 +6,10 @@ from statistics import median
 
 import msgspec
 
-from measure.records import Failure, Measurement, Quality, Record, Role, Session
-from measure.statistics import pass_seconds
-from report.judge import judge
+from measure.pairing import log_speeds, pass_times
+from measure.records import Quality, Record, Role
+from report.evidence import Evidence
+from report.judge import DEFAULT, judge
 from report.verdict import Ratio
 
 
@@ -22,26 +23,25 @@ class Run(msgspec.Struct, frozen=True):
 class MeasuredRun:
     """What answers a run's newest question, by candidate; the control is left out.
 
-    All times are logarithms of seconds, because ratios are compared. Raises `ValueError` when there is no session.
+    Times are logarithms of seconds, because ratios are compared. Raises `ValueError` when there is no session.
     """
 
     def __init__(self, run: Run) -> None:
+        evidence = Evidence(run.records, DEFAULT)
         self.name = run.name
         self.verdict = judge(run.records)
-        self.session = [record for record in run.records if isinstance(record, Session)][-1]
-        self.workloads = {spec.name: spec for spec in self.session.workloads}
+        self.session = evidence.session
+        self.workloads = evidence.specs
         self.anchor = self.verdict.baseline
         self.rows = {row.name: row for row in self.verdict.rows if row.measured and row.role is not Role.CONTROL}
-        self.measurements: dict[str, list[Measurement]] = {name: [] for name in self.rows}
-        for record in run.records:
-            if isinstance(record, Measurement) and record.fingerprint == self.session.asked.get(record.entrant.name):
-                self.measurements.get(record.entrant.name, []).append(record)
+        self.measurements = {
+            entrant.name: items for entrant, items in evidence.by_entrant.items() if entrant.role is not Role.CONTROL
+        }
+        self._shapes = evidence.shapes
         self._failures = {
             record.name: record.reason if record.stage in ("probe", "model") else f"{record.stage}: {record.reason}"
-            for record in run.records
-            if isinstance(record, Failure)
-            and record.session == self.session.session
-            and record.role is not Role.CONTROL
+            for record in evidence.failures
+            if record.role is not Role.CONTROL
         }
 
     def failure(self, name: str) -> str | None:
@@ -54,18 +54,19 @@ class MeasuredRun:
 
     def times(self, name: str, workload: str) -> list[float]:
         """Time of a batch: of each process the median of its rounds."""
-        return [median(rounds.values()) for rounds in self._rounds(name, workload).values() if rounds]
+        batches = len(self.workloads[workload].shapes)
+        processes = [
+            [seconds for (which, _), seconds in pass_times(item, self._shapes).items() if which == workload]
+            for item in self.measurements[name]
+        ]
+        return [median(log(pass_s / batches) for pass_s in rounds) for rounds in processes if rounds]
 
     def relative_times(self, name: str, workload: str) -> list[float]:
         """Time of a batch less the anchor's in the same round: of each process the median."""
         if self.anchor is None:
             return []
-        anchors, found = self._rounds(self.anchor, workload), []
-        for process, mine in self._rounds(name, workload).items():
-            theirs = anchors.get(process, {})
-            paired = [mine[number] - theirs[number] for number in mine if number in theirs]
-            found += [median(paired)] if paired else []
-        return found
+        mine, anchors = self.measurements[name], self.measurements[self.anchor]
+        return [-median(logs) for logs in log_speeds(mine, anchors, self._shapes, (workload,))]
 
     def speed(self, name: str, workload: str) -> Ratio | None:
         """The speed-up over the run's own anchor; `None` for the anchor."""
@@ -77,16 +78,4 @@ class MeasuredRun:
             "served" if score.batch_size is None else str(score.batch_size): score
             for item in self.measurements[name]
             for score in item.quality
-        }
-
-    def _rounds(self, name: str, workload: str) -> dict[tuple[str, int], dict[int, float]]:
-        """Time of a batch by process and round."""
-        spec = self.workloads[workload]
-        return {
-            (item.session, item.replicate): {
-                block.round: log(pass_seconds(block.samples_s, spec.sample_shapes) / len(spec.shapes))
-                for block in item.blocks
-                if block.workload == workload
-            }
-            for item in self.measurements[name]
         }

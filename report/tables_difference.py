@@ -31,9 +31,8 @@ def headline(differences: Differences, difference: Difference) -> tuple[str, ...
 
 
 def bounds_text(bounds: Bounds) -> str:
-    """`5 % of time and 1 point of accuracy`."""
-    points = 100 * bounds.accuracy_drop_fraction
-    return f"{100 * bounds.slowdown_fraction:g} % of time and {points:g} point{'' if points == 1 else 's'} of accuracy"
+    """`5 % of time and 1 % of accuracy`."""
+    return f"{100 * bounds.slowdown_fraction:g} % of time and {100 * bounds.accuracy_drop_fraction:g} % of accuracy"
 
 
 def tables(difference: Difference) -> tuple[Table, ...]:
@@ -110,7 +109,7 @@ def accuracy_changes(difference: Difference) -> Table | None:
         return None
     return Table(
         title="Accuracy, with a 95 % interval of the difference in points",
-        headers=("candidate", "batches", "base", "later", "difference", "interval", ""),
+        headers=("candidate", "batches", "base", "later", "difference", "pairs", ""),
         rows=tuple(
             (
                 name,
@@ -118,7 +117,7 @@ def accuracy_changes(difference: Difference) -> Table | None:
                 f"{change.base_fraction:.3f}",
                 f"{change.later_fraction:.3f}",
                 _points(change),
-                _way(change),
+                DASH if change.low is None else change.pairing,
                 change.outcome,
             )
             for name, change in found
@@ -210,6 +209,7 @@ def _regressions(difference: Difference) -> list[str]:
             found.append(
                 f"{item.name} has accuracy {change.later_fraction:.3f} instead of {change.base_fraction:.3f} "
                 f"({_points(change)} points)"
+                + (f", and {change.not_finite} answers are no numbers (NaN or infinite)" if change.not_finite else "")
             )
     found += [f"{item.name} failed: {item.reason}" for item in difference.lost if item.failed]
     return found
@@ -220,12 +220,6 @@ def _points(change: AccuracyChange) -> str:
     if change.low is None or change.high is None:
         return points
     return f"{points} [{100 * change.low:+.1f} to {100 * change.high:+.1f}]"
-
-
-def _way(change: AccuracyChange) -> str:
-    if change.low is None:
-        return DASH
-    return "paired by the reference" if change.is_paired else "unpaired"
 
 
 def _cost(pair: tuple[Number | None, Number | None], show: Callable[[Number | None], str]) -> str:

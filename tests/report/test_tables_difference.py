@@ -35,6 +35,8 @@ def test_a_regression_is_the_first_sentence_with_its_figures() -> None:
 def test_a_loss_of_accuracy_and_a_failure_are_told_with_theirs() -> None:
     told = sentences(compared(records("s2", scores=(quality(0.80, losses=30),))))
     assert f"Regressed: {INT8} has accuracy 0.800 instead of 0.828 (-2.8 [" in told
+    broken_answers = msgspec.structs.replace(quality(0.828, wins=9, losses=11), not_finite=3)
+    assert "3 answers are no numbers" in sentences(compared(records("s2", scores=(broken_answers,))))
     gone = [item for item in records("s2") if getattr(item, "precision", None) != Precision.INT8_DYNAMIC]
     broken = failure("ort-cpu", Precision.INT8_DYNAMIC, stage="open", reason="no kernel")
     assert f"Regressed: {INT8} failed: open: no kernel." in sentences(
@@ -44,8 +46,8 @@ def test_a_loss_of_accuracy_and_a_failure_are_told_with_theirs() -> None:
 
 def test_no_regression_is_not_the_same_as_within() -> None:
     unsure = sentences(compared(records("s2", slower=1.04)))
-    assert "No regression was found: the bounds are 5 % of time and 1 point of accuracy." in unsure
-    assert f"Not shown to be within the bounds: {INT8} at 1×16, {INT8} at 8×natural" in unsure
+    assert "No regression was found: the bounds are 5 % of time and 1 % of accuracy." in unsure
+    assert f"Not shown to be within the bounds: {INT8} (1×16, 8×natural)." in unsure
     sure = sentences(compared(records("s2", scores=(quality(0.842, wins=20, losses=8),))))
     assert "Not shown" not in sure
     assert "Everything was shown to be within them." in sure
@@ -66,7 +68,7 @@ def test_where_nothing_can_be_judged_that_is_said() -> None:
 
 @pytest.mark.parametrize(
     ("slowdown", "drop", "text"),
-    [(0.05, 0.01, "5 % of time and 1 point of accuracy"), (0.025, 0.005, "2.5 % of time and 0.5 points of accuracy")],
+    [(0.05, 0.01, "5 % of time and 1 % of accuracy"), (0.025, 0.005, "2.5 % of time and 0.5 % of accuracy")],
 )
 def test_bounds_as_they_were_asked_for(slowdown: float, drop: float, text: str) -> None:
     assert bounds_text(Bounds(slowdown_fraction=slowdown, accuracy_drop_fraction=drop)) == text
