@@ -88,8 +88,8 @@ class SpeedChange(msgspec.Struct, frozen=True, kw_only=True):
 class AccuracyChange(msgspec.Struct, frozen=True, kw_only=True):
     """Accuracy with one way of batching (`served`, or a batch size): the way whose accuracy fell most.
 
-    The interval has no ends, and `pairing` says nothing, where the data differ. `not_finite` of the later answers hold a
-    NaN or an infinity.
+    The interval has no ends, and `pairing` says nothing, where the data differ. `not_finite` of the later answers hold
+    a NaN or an infinity.
     """
 
     batching: str
