@@ -22,8 +22,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 
-import psutil
-
 from artifact.records import read_json
 from artifact.run_folder import RunFolder
 from measure.records import Role
@@ -51,21 +49,15 @@ def neighbour(*, busy: bool) -> Iterator[None]:
             process.wait()
 
 
-def measured(run: Path, budget: str) -> tuple[Verdict, float, float]:
-    """A whole comparison in a copy of the run: its verdict, its seconds, and the harness's own share of a core."""
+def measured(run: Path, budget: str) -> tuple[Verdict, float]:
+    """A whole comparison in a copy of the run: its verdict and its seconds."""
     with tempfile.TemporaryDirectory(prefix="steelyard-") as folder:
         copy = Path(folder) / "run"
         shutil.copytree(run, copy, ignore=shutil.ignore_patterns("measurements.jsonl", "verdict.json", "artifact"))
         start = time.monotonic()
         command = [sys.executable, "-P", "-m", "cli", "compare", str(copy), "--budget", budget, "--json"]
-        process = psutil.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        own_s = 0.0
-        while process.poll() is None:
-            times = process.cpu_times()
-            own_s = times.user + times.system
-            time.sleep(0.5)
-        seconds_s = time.monotonic() - start
-        return read_json(RunFolder(copy).verdict, Verdict), seconds_s, own_s / seconds_s
+        subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True)
+        return read_json(RunFolder(copy).verdict, Verdict), time.monotonic() - start
 
 
 def main() -> None:
@@ -79,8 +71,8 @@ def main() -> None:
     speeds: defaultdict[str, list[Ratio]] = defaultdict(list)
     for number in range(options.comparisons):
         with neighbour(busy=options.load):
-            verdict, seconds_s, share = measured(options.run, options.budget)
-        print(f"{number + 1}: {seconds_s:.0f} s, harness {share:.2%} of a core, ships {verdict.deployable}", flush=True)
+            verdict, seconds_s = measured(options.run, options.budget)
+        print(f"{number + 1}: {seconds_s:.0f} s, ships {verdict.deployable}", flush=True)
         for row in verdict.rows:
             if row.measured and row.role is not Role.ANCHOR and row.overall:
                 speeds[row.name].append(row.overall)
