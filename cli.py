@@ -1,7 +1,6 @@
 """The command line: parse, build one typed configuration, call one function, print, exit code."""
 
 import functools
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, ParamSpec
@@ -32,6 +31,7 @@ app = typer.Typer(
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document, for machines.")]
 TextColumn = Annotated[str | None, typer.Option(help="Column that holds the text.")]
+PairColumn = Annotated[str | None, typer.Option(help="Column that holds the second text.")]
 LabelColumn = Annotated[str | None, typer.Option(help="Column that holds the label.")]
 Where = Annotated[list[str] | None, typer.Option(metavar="COLUMN=VALUE", help="Keep only rows with this value.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace another training in --out.")]
@@ -149,7 +149,7 @@ def export(
         bool, typer.Option("--allow-pickle", help="Load weights that are not safetensors.")
     ] = False,
     text_column: TextColumn = None,
-    pair_column: Annotated[str | None, typer.Option(help="Column that holds the second text.")] = None,
+    pair_column: PairColumn = None,
     label_column: LabelColumn = None,
     as_json: Json = False,
 ) -> None:
@@ -331,37 +331,57 @@ def verify(
     from artifact.verify import verify as confirm
     from measure.machine import read_machine
 
-    found = confirm(artifact, read_machine().cpu_model)
+    machine = read_machine()
+    found = confirm(artifact, machine.cpu_model, machine.cpu_features)
     tell.print_json(found) if as_json else tell.tell_verified(found)
 
 
 @command
 def predict(
     artifact: Annotated[Path, typer.Argument(help="A folder made by pack.")],
-    texts: Annotated[list[str] | None, typer.Argument(metavar="TEXT …")] = None,
-    data: Annotated[Path | None, typer.Option(help="A .csv, .tsv or .jsonl file with texts.")] = None,
+    items: Annotated[list[str] | None, typer.Argument(metavar="ITEM …", help="Texts, or files of pictures.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="A .csv, .tsv, .jsonl or .parquet file with a row for each item.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="A .jsonl or .csv file for the answers to --data; resumed after a kill.")
+    ] = None,
     text_column: TextColumn = None,
+    pair_column: PairColumn = None,
+    keep: Annotated[list[str] | None, typer.Option(metavar="COLUMN", help="Carry this column of --data over.")] = None,
+    top_k: Annotated[int | None, typer.Option(min=1, help="Tell only so many labels or tokens.")] = None,
+    threshold: Annotated[
+        float, typer.Option(min=0, max=1, help="Score from which one of several labels applies.")
+    ] = 0.5,
     threads: Annotated[int | None, typer.Option(min=1, help="Default: the usable cores.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object for each text.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object for each item.")] = False,
 ) -> None:
-    """Answer texts with an artifact: from the command line, a file, or the lines of standard input."""
+    """Answer texts, pictures or recordings: from the command line, a file, or the lines of standard input."""
     stages.need("cpu", "onnxruntime")
-    from artifact.examples import decode_lines, read_texts
-    from artifact.predict import MANIFEST, ArtifactError, Predictor, lines
+    from artifact.predict.command import answer_lines, asked_items, told_on_terminal
+    from artifact.predict.folder import MANIFEST
+    from artifact.predict.predictor import Predictor
+    from artifact.predict.rows import ItemColumns
+    from artifact.predict.stream import Wanted, predict_file
 
     if not (artifact / MANIFEST).is_file():
         raise UserError(f"{artifact} is not an artifact: it has no {MANIFEST}", "make one with: steelyard pack")
-    if texts and data:
-        raise UserError("both TEXT and --data are given", "give one of them")
-    if data:
-        asked = read_texts(data, text_column=text_column)
-    else:
-        asked = tuple(texts or ()) or decode_lines(sys.stdin.buffer.read(), "standard input")
-    try:
-        for line in lines(Predictor.open(artifact, threads=threads), asked, as_json=as_json):
-            typer.echo(line)
-    except ArtifactError as error:
-        raise GateFailed(str(error)) from error
+    if items and data:
+        raise UserError("both ITEM and --data are given", "give one of them")
+    if out and not data:
+        raise UserError("--out is given, and no --data", "name the file whose rows are answered")
+    wanted = Wanted(
+        columns=ItemColumns(text_column, pair_column), kept=tuple(keep or ()), top_k=top_k, threshold=threshold
+    )
+    predictor = Predictor.open(artifact, threads=threads)
+    if data and out:
+        rows = predict_file(predictor, data, out, wanted, told_on_terminal())
+        typer.echo(f"{rows:,} answers in {out}")
+        return
+    for line in answer_lines(
+        predictor, asked_items(predictor, items or (), data, wanted.columns), wanted, as_json=as_json
+    ):
+        typer.echo(line)
 
 
 @command

@@ -2,18 +2,13 @@
 
 import csv
 import json
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
+from artifact.predict.rows import LABEL_COLUMNS, TEXT_COLUMNS, find_column, read_rows
 from artifact.records import replacing, sha256_bytes
 from errors import UserError
-
-TEXT_COLUMNS = ("text", "sentence", "review", "content", "document")
-LABEL_COLUMNS = ("label", "labels", "target", "class", "category")
-csv.field_size_limit(2**27)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +57,10 @@ def read_examples(
     text_name = label_name = ""
     for number, row in read_rows(path):
         if not text_name:
-            text_name = _column(path, row, text_column, TEXT_COLUMNS, "--text-column")
-            label_name = _column(path, row, label_column, LABEL_COLUMNS, "--label-column")
+            text_name = find_column(path, row, text_column, TEXT_COLUMNS, "--text-column")
+            label_name = find_column(path, row, label_column, LABEL_COLUMNS, "--label-column")
             for column in where or ():
-                _column(path, row, column, (), "--where")
+                find_column(path, row, column, (), "--where")
         if where and any(str(row.get(column)) != value for column, value in where.items()):
             continue
         text, label = row.get(text_name), row.get(label_name)
@@ -90,7 +85,7 @@ def read_texts(path: Path, *, text_column: str | None = None) -> tuple[str, ...]
     texts: list[str] = []
     name = ""
     for number, row in read_rows(path):
-        name = name or _column(path, row, text_column, TEXT_COLUMNS, "--text-column")
+        name = name or find_column(path, row, text_column, TEXT_COLUMNS, "--text-column")
         text = row.get(name)
         if not isinstance(text, str):
             raise UserError(f"{path}, row {number}: column '{name}' is not text", "fix or remove that row")
@@ -118,79 +113,6 @@ def write_csv(path: Path, examples: Examples) -> None:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("text", "label"))
         writer.writerows(zip(examples.texts, examples.labels, strict=True))
-
-
-def _column(path: Path, row: dict[str, Any], asked: str | None, usual: Sequence[str], flag: str) -> str:
-    present = [str(name) for name in row]
-    if asked is not None:
-        if asked in row:
-            return asked
-        raise UserError(
-            f"{path} has no column '{asked}'", f"its columns are: {', '.join(present)}; name one with {flag}"
-        )
-    by_lower_case = {name.lower(): name for name in reversed(present)}
-    for name in usual:
-        if name in by_lower_case:
-            return by_lower_case[name]
-    raise UserError(
-        f"{path} has no column named {', '.join(usual[:-1])} or {usual[-1]}",
-        f"its columns are: {', '.join(present)}; name one with {flag}",
-    )
-
-
-def read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Rows with their line numbers, the header being line 1 of a CSV."""
-    readers = {".csv": _csv_rows, ".tsv": _csv_rows, ".jsonl": _json_rows, ".json": _json_rows}
-    reader = readers.get(path.suffix.lower())
-    if reader is None:
-        raise UserError(f"{path} is neither CSV nor JSON lines", "give a .csv, .tsv or .jsonl file")
-    if not path.is_file():
-        raise UserError(f"{path} does not exist", "check the path given with --data")
-    try:
-        yield from reader(path)
-    except UnicodeDecodeError as error:
-        before = re.split("[\udc80-\udcff]", path.read_text("utf-8", "surrogateescape"), maxsplit=1)[0]
-        line = before.count("\n") + 1
-        raise UserError(f"{path}, line {line}: not UTF-8 text", "save it as UTF-8") from error
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
-
-
-def _csv_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",", strict=True)
-        start = 1
-        try:
-            columns = reader.fieldnames or ()
-            start = reader.line_num + 1
-            for row in reader:
-                if None in row or None in row.values():
-                    raise UserError(
-                        f"{path}, line {reader.line_num}: not the header's {len(columns)} fields",
-                        "quote texts that hold commas or line breaks",
-                    )
-                yield reader.line_num, row
-                start = reader.line_num + 1
-        except csv.Error as error:
-            raise UserError(
-                f"{path}, line {start}: not a readable row ({error})", "close each quote; double those inside a text"
-            ) from error
-
-
-def _json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    with path.open(encoding="utf-8-sig") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-                json.dumps(row, ensure_ascii=False).encode()  # JSON can spell half a character, which is no text
-            except ValueError as error:
-                why = f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
-                raise UserError(f"{path}, line {number}: not JSON ({why})", "write one JSON object per line") from error
-            if not isinstance(row, dict):
-                raise UserError(f"{path}, line {number}: not a JSON object", "write one JSON object per line")
-            yield number, row
 
 
 def label_indices(examples: Examples, names: Sequence[str]) -> list[int]:

@@ -2,27 +2,38 @@
 
 import shutil
 import tempfile
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
 import msgspec
-import numpy as np
 
-from artifact.golden import Golden, largest_error
+from artifact.bundle import bundle
+from artifact.companions import special_tokens_map
 from artifact.labels import read_activation, read_labels
-from artifact.manifest import Card, Manifest
+from artifact.model_card import model_card
 from artifact.precision import Precision
-from artifact.predict import MANIFEST, SCHEMA_VERSION, ArtifactError, Predictor, usable_cores
-from artifact.records import cannot_write, read_if_present, read_json, sha256_file, umask, write_bytes, write_json
+from artifact.predict.cores import usable_cores
+from artifact.predict.folder import MANIFEST, PackedFile
+from artifact.predict.golden import Golden
+from artifact.predict.manifest import SCHEMA_VERSION, Card, Manifest, read_manifest
+from artifact.predict.predictor import Predictor
+from artifact.predict.session import SessionConfig
+from artifact.records import cannot_write, read_json, sha256_file, umask, write_bytes, write_json
 from artifact.run_folder import RunFolder
-from artifact.session import SessionConfig, open_session
-from artifact.task import Task
-from artifact.tokenizer import plain_tokenizer_json, read_limits
+from artifact.serving import Serving
+from artifact.task import ANSWERS, Activation, Task
+from artifact.tokenizer import plain_tokenizer_json
 from artifact.variant import Variant, is_whole, read_variant
 from errors import GateFailed, UserError
 
 RUNTIME_PACKAGES = ("onnxruntime", "numpy", "tokenizers")
-COPIED = ("config.json", "tokenizer_config.json", "special_tokens_map.json")
+COPIED = ("config.json", "tokenizer_config.json", "preprocessor_config.json")
+DOCUMENTS = ("LICENSE", "LICENSE.txt", "NOTICE")
+LABELLED = (Task.TEXT_CLASSIFICATION, Task.TOKEN_CLASSIFICATION, Task.IMAGE_CLASSIFICATION, Task.AUDIO_CLASSIFICATION)
+REFERENCE = "PyTorch fp32 on a CPU, each example alone"
+LEAST_TOLERANCE = 1e-4
+"""Share of an output's scale that other CPUs' rounding is given at least."""
 
 
 class Packed(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,6 +43,20 @@ class Packed(msgspec.Struct, frozen=True, kw_only=True):
     precision: Precision
     size_bytes: int
     files: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """Everything that goes into one artifact."""
+
+    variant: Variant
+    graph: Path
+    checkpoint: Path
+    serving: Serving
+    golden: Golden
+    session: SessionConfig
+    card: Card | None
+    card_reason: str | None
 
 
 def pack(
@@ -46,30 +71,18 @@ def pack(
     """Pack one variant of a run into the folder `out`, then load it and run its own self-test.
 
     The folder appears whole or not at all; an artifact that is already there is replaced. Raises `UserError` when
-    something it needs is missing or `out` holds anything but an artifact, `GateFailed` when the packed model does not
-    give the reference's answers.
+    something it needs is missing, its items cannot be prepared without transformers, or `out` holds anything but an
+    artifact; `GateFailed` when the packed model does not give the reference's answers.
     """
     _check_target(out)
-    variant, graph = read_variant(run, precision)
-    if not is_whole(variant, graph.parent):
-        raise UserError(f"{graph} is not the file that was exported", "export it again")
-    if variant.golden_max_error is None:
-        raise UserError(
-            f"{graph} is for {variant.task} on other inputs than single texts, and such models cannot be packed yet",
-            "serve the graph with onnxruntime; variant.json describes its inputs and outputs",
-        )
-    checkpoint = run.checkpoint
-    if checkpoint is None:
-        raise UserError(
-            f"{run.directory} has no checkpoint, so its tokenizer is unknown", "export again from the checkpoint"
-        )
+    parts = _parts(run, precision, card, card_reason, session or SessionConfig())
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".part", dir=out.parent))
     except OSError as error:
         raise cannot_write(out, error) from error
     try:
-        _fill(temporary, run, variant, graph, checkpoint, card, card_reason, session or SessionConfig())
+        _fill(temporary, parts)
         _prove(temporary)
         temporary.chmod(0o777 & ~umask())
         _swap(temporary, out)
@@ -86,13 +99,51 @@ def pack(
     )
 
 
+def _parts(
+    run: RunFolder, precision: Precision, card: Card | None, card_reason: str | None, session: SessionConfig
+) -> Parts:
+    """What an artifact of this variant is made of; `UserError` for what is missing or cannot be served."""
+    variant, graph = read_variant(run, precision)
+    if not is_whole(variant, graph.parent):
+        raise UserError(f"{graph} is not the file that was exported", "export it again")
+    checkpoint = run.checkpoint
+    if variant.task is Task.MODULE or checkpoint is None:
+        raise UserError(
+            f"{graph} is of a plain module, and nothing says how its inputs are made",
+            "serve the graph with onnxruntime; variant.json describes its inputs and outputs",
+        )
+    serving = read_json(run.serving, Serving)
+    if serving.refused is not None:
+        raise UserError(
+            f"{graph} cannot be packed: {serving.refused}",
+            "serve the graph with onnxruntime; variant.json describes its inputs and outputs",
+        )
+    if variant.task is Task.FEATURE_EXTRACTION and len(variant.outputs[0].shape) != 2:
+        raise UserError(
+            f"{graph} gives a vector for each token, not for each text",
+            "export it again with --pooling, such as --pooling mean",
+        )
+    golden = read_json(run.golden, Golden)
+    if not golden.checkpoint_sha256 == serving.checkpoint_sha256 == variant.checkpoint_sha256:
+        raise UserError(f"{run.golden} is of another state of the checkpoint than {graph}", "export again")
+    return Parts(
+        variant=variant,
+        graph=graph,
+        checkpoint=checkpoint,
+        serving=serving,
+        golden=golden,
+        session=session,
+        card=card,
+        card_reason=card_reason,
+    )
+
+
 def _check_target(out: Path) -> None:
     if out.exists() and not out.is_dir():
         raise UserError(f"--out {out} is a file", "name a folder")
     if out.is_dir() and any(out.iterdir()) and not (out / MANIFEST).is_file():
         raise UserError(f"--out {out} holds something else than an artifact", "name a new or empty folder")
-    earlier = read_if_present(out / MANIFEST, Manifest)
-    ours = {MANIFEST, *(earlier.sha256 if earlier else ())}
+    ours = {MANIFEST, *_earlier_files(out)}
     names = (path.relative_to(out) for path in sorted(out.rglob("*")) if path.is_file())
     foreign = [name for name in names if name.as_posix() not in ours and "__pycache__" not in name.parts]
     if foreign:
@@ -101,83 +152,120 @@ def _check_target(out: Path) -> None:
         )
 
 
-def _fill(
-    folder: Path,
-    run: RunFolder,
-    variant: Variant,
-    graph: Path,
-    checkpoint: Path,
-    card: Card | None,
-    card_reason: str | None,
-    session: SessionConfig,
-) -> None:
+def _earlier_files(out: Path) -> tuple[str, ...]:
+    """The files of an artifact that lies there already, also of the version before (schema 1)."""
+    try:
+        return tuple(read_manifest(out).files)
+    except GateFailed:
+        earlier = read_loosely(out / MANIFEST)
+        return tuple(earlier.get("sha256") or earlier.get("files") or ())
+
+
+def read_loosely(path: Path) -> dict[str, dict[str, object]]:
+    """A JSON object of any version, or an empty one."""
+    try:
+        value = msgspec.json.decode(path.read_bytes())
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _fill(folder: Path, parts: Parts) -> None:
+    variant, checkpoint = parts.variant, parts.checkpoint
     model_file = f"onnx/model{variant.precision.file_suffix}.onnx"
     (folder / "onnx").mkdir()
-    shutil.copyfile(graph, folder / model_file)
+    shutil.copyfile(parts.graph, folder / model_file)
     for name in variant.files.keys() - {variant.file}:
-        shutil.copyfile(graph.with_name(name), folder / "onnx" / name)
-    write_bytes(folder / "tokenizer.json", plain_tokenizer_json(checkpoint).encode())
-    for name in COPIED:
+        shutil.copyfile(parts.graph.with_name(name), folder / "onnx" / name)
+    for name in (*COPIED, *DOCUMENTS):
         if (checkpoint / name).is_file():
             shutil.copyfile(checkpoint / name, folder / name)
-    shutil.copyfile(Path(__file__).with_name("predict.py"), folder / "predict.py")
-    versions = {name: version(name) for name in RUNTIME_PACKAGES}
-    requirements = "".join(f"{name}=={number}\n" for name, number in versions.items())
+    if parts.serving.limits is not None:
+        write_bytes(folder / "tokenizer.json", plain_tokenizer_json(checkpoint).encode())
+        write_json(folder / "special_tokens_map.json", special_tokens_map(checkpoint))
+    write_bytes(folder / "predict.py", bundle().encode())
+    packages = (*RUNTIME_PACKAGES, *(("pillow",) if parts.serving.image else ()))
+    requirements = "".join(f"{name}=={version(name)}\n" for name in packages)
     write_bytes(folder / "requirements.txt", requirements.encode())
-    write_json(folder / "golden.json", _golden(run, variant, graph, session))
-    manifest = Manifest(
+    manifest = _manifest(parts, model_file)
+    write_bytes(folder / "README.md", model_card(manifest, checkpoint).encode())
+    write_json(folder / "golden.json", _golden(folder, parts, manifest))
+    files = {
+        path.relative_to(folder).as_posix(): PackedFile(size_bytes=path.stat().st_size, sha256=sha256_file(path))
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+    write_json(folder / MANIFEST, replace(manifest, files=files))
+
+
+def _manifest(parts: Parts, model_file: str) -> Manifest:
+    """The manifest, with no file in it yet but those that it cannot do without."""
+    variant, serving, checkpoint = parts.variant, parts.serving, parts.checkpoint
+    unknown = PackedFile(size_bytes=0, sha256="")
+    return Manifest(
         schema_version=SCHEMA_VERSION,
-        task=Task.TEXT_CLASSIFICATION,
-        labels=read_labels(checkpoint),
-        activation=read_activation(checkpoint),
+        task=variant.task,
+        reads=serving.reads,
+        labels=read_labels(checkpoint) if variant.task in LABELLED else (),
+        activation=_activation(variant.task, checkpoint),
         precision=variant.precision,
         model_file=model_file,
-        limits=read_limits(checkpoint),
-        session=session,
+        outputs=ANSWERS[variant.task].outputs
+        if variant.task is not Task.FEATURE_EXTRACTION
+        else (variant.outputs[0].name,),
+        limits=serving.limits,
+        image=serving.image,
+        sound=serving.sound,
+        mask_id=serving.mask_id,
+        session=parts.session,
         opset=variant.opset,
         ir_version=variant.ir_version,
         domains=variant.domains,
         minimum_onnxruntime=variant.minimum_onnxruntime,
-        card=card,
-        card_reason=card_reason,
+        reference=REFERENCE,
+        card=parts.card,
+        card_reason=parts.card_reason,
         versions=variant.versions,
-        sha256={
-            path.relative_to(folder).as_posix(): sha256_file(path)
-            for path in sorted(folder.rglob("*"))
-            if path.is_file()
-        },
+        files=dict.fromkeys((model_file, "config.json", "golden.json", "tokenizer.json"), unknown),
     )
-    write_json(folder / MANIFEST, manifest)
 
 
-def _golden(run: RunFolder, variant: Variant, graph: Path, session: SessionConfig) -> Golden:
-    """The run's reference examples with a tolerance for this variant.
+def _activation(task: Task, checkpoint: Path) -> Activation:
+    """What turns logits into scores: for a text or a recording as its configuration says, for all else a choice."""
+    if task in (Task.TEXT_CLASSIFICATION, Task.AUDIO_CLASSIFICATION, Task.IMAGE_CLASSIFICATION):
+        return read_activation(checkpoint)
+    return Activation.NONE if task is Task.FEATURE_EXTRACTION else Activation.SOFTMAX
 
-    The tolerance is twice the largest error on these very examples (other CPUs round differently), and at least 0.01 %
-    of the logits' scale. Raises `GateFailed` when that error is beyond what the export saw.
+
+def _golden(folder: Path, parts: Parts, manifest: Manifest) -> Golden:
+    """The run's golden examples with a tolerance for this variant.
+
+    The tolerance of an output is twice the largest error on these very examples (other CPUs round differently), and at
+    least 0.01 % of its scale. Raises `GateFailed` when an example's inputs come out otherwise, or that error is beyond
+    what the export saw.
     """
-    golden = read_json(run.golden, Golden)
-    if golden.checkpoint_sha256 != variant.checkpoint_sha256:
-        raise UserError(f"{run.golden} is of another state of the checkpoint than {graph}", "export again")
-    scale = variant.parity.scales["logits"]
-    least = 1e-4 * scale
-    opened = open_session(graph, provider="CPUExecutionProvider", threads=usable_cores(), config=session)
-    names = {spec.name for spec in variant.inputs}
-    observed = largest_error(lambda batch: np.asarray(opened.run(["logits"], dict(batch))[0]), golden, names)
-    seen = max(variant.parity.max_error_fraction * scale, variant.golden_max_error or 0.0)
-    if not observed <= max(1.5 * seen, least):
-        raise GateFailed(
-            f"{graph} is off by {observed:.3g} on the golden examples; its export saw at most {seen:.3g}",
-            "export it again on this machine",
-        )
-    return msgspec.structs.replace(golden, tolerance=max(2 * observed, least))
+    variant = parts.variant
+    problems, observed = Predictor(folder, manifest, usable_cores()).golden_errors(parts.golden)
+    if problems:
+        raise GateFailed(f"{parts.graph} cannot be packed: {problems[0]}", "export it again with these versions")
+    seen = max(variant.parity.max_error_fraction, variant.golden_error_fraction or 0.0)
+    tolerance = {}
+    for name, error in observed.items():
+        scale = variant.parity.scales[name]
+        if not error <= max(1.5 * seen, LEAST_TOLERANCE) * scale:
+            raise GateFailed(
+                f"{parts.graph} is off by {error:.3g} on the golden examples; its export saw at most {seen * scale:.3g}",
+                "export it again on this machine",
+            )
+        tolerance[name] = max(2 * error, LEAST_TOLERANCE * scale)
+    return replace(parts.golden, tolerance=tolerance)
 
 
 def _prove(folder: Path) -> None:
     try:
         problems = Predictor.open(folder).selftest()
-    except ArtifactError as error:
-        raise GateFailed(f"the packed model does not load: {error}") from error
+    except GateFailed as error:
+        raise GateFailed(f"the packed model does not load: {error.message}", error.hint) from error
     if problems:
         raise GateFailed(f"the packed model differs from the reference: {problems[0]}", "pack another candidate")
 

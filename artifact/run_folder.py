@@ -62,6 +62,11 @@ class RunFolder:
         return self.directory / "golden.json"
 
     @property
+    def serving(self) -> Path:
+        """How items become inputs without transformers."""
+        return self.directory / "serving.json"
+
+    @property
     def measurements(self) -> Path:
         return self.directory / "measurements.jsonl"
 

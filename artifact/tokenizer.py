@@ -4,10 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-import msgspec
 from tokenizers import Tokenizer
 
-from artifact.predict import TextEncoder
+from artifact.predict.tokens import TextEncoder, TextLimits
 from errors import UserError
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
@@ -27,16 +26,6 @@ OFFSET_POSITIONS = frozenset(
     )
 ) | {"xlm-roberta-xl", "xmod", "luke"}
 """Kinds of models whose first position has the number of the padding's id plus one."""
-
-
-class TextLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """How texts are cut and padded. `max_length_tokens` counts special tokens too."""
-
-    max_length_tokens: int
-    pad_id: int
-    pad_type_id: int
-    pad_left: bool
-    truncate_left: bool = False
 
 
 def read_config(directory: Path, name: str) -> dict[str, Any]:
@@ -112,11 +101,4 @@ def plain_tokenizer_json(directory: Path) -> str:
 
 def text_encoder(directory: Path, limits: TextLimits) -> TextEncoder:
     """The encoder that serves this folder's tokenizer."""
-    return TextEncoder(
-        plain_tokenizer_json(directory),
-        max_length_tokens=limits.max_length_tokens,
-        pad_id=limits.pad_id,
-        pad_type_id=limits.pad_type_id,
-        pad_left=limits.pad_left,
-        truncate_left=limits.truncate_left,
-    )
+    return TextEncoder(plain_tokenizer_json(directory), limits)

@@ -5,13 +5,13 @@ from pathlib import Path
 import msgspec
 
 from artifact.precision import Precision
-from artifact.predict import ArtifactError, inside
+from artifact.predict.folder import inside
 from artifact.records import read_json, sha256_file
 from artifact.run_folder import RunFolder
 from artifact.task import Task
-from errors import UserError
+from errors import GateFailed, UserError
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 
 class TensorSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -138,7 +138,8 @@ class Variant(msgspec.Struct, frozen=True, kw_only=True):
 
     `files` has the sha256 of the graph and, where its weights lie in a second file, of that one. `fused` counts the
     operators that stand for several; `unfused` those that could have been fused and were not.
-    `golden_max_error` is the largest absolute error of a logit on the run's golden examples, each answered alone.
+    `golden_error_fraction` is the largest error on the run's golden examples, each answered alone, as a share of the
+    output's scale; `None` where there are none.
     """
 
     schema_version: int
@@ -165,7 +166,7 @@ class Variant(msgspec.Struct, frozen=True, kw_only=True):
     parity: Parity
     metric: Metric | None
     support: tuple[Support, ...]
-    golden_max_error: float | None
+    golden_error_fraction: float | None
     seconds_s: float
     versions: dict[str, str]
 
@@ -202,5 +203,5 @@ def read_variant(run: RunFolder, precision: Precision) -> tuple[Variant, Path]:
     variant = read_json(folder / "variant.json", Variant)
     try:
         return variant, inside(folder, variant.file)
-    except ArtifactError as error:
-        raise UserError(str(error), "export it again") from error
+    except GateFailed as error:
+        raise UserError(error.message, "export it again") from error

@@ -23,7 +23,7 @@ from typing import TextIO
 import numpy as np
 
 from artifact.examples import read_texts
-from artifact.predict import usable_cores
+from artifact.predict.cores import usable_cores
 from artifact.run_folder import RunFolder
 from benchmarks.by_hand import BARE, BY_HAND, Batch, Call
 from errors import UserError

@@ -22,7 +22,7 @@ from tempfile import TemporaryDirectory
 import msgspec
 
 from artifact.examples import read_texts
-from artifact.predict import usable_cores
+from artifact.predict.cores import usable_cores
 from artifact.run_folder import RunFolder
 from artifact.tokenizer import text_encoder
 from measure.loadgen import drive, read_queries

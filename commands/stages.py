@@ -261,7 +261,7 @@ def pack(run: "RunFolder", out: Path, candidate: str | None) -> "Packed":
     """Pack the recommended candidate, or the named one, with its benchmark card."""
     need("cpu", "onnxruntime")
     from artifact.pack import pack as make_artifact
-    from artifact.session import SessionConfig
+    from artifact.predict.session import SessionConfig
     from measure.source import find_models
     from report.choice import choose, make_card
     from report.files import read_verdict

@@ -67,9 +67,11 @@ def tell_packed(packed: "Packed", *, err: bool = False) -> None:
 
 def tell_verified(found: "Verified") -> None:
     """What an artifact's checks found on this machine."""
-    from report.figures import seconds
+    from report.figures import seconds, size
 
     typer.echo(f"{found.directory}: {found.files} files unchanged, {found.examples} golden examples agree")
+    if not found.own_predict_py:
+        typer.echo("  its predict.py is not the one that this version writes; read it before you run it")
     cpu = {True: "same CPU model", False: "another CPU model", None: ""}[found.same_cpu]
     for speed in found.speed:
         here, card = seconds(speed.here_s), seconds(speed.card_s)
@@ -77,6 +79,10 @@ def tell_verified(found: "Verified") -> None:
             f"  {speed.workload} (batch × tokens): {here} here on {found.threads} threads; "
             f"its card: {card} on {found.card_threads} ({cpu})"
         )
+    if found.memory_bytes is not None and found.card_memory_bytes is not None:
+        typer.echo(f"  memory: {size(found.memory_bytes)} here; its card: {size(found.card_memory_bytes)}")
+    for note in found.notes:
+        typer.echo(f"  {note}")
 
 
 def print_json(value: Any) -> None:

@@ -95,6 +95,7 @@ def _built_in(subject: Subject, checkpoint: Checkpoint) -> ExampleSet:
         truth=None,
         padding={item.name: fill.get(item.name, 0) for item in subject.inputs if item.filling is not Filling.NORMAL},
         pad_left=tokenizer.padding_side == "left",
+        items=tuple(zip(SAMPLES, PASSAGES, strict=True)) if paired else SAMPLES,
     )
 
 

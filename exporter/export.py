@@ -5,12 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from artifact.golden import Golden
 from artifact.identity import checkpoint_sha256
 from artifact.precision import Precision
+from artifact.predict.golden import Golden
 from artifact.progress import Progress, silent
 from artifact.records import read_if_present
 from artifact.run_folder import RunFolder, claim_output
+from artifact.serving import Serving
+from artifact.task import Task
 from artifact.variant import Variant, is_whole
 from exporter.request import ModuleSource, Request
 
@@ -30,10 +32,11 @@ class Exported:
 def export(request: Request, progress: Progress = silent) -> tuple[Exported, ...]:
     """Trace once, derive every asked precision, and check each against PyTorch.
 
-    Writes `variants/PRECISION/{model.onnx, variant.json}` and, for texts that are classified, `golden.json` into the
-    run folder `request.out`. Variants that are there already and were made from the same inputs are kept. A variant
-    that is not good enough is written and returned all the same; its `passed` says so. Raises `UserError` for what
-    cannot be exported, and `GateFailed` for a graph that half precision cannot be made of.
+    Writes `variants/PRECISION/{model.onnx, variant.json}`, `serving.json` and, where items can be prepared without
+    transformers, `golden.json` into the run folder `request.out`. Variants that are there already and were made from
+    the same inputs are kept. A variant that is not good enough is written and returned all the same; its `passed` says
+    so. Raises `UserError` for what cannot be exported, and `GateFailed` for a graph that half precision cannot be made
+    of.
     """
     request.check()
     run = claim_output(request.out)
@@ -78,9 +81,12 @@ def _kept(run: RunFolder, precision: Precision, mark: str) -> Variant | None:
 
 
 def _golden_is_of(run: RunFolder, source_sha256: str) -> bool:
-    """Whether the run's golden examples are there, or none are wanted for this task."""
+    """Whether the run says how items are prepared and has its golden examples, or none are wanted."""
     fp32 = read_if_present(run.variant(Precision.FP32) / "variant.json", Variant)
-    if fp32 is None or fp32.golden_max_error is None:
+    if fp32 is None or fp32.task is Task.MODULE:
         return fp32 is not None
+    serving = read_if_present(run.serving, Serving)
+    if serving is None or serving.checkpoint_sha256 != source_sha256:
+        return False
     golden = read_if_present(run.golden, Golden)
-    return golden is not None and golden.checkpoint_sha256 == source_sha256
+    return serving.refused is not None or (golden is not None and golden.checkpoint_sha256 == source_sha256)

@@ -4,7 +4,7 @@ import functools
 import gc
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -12,13 +12,11 @@ from pathlib import Path
 import numpy as np
 import onnx_ir
 
-from artifact.golden import Golden, GoldenExample
 from artifact.precision import Precision
 from artifact.progress import Progress
 from artifact.records import write_json
 from artifact.run_folder import RunFolder
 from artifact.task import ANSWERS, Answer, Task
-from artifact.tokenizer import text_encoder
 from artifact.variant import Variant
 from errors import GateFailed, UserError
 from exporter.derive import Material
@@ -31,10 +29,11 @@ from exporter.options import Profile
 from exporter.parity import reference
 from exporter.request import ModuleSource, Request
 from exporter.save import save_graph
+from exporter.serving import Proof, prove_serving
 from exporter.sessions import open_file
 from exporter.subject import Subject
 from exporter.trace import trace
-from models.checkpoint import Checkpoint, load_tokenizer, open_checkpoint, text_limits
+from models.checkpoint import Checkpoint, open_checkpoint
 from models.example_set import ExampleSet
 from models.metrics import CLASSIFIERS, MULTI_LABEL, REGRESSION, Metric, metric_for, problem_of
 
@@ -42,7 +41,6 @@ CALIBRATION_EXAMPLES = 128
 SELECTION_EXAMPLES = 256
 CALIBRATION_BATCH = 16
 OBSERVED_BATCHES = 16
-GOLDEN_EXAMPLES = 12
 AGREES = 1e-3
 """Share of the scale by which a traced graph may differ before its image axes are fixed; the gate asks for less."""
 
@@ -141,7 +139,7 @@ class Job:
             ),
             gate=Gate(judged, self._metric()),
             training=training,
-            golden=self._write_golden(subject, judged.examples),
+            proof=self._write_golden(subject, judged.examples),
             task=self._task,
             source_sha256=self._source_sha256,
         )
@@ -193,48 +191,15 @@ class Job:
         check_apart(examples, judged, [item.name for item in subject.inputs])
         return examples
 
-    def _write_golden(self, subject: Subject, examples: ExampleSet) -> Golden | None:
-        """Examples over the whole range of lengths, each answered by the reference alone, for classified texts."""
-        checkpoint = self._checkpoint
-        if checkpoint is None or self._task is not Task.TEXT_CLASSIFICATION or "input_ids" not in examples.rows[0]:
+    def _write_golden(self, subject: Subject, examples: ExampleSet) -> Proof | None:
+        """Write how items are prepared without transformers, and golden examples where that can be done."""
+        if self._checkpoint is None:
             return None
-        encoder = text_encoder(checkpoint.directory, text_limits(checkpoint))
-        ours = [item["input_ids"] for item in encoder.encode(examples.titles)]
-        theirs = [row["input_ids"].tolist() for row in examples.rows]
-        if ours != theirs:
-            self._check_tokenizer(checkpoint, examples, ours)
-            return None  # pairs of texts, which golden.json has no place for yet
-        by_length = sorted(range(len(examples)), key=lambda row: len(theirs[row]))
-        picks = np.linspace(0, len(by_length) - 1, min(GOLDEN_EXAMPLES, len(by_length))).round().astype(int)
-        golden = Golden(
-            schema_version=1,
-            checkpoint_sha256=checkpoint.sha256,
-            tolerance=0.0,
-            examples=tuple(
-                GoldenExample(
-                    text=examples.titles[row],
-                    input_ids=tuple(theirs[row]),
-                    logits=tuple(float(value) for value in subject.answer(examples.batch([row]))["logits"][0]),
-                )
-                for row in dict.fromkeys(by_length[pick] for pick in picks)
-            ),
-        )
-        write_json(self._run.golden, golden)
-        return golden
-
-    @staticmethod
-    def _check_tokenizer(checkpoint: Checkpoint, examples: ExampleSet, ours: Sequence[Sequence[int]]) -> None:
-        """Refuse a tokenizer that gives other ids here than in transformers, as one whose two files disagree does."""
-        tokenizer = load_tokenizer(checkpoint.directory)
-        limit = text_limits(checkpoint).max_length_tokens
-        for title, mine in zip(examples.titles, ours, strict=True):
-            expected = tokenizer(title, truncation=True, max_length=limit)["input_ids"]
-            if list(mine) != expected:
-                raise UserError(
-                    f"{checkpoint.directory / 'tokenizer.json'} gives the ids {list(mine)[:8]} for '{title[:40]}', "
-                    f"transformers gives {expected[:8]}",
-                    "save the tokenizer again with AutoTokenizer.from_pretrained(…).save_pretrained(folder)",
-                )
+        proof = prove_serving(self._checkpoint, subject, examples)
+        write_json(self._run.serving, proof.serving)
+        if proof.golden is not None:
+            write_json(self._run.golden, proof.golden)
+        return proof
 
 
 def _as_traced(subject: Subject, path: Path) -> Subject:

@@ -10,7 +10,6 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from artifact.golden import Golden, largest_error
 from artifact.precision import Precision
 from artifact.records import sha256_file, write_json
 from artifact.run_folder import RunFolder
@@ -28,6 +27,7 @@ from exporter.parity import Case, Run, example_outputs
 from exporter.request import CALIBRATED, Request, versions
 from exporter.rescue import fewest, most_to_return, rank_by_damage, returned
 from exporter.save import copy_graph, load_graph, save_graph
+from exporter.serving import Proof
 from exporter.sessions import GraphSession, open_file, open_graph
 from exporter.subject import Batch, Outputs
 from exporter.support import support
@@ -63,7 +63,7 @@ class Maker:
     material: Material
     gate: Gate
     training: Training
-    golden: Golden | None
+    proof: Proof | None
     task: Task
     source_sha256: str
 
@@ -182,13 +182,13 @@ class Maker:
         path = self._path(precision)
         facts, graph = inspect_graph(path), load_graph(path)
         found = fusions(graph)
-        parity, golden_max_error = attempt.judged.parity, None
+        parity, golden_error_fraction = attempt.judged.parity, None
         names = [path.name] + [file.name for file in path.parent.glob("*.onnx_data")]
         supported = support(path, self.material.batches[0])
-        if self.golden is not None:
-            golden_max_error = parity.max_error_fraction * parity.scales["logits"]
+        if self.proof is not None and self.proof.golden is not None:
+            golden_error_fraction = parity.max_error_fraction
             if attempt.judged.parity.passed and supported[0].runs:
-                golden_max_error = _golden_error(open_file(path), self.golden)
+                golden_error_fraction = self.proof.largest_error(open_file(path).answer, parity.scales)
         return Variant(
             schema_version=SCHEMA_VERSION,
             fingerprint=mark,
@@ -214,7 +214,7 @@ class Maker:
             parity=parity,
             metric=attempt.judged.metric,
             support=supported,
-            golden_max_error=golden_max_error,
+            golden_error_fraction=golden_error_fraction,
             seconds_s=0.0,
             versions=versions(),
         )
@@ -258,10 +258,3 @@ def _mean_error(outputs: Sequence[Outputs], expected: Sequence[Outputs]) -> floa
         if known[name].size
     ]
     return float(np.nan_to_num(np.sqrt(np.mean(squares)), nan=np.inf))
-
-
-def _golden_error(session: GraphSession, golden: Golden) -> float:
-    def logits(batch: Batch) -> Any:
-        return session.answer(batch)["logits"]
-
-    return largest_error(logits, golden, session.inputs)

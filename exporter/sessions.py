@@ -9,8 +9,8 @@ import numpy as np
 import onnx_ir
 from numpy.typing import NDArray
 
-from artifact.predict import usable_cores
-from artifact.session import SessionConfig, open_session
+from artifact.predict.cores import usable_cores
+from artifact.predict.session import SessionConfig, open_session
 from exporter.save import save_graph
 from exporter.subject import Batch
 

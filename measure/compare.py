@@ -15,7 +15,7 @@ import numpy as np
 
 from artifact.examples import Examples, label_indices
 from artifact.precision import Precision
-from artifact.predict import usable_cores
+from artifact.predict.cores import usable_cores
 from artifact.progress import Progress, silent
 from artifact.records import fingerprint
 from artifact.tokenizer import text_encoder

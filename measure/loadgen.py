@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from artifact.predict import BATCH_ROWS, batches_by_length
+from artifact.predict.tokens import BATCH_ROWS, batches_by_length
 from errors import UserError
 from measure.timing import warm_up, without_collection
 from measure.traffic import MULTI_STREAM_SAMPLES, QUANTILES, Judgement, Observed, Scenario, Traffic

@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import psutil
 
-from artifact.predict import cgroup_cores, usable_cores
+from artifact.predict.cores import cgroup_cores, usable_cores
 
 GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 FEATURES = (

@@ -10,7 +10,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from artifact.predict import TextEncoder
+from artifact.predict.tokens import TextEncoder
 from runtimes.base import Batch, Runtime
 
 Item = TypeVar("Item")

@@ -6,14 +6,15 @@ from pathlib import Path
 
 from artifact.identity import checkpoint_sha256
 from artifact.labels import read_labels
-from artifact.manifest import Manifest
 from artifact.precision import Precision
-from artifact.predict import MANIFEST, ArtifactError, inside
+from artifact.predict.folder import MANIFEST, inside
+from artifact.predict.manifest import read_manifest
+from artifact.predict.tokens import TextLimits
 from artifact.records import read_json, sha256_file, sha256_files
 from artifact.run_folder import RunFolder
-from artifact.tokenizer import TextLimits, read_limits
+from artifact.tokenizer import read_limits
 from artifact.variant import Variant
-from errors import UserError
+from errors import GateFailed, UserError
 from runtimes.base import Candidate
 from runtimes.registry import Source, entry
 
@@ -81,13 +82,16 @@ def find_models(directory: Path) -> ModelSource:
     if not directory.is_dir():
         raise UserError(f"{directory} does not exist or is not a folder", "give a run, a checkpoint or an artifact")
     if (directory / MANIFEST).is_file():
-        manifest = read_json(directory / MANIFEST, Manifest)
         try:
+            manifest = read_manifest(directory)
             graph = inside(directory, manifest.model_file)
-        except ArtifactError as error:
-            raise UserError(str(error), f"steelyard verify {directory}") from error
+        except GateFailed as error:
+            raise UserError(error.message, f"steelyard verify {directory}") from error
+        if manifest.limits is None:
+            raise UserError(f"{directory} reads no texts, and only those are compared so far", "compare its run")
         for path in (graph, *graph.parent.glob(EXTERNAL_DATA)):
-            if sha256_file(path) != manifest.sha256.get(path.relative_to(directory).as_posix()):
+            packed = manifest.files.get(path.relative_to(directory).as_posix())
+            if packed is None or sha256_file(path) != packed.sha256:
                 raise UserError(f"{path} was changed", f"steelyard verify {directory}")
         return ModelSource(
             directory, directory, manifest.labels, manifest.limits, None, {manifest.precision: graph}, {}

@@ -11,7 +11,7 @@ from typing import BinaryIO, Self
 
 import numpy as np
 
-from artifact.predict import TextEncoder
+from artifact.predict.tokens import TextEncoder
 from artifact.tokenizer import text_encoder
 from errors import UserError
 from measure.energy import Meter, find_domains

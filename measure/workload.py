@@ -11,9 +11,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from artifact.predict import TextEncoder, batches_by_length, pad_rows
+from artifact.predict.tokens import TextEncoder, TextLimits, batches_by_length, pad_rows
 from artifact.records import sha256_file
-from artifact.tokenizer import TextLimits
 from errors import UserError
 from runtimes.base import Batch
 

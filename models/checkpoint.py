@@ -9,8 +9,9 @@ from typing import Any
 
 from artifact.identity import checkpoint_sha256
 from artifact.labels import read_activation, read_labels
+from artifact.predict.tokens import TextLimits
 from artifact.task import Activation, Task
-from artifact.tokenizer import TextLimits, read_config, read_limits
+from artifact.tokenizer import read_config, read_limits
 from errors import UserError
 from models.quiet import hushed
 

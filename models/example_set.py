@@ -24,7 +24,8 @@ class ExampleSet:
     """Inputs of each example without batch axis (int64 or float32), its title, and what the task's metric wants.
 
     `truth` is `None` where nothing is labelled. `padding` holds the value that fills rows shorter along their first
-    axis, for each input that may be; all rows have the same inputs. Raises `ValueError` if the parts differ in length.
+    axis, for each input that may be; all rows have the same inputs. `items` are the texts, pairs of texts (tuples) or
+    words (lists) that the rows were made of, if they were. Raises `ValueError` if the parts differ in length.
     """
 
     rows: tuple[Mapping[str, NDArray[Any]], ...]
@@ -32,11 +33,12 @@ class ExampleSet:
     truth: tuple[Any, ...] | None
     padding: Mapping[str, float]
     pad_left: bool = False
+    items: tuple[Any, ...] | None = None
 
     def __post_init__(self) -> None:
-        lengths = {len(part) for part in (self.rows, self.titles, self.truth) if part is not None}
+        lengths = {len(part) for part in (self.rows, self.titles, self.truth, self.items) if part is not None}
         if len(lengths) > 1:
-            raise ValueError(f"rows, titles and truth differ in length: {sorted(lengths)}")
+            raise ValueError(f"rows, titles, truth and items differ in length: {sorted(lengths)}")
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -49,6 +51,7 @@ class ExampleSet:
             truth=None if self.truth is None else tuple(self.truth[index] for index in indices),
             padding=self.padding,
             pad_left=self.pad_left,
+            items=None if self.items is None else tuple(self.items[index] for index in indices),
         )
 
     def batch(

@@ -10,14 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from artifact.examples import LABEL_COLUMNS, TEXT_COLUMNS, read_rows
+from artifact.predict.rows import FIRST_COLUMNS, LABEL_COLUMNS, PAIR_COLUMNS, TEXT_COLUMNS, read_rows
 from artifact.task import Task
 from errors import UserError
 from models.example_set import ExampleSet, evenly
 from models.metrics import MULTI_LABEL, REGRESSION, SINGLE_LABEL, AnswerTruth, TokenTruth, problem_of, tag_type
 
-FIRST_COLUMNS = ("sentence1", "premise", "question1", "text1")
-PAIR_COLUMNS = ("text_pair", "sentence2", "hypothesis", "question2", "text2")
 MASKED_SHARE = 0.15
 """Of the ordinary tokens, as BERT was trained (Devlin et al., NAACL 2019)."""
 
@@ -45,6 +43,10 @@ class _Row:
     def title(self) -> str:
         text = self.text if isinstance(self.text, str) else " ".join(self.text)
         return f"{text} | {self.pair}" if isinstance(self.pair, str) else text
+
+    @property
+    def item(self) -> Any:
+        return (self.text, self.pair) if isinstance(self.pair, str) else self.text
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +101,7 @@ def read_task_examples(
         truth=None if truth is None else tuple(truth),
         padding={name: padding[name] or 0 for name in names if name in padding},
         pad_left=tokenizer.padding_side == "left",
+        items=tuple(row.item for row in rows),
     )
 
 

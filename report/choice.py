@@ -1,6 +1,6 @@
 """Which measured candidate is packed, and the card it carries."""
 
-from artifact.manifest import Card, CardFigure
+from artifact.predict.manifest import Card, CardFigure, Rival
 from errors import GateFailed, UserError
 from report.verdict import Row, Verdict
 
@@ -62,4 +62,13 @@ def make_card(verdict: Verdict, row: Row) -> Card:
         cpu_model=verdict.machine.cpu_model,
         cpu_features=verdict.machine.cpu_features,
         measured_utc=verdict.measured_utc,
+        rivals=tuple(
+            Rival(
+                candidate=other.name,
+                ratio=other.overall.ratio if other.overall else 1.0,
+                accuracy_fraction=other.quality.accuracy_fraction if other.quality else None,
+            )
+            for other in verdict.rows
+            if other.name != row.name and other.measured and other.portable and other.reason is None
+        ),
     )

@@ -5,23 +5,30 @@ An option is a field with a default. In a candidate's name stand only those that
 `+disabled-optimizers=A:B` or `=none` for several.
 """
 
-from typing import Any, Literal, TypeVar
+import dataclasses
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, get_type_hints
 
 import msgspec
 
-from artifact.session import SessionConfig
+from artifact.predict.session import SessionConfig
 from errors import UserError
 
-Options = msgspec.Struct
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Options: TypeAlias = "DataclassInstance"
 NOTHING = "none"
-AnyOptions = TypeVar("AnyOptions", bound=msgspec.Struct)
+AnyOptions = TypeVar("AnyOptions", bound="DataclassInstance")
 
 
-class NoOptions(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, kw_only=True)
+class NoOptions:
     """There is nothing to choose."""
 
 
-class TorchOptions(msgspec.Struct, frozen=True, kw_only=True):
+@dataclass(frozen=True, kw_only=True)
+class TorchOptions:
     """PyTorch: `autocast` casts inside the operators that gain by it and keeps the weights in fp32, where the default
     casts all weights once; `compile` runs the graph through TorchInductor instead of operator by operator."""
 
@@ -29,7 +36,8 @@ class TorchOptions(msgspec.Struct, frozen=True, kw_only=True):
     compile: bool = False
 
 
-class TorchCudaOptions(TorchOptions, frozen=True, kw_only=True):
+@dataclass(frozen=True, kw_only=True)
+class TorchCudaOptions(TorchOptions):
     """PyTorch on a GPU: `cuda_graphs` records the compiled graph's kernels once for each shape and replays them as one;
     it needs `compile`. `pinned` copies through page-locked buffers on the host, which are used again."""
 
@@ -37,7 +45,8 @@ class TorchCudaOptions(TorchOptions, frozen=True, kw_only=True):
     pinned: bool = True
 
 
-class OrtCudaOptions(SessionConfig, frozen=True, kw_only=True):
+@dataclass(frozen=True, kw_only=True)
+class OrtCudaOptions(SessionConfig):
     """ONNX Runtime on a GPU: `cuda_graph` records the kernels once for each shape and replays them as one; without
     `cpu_fallback` a node that CUDA does not take is an error instead of one on the CPU."""
 
@@ -45,7 +54,8 @@ class OrtCudaOptions(SessionConfig, frozen=True, kw_only=True):
     cpu_fallback: bool = True
 
 
-class OpenVinoOptions(msgspec.Struct, frozen=True, kw_only=True):
+@dataclass(frozen=True, kw_only=True)
+class OpenVinoOptions:
     """OpenVINO: `hint` is its performance hint; with `bf16` what is not quantised computes in bf16 instead of fp32;
     `nncf` is int8 as OpenVINO's own quantiser makes it of the fp32 file, instead of the exporter's."""
 
@@ -69,30 +79,31 @@ def parse_options(defaults: AnyOptions, words: tuple[str, ...]) -> AnyOptions:
 
     Raises `UserError` for a word that these options do not have, or that stands there twice.
     """
-    fields = {item.name.replace("_", "-"): item for item in msgspec.structs.fields(defaults)}
+    kinds = get_type_hints(type(defaults))
+    fields = {item.name.replace("_", "-"): item for item in dataclasses.fields(defaults)}
     changes: dict[str, Any] = {}
     for word in words:
         name, sign, value = word.partition("=")
         is_on = not name.startswith("no-") or name in fields
         field = fields.get(name if is_on else name.removeprefix("no-"))
-        if field is None or (field.type is bool) is bool(sign):
+        if field is None or (kinds[field.name] is bool) is bool(sign):
             raise UserError(f"there is no option '+{word}'", _known(defaults))
         if field.name in changes:
             raise UserError(f"'+{word}' is given twice, or with its opposite", "give it once")
-        chosen: Any = is_on if field.type is bool else value
+        chosen: Any = is_on if kinds[field.name] is bool else value
         if isinstance(getattr(defaults, field.name), tuple):
             chosen = () if value == NOTHING else tuple(value.split(":"))
         try:
-            changes[field.name] = msgspec.convert(chosen, field.type)
+            changes[field.name] = msgspec.convert(chosen, kinds[field.name])
         except msgspec.ValidationError as error:
             raise UserError(f"'+{word}': {error}", _known(defaults)) from error
-    return msgspec.structs.replace(defaults, **changes)
+    return dataclasses.replace(defaults, **changes)
 
 
-def spell_options(options: msgspec.Struct, defaults: msgspec.Struct) -> tuple[str, ...]:
+def spell_options(options: Options, defaults: Options) -> tuple[str, ...]:
     """The words that ask for these options; `parse_options` reads them."""
     words = []
-    for field in msgspec.structs.fields(options):
+    for field in dataclasses.fields(options):
         value, name = getattr(options, field.name), field.name.replace("_", "-")
         if value == getattr(defaults, field.name):
             continue
@@ -103,17 +114,17 @@ def spell_options(options: msgspec.Struct, defaults: msgspec.Struct) -> tuple[st
     return tuple(words)
 
 
-def describe_options(options: msgspec.Struct) -> dict[str, str]:
+def describe_options(options: Options) -> dict[str, str]:
     """Every option by name, for the record of what ran."""
     return {
         name: ",".join(value) if isinstance(value, tuple) else str(value).lower() if value in (True, False) else value
-        for name, value in msgspec.structs.asdict(options).items()
+        for name, value in dataclasses.asdict(options).items()
     }
 
 
-def _known(defaults: msgspec.Struct) -> str:
+def _known(defaults: Options) -> str:
     spellings = []
-    for field in msgspec.structs.fields(defaults):
+    for field in dataclasses.fields(defaults):
         value, name = getattr(defaults, field.name), field.name.replace("_", "-")
         if isinstance(value, bool):
             spellings.append(f"+no-{name}" if value else f"+{name}")

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from artifact.precision import Precision
-from artifact.session import SessionConfig
+from artifact.predict.session import SessionConfig
 from runtimes.base import Availability
 from runtimes.options import ORT_CPU
 from runtimes.ort_model import OrtModel, Target, probe_provider

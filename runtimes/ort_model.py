@@ -14,7 +14,7 @@ import numpy as np
 import onnxruntime
 
 from artifact.precision import Precision
-from artifact.session import SessionConfig, open_session
+from artifact.predict.session import SessionConfig, open_session
 from errors import UserError
 from runtimes.base import About, Availability, Batch, Executed, Outputs, RuntimeInfo, check_batch
 from runtimes.options import describe_options

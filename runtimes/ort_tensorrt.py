@@ -10,7 +10,7 @@ import msgspec
 import onnxruntime
 
 from artifact.precision import Precision
-from artifact.session import SessionConfig
+from artifact.predict.session import SessionConfig
 from runtimes.base import Availability
 from runtimes.options import ORT_TENSORRT
 from runtimes.ort_gpu import CUDA, DEVICE, OrtGpu, load_cuda_libraries, probe_gpu

@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from artifact.session import SessionConfig, open_session
+from artifact.predict.session import SessionConfig, open_session
 from errors import UserError
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from transformers import AutoConfig, AutoTokenizer
 
-from artifact.predict import TextEncoder
+from artifact.predict.tokens import TextEncoder
 from artifact.tokenizer import plain_tokenizer_json, read_config, read_limits, text_encoder
 from errors import UserError
 from models.embedded import minilm

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from artifact.manifest import Card, CardFigure
 from artifact.pack import pack
 from artifact.precision import Precision
 from artifact.predict import Predictor, usable_cores
+from artifact.predict.manifest import Card, CardFigure
 from artifact.run_folder import RunFolder
 from artifact.verify import verify
 from errors import GateFailed, UserError

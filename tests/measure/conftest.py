@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from artifact.precision import Precision
-from artifact.tokenizer import TextLimits
+from artifact.predict.tokens import TextLimits
 from measure import process
 from measure.messages import Open
 from measure.plan import Plan

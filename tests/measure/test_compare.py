@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from artifact.examples import Examples, read_examples
 from artifact.pack import pack
 from artifact.precision import Precision
-from artifact.predict import usable_cores
+from artifact.predict.cores import usable_cores
 from artifact.run_folder import RunFolder
 from errors import UserError
 from measure.compare import Comparison, choose_anchor, compare, probe_runtimes

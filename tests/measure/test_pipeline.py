@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from artifact.predict import TextEncoder
+from artifact.predict.tokens import TextEncoder
 from artifact.tokenizer import text_encoder
 from measure.pipeline import LOOK_AHEAD, TextRuntime, Way, in_turn, overlapped
 from measure.timing import time_passes

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from artifact.predict import TextEncoder
+from artifact.predict.tokens import TextEncoder
 from artifact.tokenizer import TextLimits, text_encoder
 from measure import worker
 from measure.messages import ENCODER, AnyRequest, Block, Drive, Explain, Probe, Score, WarmUp, Weigh

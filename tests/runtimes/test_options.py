@@ -1,7 +1,7 @@
 import pytest
 
 from artifact.precision import Precision
-from artifact.session import SessionConfig
+from artifact.predict.session import SessionConfig
 from errors import UserError
 from runtimes.base import Candidate
 from runtimes.options import (

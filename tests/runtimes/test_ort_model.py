@@ -8,7 +8,7 @@ import psutil
 import pytest
 
 from artifact.precision import Precision
-from artifact.session import SessionConfig
+from artifact.predict.session import SessionConfig
 from errors import UserError
 from runtimes.ort_cpu import EngineRuntime, probe
 from tests.runtimes.conftest import BATCH

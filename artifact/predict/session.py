@@ -1,15 +1,17 @@
 """How ONNX Runtime is asked to run a graph: one recorded configuration for exporting, measuring and serving."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import msgspec
-
 from errors import UserError
 
+PROVIDERS = "onnxruntime.get_available_providers() lists what this installation has"
 
-class SessionConfig(msgspec.Struct, frozen=True, kw_only=True):
+
+@dataclass(frozen=True, kw_only=True)
+class SessionConfig:
     """Options of an ONNX Runtime session, kept with every measurement and in every artifact.
 
     `disabled_optimizers` leaves out fusions that cost time. ONNX Runtime's CPU kernel for SkipLayerNormalization is
@@ -82,7 +84,7 @@ def open_session(
             enable_fallback=0,  # else a provider that fails is replaced by the CPU, at once or in the middle of a run
         )
     except Exception as error:  # onnxruntime raises many types, all of them about this file or device
-        raise UserError(f"onnxruntime cannot run {model} on {provider}: {error}", "see: steelyard doctor") from error
+        raise UserError(f"onnxruntime cannot run {model} on {provider}: {error}", PROVIDERS) from error
     _check(session, asked)
     return session
 
@@ -91,11 +93,9 @@ def _check(session: Any, asked: Mapping[str, Mapping[str, str]]) -> None:
     """Compare what a session says of its providers with what it was asked for."""
     for name, got in zip(asked, session.get_providers(), strict=False):
         if got != name:
-            raise UserError(f"asked onnxruntime for {name}, got {got}", "see: steelyard doctor")
+            raise UserError(f"asked onnxruntime for {name}, got {got}", PROVIDERS)
     for name, chosen in asked.items():
         taken = session.get_provider_options()[name] if chosen else {}
         for key, value in chosen.items():
             if taken.get(key) != value:
-                raise UserError(
-                    f"asked onnxruntime for {key}={value} on {name}, got {taken.get(key)}", "see: steelyard doctor"
-                )
+                raise UserError(f"asked onnxruntime for {key}={value} on {name}, got {taken.get(key)}", PROVIDERS)

@@ -1,0 +1,17 @@
+"""Files that other tools expect beside a model."""
+
+from pathlib import Path
+from typing import Any
+
+from artifact.tokenizer import read_config
+
+SPECIAL = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+
+
+def special_tokens_map(checkpoint: Path) -> dict[str, Any]:
+    """`special_tokens_map.json`, which transformers 5 writes no more and fastembed still reads: the checkpoint's own, or
+    its special tokens as `tokenizer_config.json` names them."""
+    if (checkpoint / "special_tokens_map.json").is_file():
+        return read_config(checkpoint, "special_tokens_map.json")
+    config = read_config(checkpoint, "tokenizer_config.json")
+    return {name: config[name] for name in SPECIAL if config.get(name)}

@@ -1,0 +1,140 @@
+"""`README.md` of an artifact: what it is, what it answers, its figures, where it comes from, and how it is used."""
+
+from pathlib import Path
+
+from artifact.predict.manifest import Card, Manifest
+from artifact.task import Task
+
+EXAMPLES = {
+    "text": '"A film to remember."',
+    "words": '"Ada Lovelace was born in London."',
+    "pair": '"Who wrote it?" "Ada Lovelace wrote it."',
+    "image": "picture.png",
+    "sound": "recording.wav",
+}
+PYTHON_EXAMPLES = {
+    "text": '"A film to remember."',
+    "words": '"Ada Lovelace was born in London."',
+    "pair": '("Who wrote it?", "Ada Lovelace wrote it.")',
+    "image": '"picture.png"',
+    "sound": '"recording.wav"',
+}
+MOST_LABELS = 30
+
+
+def model_card(manifest: Manifest, checkpoint: Path) -> str:
+    """The card in Markdown, with the front matter that model hubs read."""
+    origin = _front_matter(checkpoint)
+    parts = [
+        _header(manifest, origin),
+        f"# {manifest.task}, {manifest.precision}, for CPUs without PyTorch",
+        _summary(manifest),
+        _use(manifest),
+        _limits(manifest),
+        _figures(manifest.card) if manifest.card else f"## Figures\n\nNone: {manifest.card_reason}.",
+        _provenance(manifest, origin),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _front_matter(checkpoint: Path) -> dict[str, str]:
+    """The plain fields at the head of the checkpoint's own README, such as its licence and base model."""
+    try:
+        text = (checkpoint / "README.md").read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return {}
+    if not text.startswith("---\n"):
+        return {}
+    found = {}
+    for line in text[4:].partition("\n---")[0].splitlines():
+        name, colon, value = line.partition(":")
+        if colon and value.strip() and not name.startswith((" ", "-")):
+            found[name.strip()] = value.strip().strip("\"'")
+    return found
+
+
+def _header(manifest: Manifest, origin: dict[str, str]) -> str:
+    lines = ["---", f"pipeline_tag: {manifest.task}", "library_name: onnxruntime", "tags: [onnx, transformers.js]"]
+    lines += [f"{name}: {origin[name]}" for name in ("license", "base_model", "language") if name in origin]
+    return "\n".join([*lines, "---"])
+
+
+def _summary(manifest: Manifest) -> str:
+    words = "Everything it needs is in this folder and in `requirements.txt`: onnxruntime, numpy and tokenizers."
+    if manifest.labels:
+        shown = ", ".join(f"`{label}`" for label in manifest.labels[:MOST_LABELS])
+        more = f" and {len(manifest.labels) - MOST_LABELS} more" if len(manifest.labels) > MOST_LABELS else ""
+        words += f"\n\nLabels: {shown}{more}."
+    return words
+
+
+def _use(manifest: Manifest) -> str:
+    reads = manifest.reads
+    return f"""## Use
+
+```console
+pip install -r requirements.txt
+python predict.py --selftest
+python predict.py {EXAMPLES[reads]}
+python predict.py --data items.csv --out answers.jsonl
+```
+
+```python
+from predict import Predictor
+
+predictor = Predictor.open("path/to/this/folder")
+predictor.predict([{PYTHON_EXAMPLES[reads]}])
+```"""
+
+
+def _limits(manifest: Manifest) -> str:
+    lines = []
+    if manifest.limits is not None:
+        end = "start" if manifest.limits.truncate_left else "end"
+        lines.append(
+            f"A text may have {manifest.limits.max_length_tokens} tokens, special ones included; what is longer is cut "
+            f"at its {end}."
+        )
+        if manifest.task is Task.QUESTION_ANSWERING:
+            lines[-1] = f"A context is read in windows of {manifest.limits.max_length_tokens} tokens that overlap."
+    if manifest.sound is not None:
+        lines.append(f"Recordings have {manifest.sound.rate_hz:,} samples a second.")
+    if manifest.precision.depends_on_batch:
+        lines.append(
+            "Activations are scaled by the whole batch, so an answer depends a little on what shares its batch; the "
+            "gate was applied to batches as `predict.py` makes them."
+        )
+    lines.append("Nothing here says what the model was not trained for, or whom it treats unfairly.")
+    return "## Limits\n\n" + "\n".join(f"- {line}" for line in lines)
+
+
+def _figures(card: Card) -> str:
+    rows = ["| workload | median | against " + card.baseline + " |", "| --- | ---: | ---: |"]
+    for figure in card.figures:
+        interval = "" if figure.ratio_low is None else f" [{figure.ratio_low:.2f}–{figure.ratio_high or 0:.2f}]"
+        rows.append(f"| {figure.workload} | {1e3 * figure.median_s:.2f} ms | {figure.ratio:.2f}×{interval} |")
+    accuracy = ""
+    if card.accuracy_fraction is not None and card.reference_accuracy_fraction is not None:
+        accuracy = (
+            f"\n\nAccuracy {card.accuracy_fraction:.3f} on {card.examples} examples, PyTorch fp32 "
+            f"{card.reference_accuracy_fraction:.3f}"
+            + (
+                "."
+                if card.agreement_fraction is None
+                else f"; {card.agreement_fraction:.1%} of the answers are the same."
+            )
+        )
+    place = f"Measured {card.measured_utc} on {card.cpu_model}, {card.threads} threads."
+    return "\n".join(["## Figures", "", place, "", *rows]) + accuracy
+
+
+def _provenance(manifest: Manifest, origin: dict[str, str]) -> str:
+    made = ", ".join(f"{name} {number}" for name, number in sorted(manifest.versions.items()))
+    licence = origin.get("license", "not stated in the checkpoint")
+    base = origin.get("base_model", "not stated in the checkpoint")
+    return f"""## Provenance
+
+- Base model: {base}. Licence: {licence}.
+- Exported with {made}; opset {manifest.opset}, needs onnxruntime {manifest.minimum_onnxruntime} or later.
+- Golden examples: {manifest.reference}. `python predict.py --selftest` compares with them, `steelyard verify` also the
+  hashes of all files and the speed."""

@@ -1,0 +1,122 @@
+"""`steelyard.json`: what an artifact says of itself, and the evidence it carries."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from artifact.precision import Precision
+from artifact.predict.folder import MANIFEST, PackedFile
+from artifact.predict.images import ImageSettings
+from artifact.predict.session import SessionConfig
+from artifact.predict.sounds import SoundSettings
+from artifact.predict.tokens import TextLimits
+from artifact.predict.typed import build, read_json
+from artifact.task import Activation, Task
+from errors import GateFailed
+
+SCHEMA_VERSION = 2
+MOST_MANIFEST_BYTES = 16 * 2**20
+NEEDED = ("config.json", "golden.json")
+
+Reads = Literal["text", "pair", "words", "image", "sound"]
+"""What one item is: a text, two texts, a text's words, a picture or a recording."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CardFigure:
+    """Speed on one workload: median seconds of a batch, and the ratio to the baseline (above 1: faster)."""
+
+    workload: str
+    median_s: float
+    ratio: float
+    ratio_low: float | None
+    ratio_high: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rival:
+    """Another precision of the same model that passed its gate, and its speed against the baseline."""
+
+    candidate: str
+    ratio: float
+    accuracy_fraction: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """The benchmark card: the figures that this artifact was chosen by, and the machine they were measured on."""
+
+    candidate: str
+    baseline: str
+    figures: tuple[CardFigure, ...]
+    accuracy_fraction: float | None
+    reference_accuracy_fraction: float | None
+    agreement_fraction: float | None
+    examples: int | None
+    cold_start_s: float | None
+    memory_uss_bytes: int | None
+    threads: int
+    cpu_model: str
+    cpu_features: tuple[str, ...]
+    measured_utc: str
+    rivals: tuple[Rival, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """The manifest. `files` covers every file but the manifest itself; `card` is null with `card_reason` when the
+    variant was packed without having been measured.
+
+    `reads` says what one item is; `limits`, `image` or `sound` how it becomes inputs. `reference` says whose outputs
+    the golden examples hold.
+    """
+
+    schema_version: int
+    task: Task
+    reads: Reads
+    labels: tuple[str, ...]
+    activation: Activation
+    precision: Precision
+    model_file: str
+    outputs: tuple[str, ...]
+    limits: TextLimits | None
+    image: ImageSettings | None
+    sound: SoundSettings | None
+    mask_id: int | None
+    session: SessionConfig
+    opset: int
+    ir_version: int
+    domains: tuple[str, ...]
+    minimum_onnxruntime: str
+    reference: str
+    card: Card | None
+    card_reason: str | None
+    versions: dict[str, str]
+    files: dict[str, PackedFile]
+
+    def __post_init__(self) -> None:
+        settings = {"image": self.image, "sound": self.sound}.get(self.reads, self.limits)
+        if settings is None:
+            raise ValueError(f"it reads a {self.reads}, and does not say how")
+        if self.task is Task.FILL_MASK and self.mask_id is None:
+            raise ValueError("it fills masks, and does not say which token is one")
+        if not self.outputs:
+            raise ValueError("it names no output")
+        tokenizer = ("tokenizer.json",) if self.limits else ()
+        unproved = [name for name in (self.model_file, *NEEDED, *tokenizer) if name not in self.files]
+        if unproved:
+            raise ValueError(f"it has no sha256 of {unproved[0]}")
+        if MANIFEST in self.files:
+            raise ValueError("it names itself among its files")
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of an artifact; `GateFailed` if it is missing, damaged, or of another version than this code's."""
+    path = folder / MANIFEST
+    value = read_json(path, MOST_MANIFEST_BYTES)
+    if value.get("schema_version") != SCHEMA_VERSION:
+        raise GateFailed(
+            f"{path} has schema_version {str(value.get('schema_version'))[:20]}; this reads {SCHEMA_VERSION}: use the "
+            "predict.py that came with the artifact"
+        )
+    return build(Manifest, value, str(path))

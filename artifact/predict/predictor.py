@@ -1,0 +1,212 @@
+"""A packed model, loaded: checked first, then asked."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from artifact.predict.answers import Answer, Answerer, Asked, Classifier, Embedder, Head, MaskFiller, Tagger
+from artifact.predict.cores import usable_cores
+from artifact.predict.folder import MANIFEST, check_files, inside
+from artifact.predict.golden import Golden, compare_inputs, read_golden
+from artifact.predict.graph_file import check_graph
+from artifact.predict.manifest import Manifest, read_manifest
+from artifact.predict.readers import PictureReader, Reader, RecordingReader, Row, TextReader
+from artifact.predict.session import open_session
+from artifact.predict.tokens import BATCH_TOKENS, TextEncoder
+from artifact.predict.typed import read_json
+from artifact.task import ANSWERS, Task
+from errors import GateFailed, UserError
+
+MOST_CONFIG_BYTES = 16 * 2**20
+MOST_TOKENIZER_BYTES = 128 * 2**20
+MASKED_TOKENS = 256
+"""Tokens of a batch where each has a score for every word of the vocabulary: 30 MB for BERT's, 250 MB for XLM-R's."""
+
+WINDOW_OVERLAP = 128
+"""Tokens that two windows of a long context share, as in BERT's own evaluation on SQuAD."""
+
+
+class Predictor:
+    """A packed model, loaded. One instance may be shared by threads."""
+
+    def __init__(self, folder: Path, manifest: Manifest, threads: int) -> None:
+        """Load what was checked; `open` checks."""
+        self.folder = folder
+        self.manifest = manifest
+        self.labels = manifest.labels
+        self.threads = threads
+        self.encoder = _encoder(folder, manifest)
+        self._reader = _reader(manifest, self.encoder)
+        self._head = _head(manifest, self.encoder)
+        self._per_token = ANSWERS[manifest.task].per_token and manifest.task is not Task.FEATURE_EXTRACTION
+        try:
+            self._session = open_session(
+                inside(folder, manifest.model_file),
+                provider="CPUExecutionProvider",
+                threads=threads,
+                config=manifest.session,
+            )
+        except ImportError as error:
+            raise UserError(f"onnxruntime cannot be loaded ({error})", "pip install -r requirements.txt") from None
+        self.input_names = [item.name for item in self._session.get_inputs()]
+        given = {item.name for item in self._session.get_outputs()}
+        if missing := [name for name in manifest.outputs if name not in given]:
+            raise GateFailed(f"{manifest.model_file} gives no {missing[0]}, which {folder / MANIFEST} names")
+
+    @classmethod
+    def open(cls, folder: str | Path, *, threads: int | None = None) -> "Predictor":
+        """Check every file against the manifest, look through the graph, then load it on `threads` (default: the usable
+        cores).
+
+        Raises `GateFailed` for a changed, missing, unreadable or unsafe file.
+        """
+        folder = Path(folder)
+        manifest = read_manifest(folder)
+        check_files(folder, manifest.files)
+        beside = Path(manifest.model_file).parent
+        companions = [Path(name).name for name in manifest.files if Path(name).parent == beside]
+        check_graph(inside(folder, manifest.model_file), companions)
+        named = read_json(inside(folder, "config.json"), MOST_CONFIG_BYTES).get("id2label")
+        written = tuple(named.get(str(number)) for number in range(len(named))) if isinstance(named, dict) else ()
+        if written and manifest.labels and written != manifest.labels:
+            raise GateFailed(f"{folder / MANIFEST} has other labels than config.json; copy the artifact again")
+        try:
+            return cls(folder, manifest, threads or usable_cores())
+        except UserError as error:
+            raise GateFailed(error.message, error.hint) from None
+
+    def run(self, batch: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[np.float32]]:
+        """Raw outputs, float32 with the batch as first axis, of one batch that has exactly `input_names`."""
+        found = self._session.run(list(self.manifest.outputs), dict(batch))
+        return dict(zip(self.manifest.outputs, found, strict=True))
+
+    def outputs(self, items: Sequence[Any]) -> Iterator[tuple[Row, dict[str, NDArray[np.float32]]]]:
+        """Each row with its raw outputs, without batch axis and padding, batch by batch and so not in order."""
+        rows = self._reader.rows(items)
+        for places in self._reader.batches(rows):
+            batch = [rows[place] for place in places]
+            found = self.run(self._reader.stack(batch, self.input_names))
+            for number, row in enumerate(batch):
+                yield (
+                    row,
+                    {
+                        name: self._reader.trim(array, number, row.length) if self._per_token else array[number]
+                        for name, array in found.items()
+                    },
+                )
+
+    def logits(self, items: Sequence[Any]) -> NDArray[np.float32]:
+        """A classifier's raw outputs, float32 (items, labels), in the order of `items`."""
+        found = np.zeros((len(items), len(self.labels)), dtype=np.float32)
+        for row, outputs in self.outputs(items):
+            found[row.item] = outputs["logits"]
+        return found
+
+    def predict(self, items: Sequence[Any], *, top_k: int | None = None, threshold: float = 0.5) -> list[Answer]:
+        """One answer for each item, in order.
+
+        An item is a text, a tuple of two texts, a list of words, or a picture or recording as path, bytes or array, as
+        the model was made for. `top_k` limits the labels or tokens that are told; `threshold` is the score from which
+        one of several labels applies. Raises `TypeError` for one item alone, `UserError` for one of another kind.
+        """
+        if isinstance(items, str | bytes):
+            raise TypeError("predict takes a list of items, such as ['A film to remember.']")
+        asked = Asked(top_k, threshold)
+        parts: list[list[Any]] = [[] for _ in items]
+        for row, outputs in self.outputs(items):
+            parts[row.item].append(self._head.part(items[row.item], row.encoding, outputs, asked))
+        return [self._head.answer(item, found, asked) for item, found in zip(items, parts, strict=True)]
+
+    def golden_errors(self, golden: Golden) -> tuple[list[str], dict[str, float]]:
+        """What the golden examples' inputs or shapes show to be different, and each output's largest absolute error.
+
+        Each example is answered alone, from the item itself.
+        """
+        problems = []
+        largest: dict[str, float] = dict.fromkeys(self.manifest.outputs, 0.0)
+        for number, example in enumerate(golden.examples):
+            row, outputs = next(iter(self.outputs([example.item])))
+            made = {name: np.asarray(value) for name, value in row.inputs.items()}
+            if difference := compare_inputs(example, made):
+                problems.append(f"example {number}: {difference}")
+                continue
+            for name in self.manifest.outputs:
+                if name not in example.outputs:
+                    problems.append(f"example {number}: golden.json has no {name}")
+                    continue
+                largest[name] = max(largest[name], example.outputs[name].error(outputs[name]))
+        return problems, largest
+
+    def selftest(self) -> list[str]:
+        """Run the packed examples; return what differs from the reference (empty: all agree).
+
+        Inputs must be equal, each output within the packed tolerance, and the label the same wherever the reference's
+        own margin is wider than twice the tolerance. Raises `GateFailed` when the examples cannot be read.
+        """
+        golden = read_golden(self.folder)
+        problems = [] if golden.examples else ["golden.json holds no example"]
+        try:
+            for number, example in enumerate(golden.examples):
+                alone = Golden(
+                    schema_version=golden.schema_version,
+                    checkpoint_sha256=golden.checkpoint_sha256,
+                    tolerance=golden.tolerance,
+                    examples=(example,),
+                )
+                differing, errors = self.golden_errors(alone)
+                problems += [text.replace("example 0", f"example {number}") for text in differing]
+                for name, error in errors.items():
+                    allowed = golden.tolerance.get(name, 0.0)
+                    if not error <= allowed:  # also true for NaN
+                        problems.append(f"example {number}: {name} is off by {error:.4g}, allowed is {allowed:.4g}")
+        except UserError as error:
+            raise GateFailed(error.message, error.hint) from None
+        return problems
+
+
+def _encoder(folder: Path, manifest: Manifest) -> TextEncoder | None:
+    if manifest.limits is None:
+        return None
+    path = inside(folder, "tokenizer.json")
+    if path.stat().st_size > MOST_TOKENIZER_BYTES:
+        raise GateFailed(f"{path} has more than {MOST_TOKENIZER_BYTES:,} bytes")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise GateFailed(f"{path} cannot be read: {error}") from None
+    answers = manifest.task is Task.QUESTION_ANSWERING
+    overlap = min(WINDOW_OVERLAP, manifest.limits.max_length_tokens // 4) if answers else None
+    return TextEncoder(text, manifest.limits, window_overlap=overlap)
+
+
+def _reader(manifest: Manifest, encoder: TextEncoder | None) -> Reader:
+    if manifest.image is not None:
+        return PictureReader(manifest.image)
+    if manifest.sound is not None:
+        return RecordingReader(manifest.sound)
+    if encoder is None:
+        raise GateFailed("the manifest does not say how an item is read")
+    return TextReader(
+        encoder,
+        manifest.reads,
+        windows=manifest.task is Task.QUESTION_ANSWERING,
+        encodings=manifest.task in (Task.TOKEN_CLASSIFICATION, Task.QUESTION_ANSWERING, Task.FILL_MASK),
+        batch_tokens=MASKED_TOKENS if manifest.task is Task.FILL_MASK else BATCH_TOKENS,
+    )
+
+
+def _head(manifest: Manifest, encoder: TextEncoder | None) -> Head:
+    if manifest.task is Task.TOKEN_CLASSIFICATION:
+        return Tagger(manifest.labels)
+    if manifest.task is Task.QUESTION_ANSWERING:
+        return Answerer()
+    if manifest.task is Task.FEATURE_EXTRACTION:
+        return Embedder(manifest.outputs[0])
+    if manifest.task is Task.FILL_MASK and encoder is not None and manifest.mask_id is not None:
+        return MaskFiller(encoder, manifest.mask_id)
+    if manifest.task in (Task.TEXT_CLASSIFICATION, Task.IMAGE_CLASSIFICATION, Task.AUDIO_CLASSIFICATION):
+        return Classifier(manifest.labels, manifest.activation)
+    raise GateFailed(f"this predict.py does not answer for {manifest.task}")

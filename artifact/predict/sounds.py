@@ -1,0 +1,141 @@
+"""Recordings to the inputs of audio models, as transformers' feature extractors prepare them."""
+
+import io
+import wave
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from errors import UserError
+
+MOST_SAMPLES = 100_000_000
+FRAME, HOP, FFT = 400, 160, 512
+PREEMPHASIS = 0.97
+MEL_FLOOR = 1.192092955078125e-07
+"""Kaldi's smallest energy: the spacing of float32 at 1."""
+
+SoundItem = str | Path | bytes | NDArray[np.float32]
+"""A file's path, a file's bytes, or samples from -1 to 1 at the model's own rate."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SoundSettings:
+    """How a recording becomes inputs.
+
+    `waveform` gives the samples themselves, with mean 0 and variance 1 if `normalize`. `mel` gives the logarithms of
+    `bins` mel bands in frames of 25 ms every 10 ms, cut or filled to `frames`, less `mean` and by twice `std`.
+    """
+
+    features: Literal["waveform", "mel"]
+    rate_hz: int
+    normalize: bool
+    input_name: str = "input_values"
+    bins: int = 0
+    frames: int = 0
+    mean: float = 0.0
+    std: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 1_000 <= self.rate_hz <= 400_000:
+            raise ValueError(f"a recording has not {self.rate_hz} samples a second")
+        if self.features == "mel" and not (1 <= self.bins <= 1_024 and 1 <= self.frames <= 100_000 and self.std):
+            raise ValueError("mel features need bins, frames and a std")
+
+
+def read_recording(item: SoundItem, settings: SoundSettings) -> NDArray[np.float32]:
+    """Samples from -1 to 1, the mean of all channels.
+
+    WAV files of whole numbers are read by Python itself, others by soundfile where it is installed. Raises `UserError`
+    for what is no recording, has another rate than the model takes, or more than `MOST_SAMPLES`.
+    """
+    if isinstance(item, np.ndarray):
+        return item.astype(np.float32).reshape(-1)
+    name = f"a recording of {len(item):,} bytes" if isinstance(item, bytes) else str(item)
+    try:
+        samples, rate_hz = _read_wav(item)
+    except (wave.Error, EOFError) as error:
+        samples, rate_hz = _read_other(item, name, error)
+    except OSError as error:
+        raise UserError(f"{name} cannot be read: {error.strerror or error}") from None
+    if rate_hz != settings.rate_hz:
+        raise UserError(
+            f"{name} has {rate_hz:,} samples a second, the model takes {settings.rate_hz:,}",
+            f"convert it, such as with: ffmpeg -i IN -ar {settings.rate_hz} OUT.wav",
+        )
+    if not samples.size:
+        raise UserError(f"{name} is empty")
+    return samples.mean(axis=1, dtype=np.float32) if samples.shape[1] > 1 else samples[:, 0]
+
+
+def _read_wav(item: str | Path | bytes) -> tuple[NDArray[np.float32], int]:
+    with wave.open(io.BytesIO(item) if isinstance(item, bytes) else str(item), "rb") as file:
+        width, channels = file.getsampwidth(), file.getnchannels()
+        if file.getnframes() * channels > MOST_SAMPLES or width not in (1, 2, 3, 4):
+            raise wave.Error(f"{file.getnframes():,} frames of {width} bytes")
+        data = file.readframes(file.getnframes())
+        data = data[: len(data) // (width * channels) * width * channels]
+        if width == 1:
+            samples = (np.frombuffer(data, np.uint8).astype(np.float32) - 128) / 128
+        elif width == 3:
+            parts = np.frombuffer(data, np.uint8).reshape(-1, 3).astype(np.int32)
+            whole = parts[:, 0] | parts[:, 1] << 8 | parts[:, 2] << 16
+            samples = (whole - ((whole & 0x800000) << 1)).astype(np.float32) / 2**23
+        else:
+            samples = np.frombuffer(data, f"<i{width}").astype(np.float32) / np.float32(2 ** (8 * width - 1))
+        return samples.reshape(-1, channels), file.getframerate()
+
+
+def _read_other(item: str | Path | bytes, name: str, error: Exception) -> tuple[NDArray[np.float32], int]:
+    try:
+        import soundfile
+    except ImportError:
+        raise UserError(
+            f"{name} is not a WAV file of whole numbers ({error})", "convert it, or pip install soundfile"
+        ) from None
+    try:
+        with soundfile.SoundFile(io.BytesIO(item) if isinstance(item, bytes) else item) as file:
+            if file.frames * file.channels > MOST_SAMPLES:
+                raise UserError(f"{name} has {file.frames:,} samples", "cut it first")
+            return file.read(dtype="float32", always_2d=True), int(file.samplerate)
+    except RuntimeError as failure:
+        raise UserError(f"{name} is not a recording that soundfile reads: {failure}", "convert it to WAV") from None
+
+
+def prepare_recording(samples: NDArray[np.float32], settings: SoundSettings) -> NDArray[np.float32]:
+    """Samples to inputs: float32 (samples,), or (frames, bins). Raises `UserError` for less than one frame."""
+    if settings.features == "waveform":
+        if not settings.normalize:
+            return samples
+        return np.asarray((samples - samples.mean()) / np.sqrt(samples.var() + 1e-7), dtype=np.float32)
+    features = _mel(samples, settings)
+    if settings.normalize:
+        features = (features - np.float32(settings.mean)) / np.float32(2 * settings.std)
+    return np.ascontiguousarray(features, dtype=np.float32)
+
+
+def _mel(samples: NDArray[np.float32], settings: SoundSettings) -> NDArray[np.float32]:
+    """Kaldi's filter bank: each frame less its mean, emphasised, under a Hann window; powers in triangles on the mel
+    scale 1127 ln(1 + f / 700), from 20 Hz to half the rate."""
+    if len(samples) < FRAME:
+        raise UserError(f"a recording has {len(samples)} samples, and the model takes {FRAME} at least")
+    count = min(1 + (len(samples) - FRAME) // HOP, settings.frames)
+    frames = np.lib.stride_tricks.sliding_window_view(samples.astype(np.float64), FRAME)[::HOP][:count]
+    frames = frames - frames.mean(axis=1, keepdims=True)
+    before = np.concatenate((frames[:, :1], frames[:, :-1]), axis=1)
+    powers = np.abs(np.fft.rfft((frames - PREEMPHASIS * before) * np.hanning(FRAME), FFT)) ** 2
+
+    edges = np.linspace(*_mels(np.array([20.0, settings.rate_hz // 2])), settings.bins + 2)
+    places = _mels(settings.rate_hz / FFT * np.arange(FFT // 2 + 1))
+    widths = np.diff(edges)
+    slopes = edges[None, :] - places[:, None]
+    triangles = np.maximum(0, np.minimum(-slopes[:, :-2] / widths[:-1], slopes[:, 2:] / widths[1:]))
+
+    logs = np.log(np.maximum(MEL_FLOOR, powers @ triangles)).astype(np.float32)
+    return np.pad(logs, ((0, settings.frames - count), (0, 0)))
+
+
+def _mels(hertz: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray(1127.0 * np.log(1.0 + hertz / 700.0))

@@ -1,0 +1,294 @@
+"""How a checkpoint's items are prepared without transformers, proved against transformers, and its golden examples."""
+
+import base64
+import io
+import wave
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from artifact.predict.golden import GOLDEN_VERSION, INPUT_TOLERANCE, Golden, GoldenExample, Sampled
+from artifact.predict.images import ImageSettings, prepare_picture, read_picture
+from artifact.predict.sounds import SoundSettings, prepare_recording, read_recording
+from artifact.serving import SERVING_VERSION, Serving
+from artifact.task import Task
+from artifact.tokenizer import text_encoder
+from errors import UserError
+from exporter.samples import PASSAGES, SAMPLES
+from exporter.subject import Subject
+from models.checkpoint import Checkpoint, load_tokenizer, text_limits
+from models.example_set import ExampleSet
+
+GOLDEN_EXAMPLES = 12
+COMPARED_TEXTS = 2_000
+PICTURES = ((64, 48), (48, 64), (97, 60), (40, 40))
+"""Heights and widths of the pictures that a processor is compared on."""
+SECONDS = (1.0, 1.25)
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """An item and the inputs that transformers makes of it, without batch axis. `example` has the item's fields."""
+
+    inputs: dict[str, NDArray[Any]]
+    example: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """How items are prepared, golden examples of it (`None` where that is refused), and each example's inputs."""
+
+    serving: Serving
+    golden: Golden | None
+    inputs: tuple[Mapping[str, NDArray[Any]], ...] = ()
+
+    def largest_error(
+        self, answer: Callable[[Mapping[str, NDArray[Any]]], Mapping[str, NDArray[Any]]], scales: Mapping[str, float]
+    ) -> float:
+        """Largest error over the examples, each answered alone, as a share of each output's scale."""
+        if self.golden is None:
+            raise ValueError("there are no golden examples")
+        return max(
+            expected.error(found[name][0]) / max(scales[name], 1e-30)
+            for example, inputs in zip(self.golden.examples, self.inputs, strict=True)
+            for found in [answer({name: array[None] for name, array in inputs.items()})]
+            for name, expected in example.outputs.items()
+        )
+
+
+def prove_serving(checkpoint: Checkpoint, subject: Subject, examples: ExampleSet) -> Proof:
+    """Settings under which our own preparation gives what transformers' does, and examples that the subject answered.
+
+    What cannot be prepared without transformers is `refused` with its reason, and has no examples. Raises `UserError`
+    for a tokenizer whose two files disagree.
+    """
+    takes = {Task.IMAGE_CLASSIFICATION: _pictures, Task.AUDIO_CLASSIFICATION: _recordings}
+    common = {"schema_version": SERVING_VERSION, "checkpoint_sha256": checkpoint.sha256}
+    if checkpoint.limits is not None:
+        serving, prepared = _texts(checkpoint, subject, examples, common)
+    elif checkpoint.task in takes:
+        serving, prepared = takes[checkpoint.task](checkpoint, subject, common)
+    else:
+        refused = f"{checkpoint.task} has no answer in an artifact yet"
+        return Proof(Serving(**common, reads="image", refused=refused), None)
+    if serving.refused:
+        return Proof(serving, None)
+    golden = Golden(
+        schema_version=GOLDEN_VERSION,
+        checkpoint_sha256=checkpoint.sha256,
+        tolerance={},
+        examples=tuple(_golden(item, subject) for item in prepared),
+    )
+    return Proof(serving, golden, tuple(item.inputs for item in prepared))
+
+
+def _golden(item: Prepared, subject: Subject) -> GoldenExample:
+    """One item with its inputs and the subject's answer to it alone."""
+    outputs = subject.answer({name: array[None] for name, array in item.inputs.items()})
+    return GoldenExample(
+        inputs={name: Sampled.of(array, whole=array.dtype == np.int64) for name, array in item.inputs.items()},
+        outputs={name: Sampled.of(array[0]) for name, array in outputs.items()},
+        **item.example,
+    )
+
+
+def _texts(
+    checkpoint: Checkpoint, subject: Subject, examples: ExampleSet, common: Mapping[str, Any]
+) -> tuple[Serving, list[Prepared]]:
+    tokenizer, limits = load_tokenizer(checkpoint.directory), text_limits(checkpoint)
+    limits = replace(
+        limits,
+        pad_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else limits.pad_id,
+        pad_type_id=tokenizer.pad_token_type_id or 0,
+    )
+    items = examples.items or _sample_items(checkpoint)
+    reads = "text" if isinstance(items[0], str) else "words" if isinstance(items[0], list) else "pair"
+    if checkpoint.task is Task.TOKEN_CLASSIFICATION:
+        reads = "words"
+    serving = Serving(**common, reads=reads, limits=limits, mask_id=_mask_id(checkpoint, tokenizer))
+    few = items[:COMPARED_TEXTS]
+    theirs = [_encoded(tokenizer, item, limits.max_length_tokens) for item in few]
+    if reads == "pair":  # a long second text is cut into windows there, and otherwise by transformers
+        kept = [row for row, ids in enumerate(theirs) if len(ids["input_ids"]) < limits.max_length_tokens]
+        few, theirs = [few[row] for row in kept], [theirs[row] for row in kept]
+    ours = text_encoder(checkpoint.directory, limits).encode(few)
+    names = [item.name for item in subject.inputs]
+    for item, mine, expected in zip(few, ours, theirs, strict=True):
+        for name in names:
+            if mine.get(name) != expected[name]:
+                raise UserError(
+                    f"{checkpoint.directory / 'tokenizer.json'} gives the {name} {(mine.get(name) or [])[:8]} for "
+                    f"'{str(item)[:40]}', transformers gives {expected[name][:8]}",
+                    "save the tokenizer again with AutoTokenizer.from_pretrained(…).save_pretrained(folder)",
+                )
+    by_length = sorted(range(len(few)), key=lambda row: len(theirs[row]["input_ids"]))
+    picks = np.linspace(0, len(by_length) - 1, min(GOLDEN_EXAMPLES, len(by_length))).round().astype(int)
+    return serving, [
+        Prepared({name: np.asarray(theirs[row][name], dtype=np.int64) for name in names}, _text_fields(few[row]))
+        for row in dict.fromkeys(by_length[pick] for pick in picks)
+    ]
+
+
+def _sample_items(checkpoint: Checkpoint) -> tuple[Any, ...]:
+    return tuple(zip(SAMPLES, PASSAGES, strict=True)) if checkpoint.task is Task.QUESTION_ANSWERING else SAMPLES
+
+
+def _mask_id(checkpoint: Checkpoint, tokenizer: Any) -> int | None:
+    return tokenizer.mask_token_id if checkpoint.task is Task.FILL_MASK else None
+
+
+def _encoded(tokenizer: Any, item: Any, limit: int) -> dict[str, list[int]]:
+    """What transformers makes of a text, a pair or a list of words."""
+    words = isinstance(item, list)
+    texts = item if isinstance(item, tuple) else (item,)
+    found = tokenizer(*texts, truncation=True, max_length=limit, is_split_into_words=words)
+    return {name: list(values) for name, values in found.items()}
+
+
+def _text_fields(item: Any) -> dict[str, Any]:
+    if isinstance(item, list):
+        return {"words": tuple(item)}
+    return {"text": item[0], "pair": item[1]} if isinstance(item, tuple) else {"text": item}
+
+
+def _pictures(checkpoint: Checkpoint, subject: Subject, common: Mapping[str, Any]) -> tuple[Serving, list[Prepared]]:
+    def refused(why: str) -> tuple[Serving, list[Prepared]]:
+        return Serving(**common, reads="image", refused=why), []
+
+    if not (checkpoint.directory / "preprocessor_config.json").is_file():
+        return refused("the checkpoint has no preprocessor_config.json, which says how pictures are prepared")
+    try:
+        from PIL import Image
+        from transformers import AutoImageProcessor
+
+        processor = AutoImageProcessor.from_pretrained(checkpoint.directory, local_files_only=True)
+    except (ImportError, OSError, ValueError) as error:
+        return refused(f"its image processor cannot be loaded: {str(error).strip().splitlines()[0]}")
+    channels = int(subject.inputs[0].shape[1]) if isinstance(subject.inputs[0].shape[1], int) else 3
+    try:
+        settings = image_settings(processor, channels)
+    except ValueError as error:
+        return refused(f"{type(processor).__name__} {error}")
+    prepared = []
+    for number, (height, width) in enumerate(PICTURES):
+        image = Image.fromarray(_picture(height, width, number))
+        data = io.BytesIO()
+        image.save(data, format="PNG")
+        expected = np.asarray(processor(images=image, return_tensors="np")["pixel_values"][0], dtype=np.float32)
+        mine = prepare_picture(read_picture(data.getvalue(), settings), settings)
+        if mine.shape != expected.shape or not np.abs(mine - expected).max() <= INPUT_TOLERANCE:
+            return refused(f"{type(processor).__name__} prepares pictures otherwise than by size, crop and scale")
+        fields = {"file": base64.b64encode(data.getvalue()).decode()}
+        prepared.append(Prepared({subject.inputs[0].name: expected}, fields))
+    return Serving(**common, reads="image", image=settings), prepared
+
+
+def image_settings(processor: Any, channels: int) -> ImageSettings:
+    """What a processor of transformers says that it does; `ValueError` for what settings have no place for."""
+
+    def does(name: str) -> bool:
+        return bool(getattr(processor, name, False))
+
+    size, crop = processor.size, getattr(processor, "crop_size", None)
+    resize, target, cut = "none", tuple[int, ...](), tuple[int, ...]()
+    if does("do_resize"):
+        if size.height and size.width:
+            resize, target = "exact", (size.height, size.width)
+        elif size.shortest_edge and not size.longest_edge:
+            edge, share = size.shortest_edge, getattr(processor, "crop_pct", None)
+            resize, target = "shortest", (edge,)
+            if share:  # ConvNeXt's own rule: cut the middle out of a larger one, but from 384 pixels on warp
+                resize, target = ("exact", (edge, edge)) if edge >= 384 else ("shortest", (int(edge / share),))
+                cut = () if edge >= 384 else (edge, edge)
+        else:
+            raise ValueError(f"resizes pictures in a way that is not known here ({size})")
+    if does("do_center_crop") and crop is not None:
+        cut = (crop.height, crop.width)
+    return ImageSettings(
+        channels=channels,
+        resize=resize,  # type: ignore[arg-type]
+        size=tuple(int(edge) for edge in target),
+        resample=int(processor.resample if processor.resample is not None else 2),
+        crop=tuple(int(edge) for edge in cut),
+        scale=float(processor.rescale_factor) if does("do_rescale") else 1.0,
+        mean=_channels(processor.image_mean, channels) if does("do_normalize") else (),
+        std=_channels(processor.image_std, channels) if does("do_normalize") else (),
+    )
+
+
+def _channels(values: Any, channels: int) -> tuple[float, ...]:
+    return tuple(map(float, values)) if isinstance(values, Sequence) else (float(values),) * channels
+
+
+def _picture(height: int, width: int, seed: int) -> NDArray[np.uint8]:
+    """A gradient, a bright square and a little noise, so that a wrong filter, edge or channel shows."""
+    down, across = np.mgrid[0:height, 0:width]
+    picture = np.stack((255 * down / height, 255 * across / width, 127 + 127 * np.sin(across / 5 + seed)), axis=-1)
+    picture[height // 4 : height // 2, width // 4 : width // 2] = 250
+    noise = np.random.default_rng(seed).integers(-8, 8, picture.shape)
+    return np.asarray(np.clip(picture + noise, 0, 255), dtype=np.uint8)
+
+
+def _recordings(checkpoint: Checkpoint, subject: Subject, common: Mapping[str, Any]) -> tuple[Serving, list[Prepared]]:
+    def refused(why: str) -> tuple[Serving, list[Prepared]]:
+        return Serving(**common, reads="sound", refused=why), []
+
+    if not (checkpoint.directory / "preprocessor_config.json").is_file():
+        return refused("the checkpoint has no preprocessor_config.json, which says how recordings are prepared")
+    try:
+        from transformers import AutoFeatureExtractor
+
+        extractor = AutoFeatureExtractor.from_pretrained(checkpoint.directory, local_files_only=True)
+    except (ImportError, OSError, ValueError) as error:
+        return refused(f"its feature extractor cannot be loaded: {str(error).strip().splitlines()[0]}")
+    settings = sound_settings(extractor, subject.inputs[0].name)
+    if settings is None:
+        return refused(f"{type(extractor).__name__} prepares recordings in a way that is not known here")
+    prepared = []
+    for number, seconds_s in enumerate(SECONDS):
+        data = _recording(seconds_s, settings.rate_hz, number)
+        samples = read_recording(data, settings)
+        found = extractor(samples, sampling_rate=settings.rate_hz, return_tensors="np")
+        expected = np.asarray(found[settings.input_name][0], dtype=np.float32)
+        mine = prepare_recording(samples, settings)
+        if mine.shape != expected.shape or not np.abs(mine - expected).max() <= INPUT_TOLERANCE:
+            return refused(f"{type(extractor).__name__} prepares recordings otherwise than it says")
+        fields = {"file": base64.b64encode(data).decode()}
+        prepared.append(Prepared({settings.input_name: expected}, fields))
+    return Serving(**common, reads="sound", sound=settings), prepared
+
+
+def sound_settings(extractor: Any, input_name: str) -> SoundSettings | None:
+    """What a feature extractor of transformers says that it does, or `None` for one that is not known."""
+    kind = type(extractor).__name__
+    common = {"rate_hz": int(extractor.sampling_rate), "normalize": bool(extractor.do_normalize)}
+    if kind == "Wav2Vec2FeatureExtractor":
+        return SoundSettings(features="waveform", input_name=input_name, **common)
+    if kind == "ASTFeatureExtractor":
+        return SoundSettings(
+            features="mel",
+            input_name=input_name,
+            bins=int(extractor.num_mel_bins),
+            frames=int(extractor.max_length),
+            mean=float(extractor.mean),
+            std=float(extractor.std),
+            **common,
+        )
+    return None
+
+
+def _recording(seconds_s: float, rate_hz: int, seed: int) -> bytes:
+    """A WAV file of two tones and a little noise, 16 bits."""
+    time_s = np.arange(int(seconds_s * rate_hz)) / rate_hz
+    samples = 0.4 * np.sin(2 * np.pi * 220 * (1 + seed) * time_s) + 0.2 * np.sin(2 * np.pi * 1333 * time_s)
+    samples += 0.02 * np.random.default_rng(seed).standard_normal(len(time_s))
+    data = io.BytesIO()
+    with wave.open(data, "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(rate_hz)
+        file.writeframes((samples * 32_000).astype("<i2").tobytes())
+    return data.getvalue()
