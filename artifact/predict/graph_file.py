@@ -90,7 +90,7 @@ class _Check:
     def _domain(self, domain: str) -> None:
         if domain not in KNOWN_DOMAINS:
             raise GateFailed(
-                f"{self.path} uses custom operators ({domain!r}), whose code is not in onnxruntime; they are never loaded"
+                f"{self.path} uses custom operators ({domain!r}); onnxruntime does not have them, and their code is not loaded"
             )
 
     def _external(self, entries: dict[str, str]) -> None:

@@ -8,6 +8,8 @@ MOST_REPEATS = 4
 """Unbounded repetitions side by side in one branch. Those of GPT-4's or Llama's tokenizers have two or three."""
 
 COUNTED_AS_UNBOUNDED = 1_000
+REFERENCES = tuple("123456789kgRX")
+"""What follows a backslash where an earlier group is meant, or a part whose length is not plain."""
 
 
 def patterns_of(value: Any) -> Iterator[str]:
@@ -35,41 +37,34 @@ def danger(pattern: str) -> str | None:
     at = 0
     while at < len(pattern):
         sign = pattern[at]
-        if sign == "\\":
-            following = pattern[at + 1 : at + 2]
-            if (following.isdigit() and following != "0") or following in ("k", "g", "R", "X"):
-                return f"it refers back to a group (\\{following})"
-            at += 2
-            if following in ("p", "P", "x") and pattern[at : at + 1] == "{":
-                at = pattern.find("}", at) + 1 or len(pattern)
-            atom = _Group()
-        elif sign == "[":
-            at = _class_end(pattern, at)
-            atom = _Group()
-        elif sign == "(":
+        if sign == "(":
             groups.append(_Group())
             at = _group_start(pattern, at)
-            continue
-        elif sign == ")":
-            if len(groups) == 1:
-                return "its brackets do not match"
-            atom = groups.pop()
-            atom.end_branch()
-            at += 1
         elif sign == "|":
             groups[-1].end_branch()
             at += 1
-            continue
         else:
-            atom = _Group()
-            at += 1
-        repeats, at = _repeats(pattern, at)
-        if repeats and atom.repeats:
-            return "it repeats a part that repeats itself"
-        groups[-1].repeats_here += atom.repeats or repeats
-        if groups[-1].repeats_here > MOST_REPEATS:
-            return f"it has more than {MOST_REPEATS} repetitions in a row"
+            if sign == ")" and len(groups) == 1:
+                return "its brackets do not match"
+            if sign == "\\" and (following := pattern[at + 1 : at + 2]) in REFERENCES:
+                return f"it refers back to a group (\\{following})"
+            atom = groups.pop() if sign == ")" else _Group()
+            atom.end_branch()
+            repeats, at = _repeats(pattern, _atom_end(pattern, at))
+            if why := groups[-1].add(atom, repeats):
+                return why
     return None if len(groups) == 1 else "its brackets do not match"
+
+
+def _atom_end(pattern: str, at: int) -> int:
+    """The place behind one character, class, escape, or closing bracket."""
+    if pattern[at] == "[":
+        return _class_end(pattern, at)
+    if pattern[at] != "\\":
+        return at + 1
+    if pattern[at + 1 : at + 2] in ("p", "P", "x") and pattern[at + 2 : at + 3] == "{":
+        return pattern.find("}", at) + 1 or len(pattern)
+    return at + 2
 
 
 class _Group:
@@ -77,6 +72,13 @@ class _Group:
 
     def __init__(self) -> None:
         self.repeats_here = self.repeats = 0
+
+    def add(self, inner: "_Group", repeats: int) -> str | None:
+        """Read on behind a part that is repeated without an end, or not; what makes that dangerous, or `None`."""
+        if repeats and inner.repeats:
+            return "it repeats a part that repeats itself"
+        self.repeats_here += inner.repeats or repeats
+        return f"it has more than {MOST_REPEATS} repetitions in a row" if self.repeats_here > MOST_REPEATS else None
 
     def end_branch(self) -> None:
         self.repeats = max(self.repeats, self.repeats_here)
