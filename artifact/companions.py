@@ -9,8 +9,10 @@ SPECIAL = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls
 
 
 def special_tokens_map(checkpoint: Path) -> dict[str, Any]:
-    """`special_tokens_map.json`, which transformers 5 writes no more and fastembed still reads: the checkpoint's own, or
-    its special tokens as `tokenizer_config.json` names them."""
+    """`special_tokens_map.json`, which transformers 5 writes no more and fastembed still reads.
+
+    It is the checkpoint's own, or else its special tokens as `tokenizer_config.json` names them.
+    """
     if (checkpoint / "special_tokens_map.json").is_file():
         return read_config(checkpoint, "special_tokens_map.json")
     config = read_config(checkpoint, "tokenizer_config.json")
