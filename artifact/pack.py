@@ -254,7 +254,7 @@ def _golden(folder: Path, parts: Parts, manifest: Manifest) -> Golden:
         scale = variant.parity.scales[name]
         if not error <= max(1.5 * seen, LEAST_TOLERANCE) * scale:
             raise GateFailed(
-                f"{parts.graph} is off by {error:.3g} on the golden examples; the export saw at most {seen * scale:.3g}",
+                f"{parts.graph} is off by {error:.3g} on the golden examples; its export saw {seen * scale:.3g}",
                 "export it again on this machine",
             )
         tolerance[name] = max(2 * error, LEAST_TOLERANCE * scale)

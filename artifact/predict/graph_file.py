@@ -90,7 +90,7 @@ class _Check:
     def _domain(self, domain: str) -> None:
         if domain not in KNOWN_DOMAINS:
             raise GateFailed(
-                f"{self.path} uses custom operators ({domain!r}), which onnxruntime does not have; no code is loaded for them"
+                f"{self.path} uses custom operators ({domain!r}), which onnxruntime lacks; no code is loaded for them"
             )
 
     def _external(self, entries: dict[str, str]) -> None:

@@ -48,10 +48,16 @@ def edit_json(path: Path, **changes: Any) -> None:
 
 
 def reseal(artifact: Path) -> None:
-    """Make the manifest's hashes fit what now lies in the folder, as one who damages it on purpose would."""
-    files = [path for path in artifact.rglob("*") if path.is_file() and path.name != "steelyard.json"]
-    hashes = {path.relative_to(artifact).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
-    edit_json(artifact / "steelyard.json", sha256=hashes)
+    """Make the manifest's sizes and hashes fit what now lies in the folder, as one who damages it on purpose would."""
+    files = {
+        path.relative_to(artifact).as_posix(): path.read_bytes()
+        for path in artifact.rglob("*")
+        if path.is_file() and path.name != "steelyard.json"
+    }
+    sealed = {
+        name: {"size_bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in files.items()
+    }
+    edit_json(artifact / "steelyard.json", files=sealed)
 
 
 def scale_logits(graph: Path, factor: float) -> None:

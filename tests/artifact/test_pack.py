@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import artifact.pack
+from artifact.bundle import bundle
 from artifact.pack import Packed
 from artifact.precision import Precision
 from artifact.run_folder import RunFolder
@@ -51,13 +52,15 @@ def test_the_artifact_holds_what_the_design_says(packed: Path, tiny_run: Path) -
         "config.json",
         "tokenizer.json",
         "tokenizer_config.json",
+        "special_tokens_map.json",
+        "README.md",
         "onnx/model.onnx",
         "golden.json",
         "predict.py",
         "requirements.txt",
     }
     assert files["onnx/model.onnx"] == (tiny_run / "variants" / "fp32" / "model.onnx").read_bytes()
-    assert files["predict.py"] == (ROOT / "artifact" / "predict.py").read_bytes()
+    assert files["predict.py"] == bundle().encode()
     assert set(files["requirements.txt"].decode().splitlines()) == {
         f"{name}=={version(name)}" for name in ("onnxruntime", "numpy", "tokenizers")
     }
@@ -66,7 +69,9 @@ def test_the_artifact_holds_what_the_design_says(packed: Path, tiny_run: Path) -
 def test_the_manifest_has_the_hash_of_every_other_file(packed: Path) -> None:
     manifest = json.loads((packed / "steelyard.json").read_text())
     others = {name: data for name, data in content(packed).items() if name != "steelyard.json"}
-    assert manifest["sha256"] == {name: hashlib.sha256(data).hexdigest() for name, data in others.items()}
+    assert manifest["files"] == {
+        name: {"size_bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in others.items()
+    }
 
 
 def test_the_manifest_says_what_the_graph_and_the_checkpoint_say(packed: Path) -> None:
@@ -91,10 +96,13 @@ def test_golden_examples_are_the_answers_of_pytorch(packed: Path, tiny_checkpoin
     model = AutoModelForSequenceClassification.from_pretrained(tiny_checkpoint).eval()
     for example in golden["examples"]:
         inputs = tokenizer(example["text"], truncation=True, return_tensors="pt")
-        assert example["input_ids"] == inputs["input_ids"][0].tolist()
+        assert {name: array["values"] for name, array in example["inputs"].items()} == {
+            name: tensor[0].tolist() for name, tensor in inputs.items()
+        }
         with torch.inference_mode():
-            np.testing.assert_allclose(example["logits"], model(**inputs).logits[0].numpy(), atol=1e-5)
-    assert 0 < golden["tolerance"] < 0.01
+            expected = model(**inputs).logits[0].numpy()
+        np.testing.assert_allclose(example["outputs"]["logits"]["values"], expected, atol=1e-5)
+    assert 0 < golden["tolerance"]["logits"] < 0.01
 
 
 @pytest.mark.parametrize(("precision", "file"), [("fp32", "model.onnx"), ("int8-dynamic", "model_quantized.onnx")])
@@ -231,7 +239,7 @@ def test_a_tokenizer_that_does_not_give_the_references_ids_is_not_packed(run: Ru
     golden = json.loads(run.golden.read_text())
     golden["examples"][5]["text"] = "a film"
     edit_json(run.golden, **golden)
-    with pytest.raises(GateFailed, match="example 5: the token ids differ"):
+    with pytest.raises(GateFailed, match="example 5: its input_ids differ"):
         pack(run, parent / "artifact")
     assert names(parent) == set()
 
@@ -249,6 +257,8 @@ def test_a_graph_that_was_changed_after_its_export_is_refused(run: RunFolder, pa
         ("variants/fp32/variant.json", 300, r"variant\.json is damaged"),
         ("variants/fp32/model.onnx", None, r"model\.onnx is missing"),
         ("variants/fp32/model.onnx", 300, "is not the file that was exported"),
+        ("serving.json", None, r"serving\.json does not exist"),
+        ("serving.json", 30, r"serving\.json is damaged"),
         ("golden.json", None, r"golden\.json does not exist"),
         ("golden.json", 300, r"golden\.json is damaged"),
         ("checkpoint.json", None, "has no checkpoint"),

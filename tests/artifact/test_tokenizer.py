@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from transformers import AutoConfig, AutoTokenizer
 
-from artifact.predict.tokens import TextEncoder
+from artifact.predict.tokens import TextEncoder, TextLimits
 from artifact.tokenizer import plain_tokenizer_json, read_config, read_limits, text_encoder
 from errors import UserError
 from models.embedded import minilm
@@ -65,7 +65,7 @@ def test_the_real_tokenizer_pads_and_cuts_by_itself_unless_it_is_switched_off() 
     plain = json.loads(plain_tokenizer_json(minilm()))
     assert plain["padding"] is plain["truncation"] is None
     raw = (minilm() / "tokenizer.json").read_text(encoding="utf-8")
-    encoder = TextEncoder(raw, max_length_tokens=512, pad_id=0, pad_type_id=0, pad_left=False)
+    encoder = TextEncoder(raw, TextLimits(max_length_tokens=512, pad_id=0, pad_type_id=0, pad_left=False))
     assert len(encoder.encode(["film"])[0]["input_ids"]) == 3
     short, long = ours(minilm(), ["film", "film " * 1000])
     assert len(short["input_ids"]) == 3

@@ -8,8 +8,9 @@ from numpy.typing import NDArray
 
 from artifact.pack import pack
 from artifact.precision import Precision
-from artifact.predict import Predictor, usable_cores
+from artifact.predict.cores import usable_cores
 from artifact.predict.manifest import Card, CardFigure
+from artifact.predict.predictor import Predictor
 from artifact.run_folder import RunFolder
 from artifact.verify import verify
 from errors import GateFailed, UserError
@@ -57,7 +58,7 @@ def test_speed_here_stands_beside_the_cards(
     shapes = []
     run = Predictor.run
 
-    def watched(predictor: Predictor, batch: dict[str, NDArray[np.int64]]) -> NDArray[np.float32]:
+    def watched(predictor: Predictor, batch: dict[str, NDArray[np.int64]]) -> dict[str, NDArray[np.float32]]:
         shapes.append({array.shape for array in batch.values()})
         return run(predictor, batch)
 
@@ -86,16 +87,14 @@ def test_a_file_cut_short_is_not_confirmed(artifact: Path, name: str) -> None:
 def test_a_model_with_other_answers_is_not_confirmed(artifact: Path, factor: float) -> None:
     scale_logits(artifact / "onnx" / "model.onnx", factor)
     reseal(artifact)
-    with pytest.raises(GateFailed, match="example 0: a logit is off"):
+    with pytest.raises(GateFailed, match="example 0: logits is off"):
         verify(artifact, "any")
 
 
 @pytest.mark.parametrize(
-    ("changes", "failure"), [({"schema_version": 2}, GateFailed), ({"labels": 5}, GateFailed), ({"card": 5}, UserError)]
+    "changes", [{"schema_version": 3}, {"labels": 5}, {"card": 5}, {"card": {"candidate": "ort-cpu/fp32"}}]
 )
-def test_a_manifest_that_is_wrong_is_named(
-    artifact: Path, changes: dict[str, Any], failure: type[GateFailed | UserError]
-) -> None:
+def test_a_manifest_that_is_wrong_is_named(artifact: Path, changes: dict[str, Any]) -> None:
     edit_json(artifact / "steelyard.json", **changes)
-    with pytest.raises(failure, match=r"steelyard\.json"):
+    with pytest.raises(GateFailed, match=r"steelyard\.json"):
         verify(artifact, "any")

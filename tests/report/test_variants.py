@@ -88,7 +88,7 @@ def variant(precision: Precision = Precision.FP32, **changes: Any) -> Variant:
         parity=PARITY,
         metric=None,
         support=(CPU,),
-        golden_max_error=0.0,
+        golden_error_fraction=0.0,
         seconds_s=6.646,
         versions={},
     )
