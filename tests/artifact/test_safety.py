@@ -7,6 +7,7 @@ import shutil
 import time
 import zipfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -250,7 +251,7 @@ PUBLISHED = {
     "GPT-2": r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
     "Llama 3": r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+",
-    "GPT-4o": r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+    "GPT-4o": r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re)?"
     r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+",
     "CLIP": r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+",
     "T5": r" {2,}",
@@ -323,6 +324,18 @@ def files(packed: Path) -> dict[str, bytes]:
     return {name: (packed / name).read_bytes() for name in ("steelyard.json", "golden.json", "onnx/model.onnx")}
 
 
+SNIPPETS = (b"-1", b"1e308", b"null", b"[]", b"{}", b'"', b"\xff", b"\x00", b"9" * 30)
+
+
+def refused_with(where: str, read: Callable[[], object]) -> None:
+    """Reading may succeed; if it does not, the refusal says where."""
+    try:
+        read()
+    except GateFailed as error:
+        if where not in error.message:
+            raise AssertionError(error.message) from error
+
+
 def mutated(data: bytes, seed: int) -> bytes:
     """A few bytes changed, cut out, doubled or taken from elsewhere in the file."""
     random = np.random.default_rng(seed)
@@ -330,13 +343,14 @@ def mutated(data: bytes, seed: int) -> bytes:
     for _ in range(int(random.integers(1, 4))):
         start = int(random.integers(0, len(found) + 1))
         end = min(len(found), start + int(random.integers(1, 40)))
-        piece = [
-            lambda: bytes(random.integers(0, 256, end - start).astype(np.uint8)),
-            lambda: b"",
-            lambda a=start, b=end: bytes(found[a:b]) * 2,
-            lambda: bytes(found[: end - start]),
-            lambda: random.choice([b"-1", b"1e308", b"null", b"[]", b"{}", b'"', b"\xff", b"\x00", b"9" * 30]),
-        ][int(random.integers(5))]()
+        pieces = (
+            random.bytes(end - start),
+            b"",
+            bytes(found[start:end]) * 2,
+            bytes(found[: end - start]),
+            SNIPPETS[int(random.integers(len(SNIPPETS)))],
+        )
+        piece = pieces[int(random.integers(len(pieces)))]
         found[start:end] = piece
     return bytes(found)
 
@@ -350,10 +364,7 @@ def test_mutated_manifests_and_examples_never_crash(files: dict[str, bytes], tmp
     readers: dict[str, Callable[[Path], object]] = {"steelyard.json": read_manifest, "golden.json": read_golden}
     for name, reader in readers.items():
         (tmp_path / name).write_bytes(mutated(files[name], seed))
-        try:
-            reader(tmp_path)
-        except GateFailed as error:
-            assert name in error.message
+        refused_with(name, partial(reader, tmp_path))
 
 
 @given(st.integers(0, 2**32))
@@ -361,10 +372,7 @@ def test_mutated_manifests_and_examples_never_crash(files: dict[str, bytes], tmp
 def test_mutated_graphs_never_crash(files: dict[str, bytes], tmp_path: Path, seed: int) -> None:
     path = tmp_path / "model.onnx"
     path.write_bytes(mutated(files["onnx/model.onnx"][:5000] + files["onnx/model.onnx"][-20_000:], seed))
-    try:
-        check_graph(path)
-    except GateFailed as error:
-        assert str(path) in error.message
+    refused_with(str(path), partial(check_graph, path))
 
 
 @given(st.binary(max_size=200))
@@ -373,10 +381,7 @@ def test_any_bytes_are_read_or_refused(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "file"
     path.write_bytes(data)
     for read in (lambda: read_json(path, 1000), lambda: check_graph(path)):
-        try:
-            read()
-        except GateFailed as error:
-            assert str(path) in error.message
+        refused_with(str(path), read)
 
 
 def test_a_folder_that_only_looks_like_one_is_refused(tmp_path: Path, packed: Path) -> None:
