@@ -4,8 +4,8 @@ Run by hand, after `make demo`:
 
     .venv/bin/python -m benchmarks.fuzz_artifact runs/demo/artifact --cases 20000
 
-A case changes a few bytes of one file, seals the folder anew as one who means harm would, and opens it, which ends in an
-answer or in one sentence. Anything else is printed with its seed. What opens must still pass or fail its self-test.
+A case changes a few bytes of one file, seals the folder anew as one who means harm would, and opens it, which ends in
+an answer or in one sentence. Anything else is printed with its seed. What opens must still pass or fail its self-test.
 """
 
 import argparse
