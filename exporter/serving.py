@@ -101,8 +101,9 @@ def _texts(
     tokenizer, limits = load_tokenizer(checkpoint.directory), text_limits(checkpoint)
     limits = replace(
         limits,
-        pad_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else limits.pad_id,
         pad_type_id=tokenizer.pad_token_type_id or 0,
+        pad_left=tokenizer.padding_side == "left",
+        truncate_left=tokenizer.truncation_side == "left",
     )
     items = examples.items or _sample_items(checkpoint)
     reads = "text" if isinstance(items[0], str) else "words" if isinstance(items[0], list) else "pair"
@@ -165,12 +166,12 @@ def _pictures(checkpoint: Checkpoint, subject: Subject, common: Mapping[str, Any
         from transformers import AutoImageProcessor
 
         processor = AutoImageProcessor.from_pretrained(checkpoint.directory, local_files_only=True)
-    except (ImportError, OSError, ValueError) as error:
-        return refused(f"its image processor cannot be loaded: {str(error).strip().splitlines()[0]}")
+    except Exception as error:  # transformers raises many types, all of them about this checkpoint
+        return refused(f"its image processor cannot be loaded: {_first_line(error)}")
     channels = int(subject.inputs[0].shape[1]) if isinstance(subject.inputs[0].shape[1], int) else 3
     try:
         settings = image_settings(processor, channels)
-    except ValueError as error:
+    except (ValueError, AttributeError, TypeError) as error:
         return refused(f"{type(processor).__name__} {error}")
     prepared = []
     for number, (height, width) in enumerate(PICTURES):
@@ -184,6 +185,10 @@ def _pictures(checkpoint: Checkpoint, subject: Subject, common: Mapping[str, Any
         fields = {"file": base64.b64encode(data.getvalue()).decode()}
         prepared.append(Prepared({subject.inputs[0].name: expected}, fields))
     return Serving(**common, reads="image", image=settings), prepared
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def image_settings(processor: Any, channels: int) -> ImageSettings:
@@ -242,8 +247,8 @@ def _recordings(checkpoint: Checkpoint, subject: Subject, common: Mapping[str, A
         from transformers import AutoFeatureExtractor
 
         extractor = AutoFeatureExtractor.from_pretrained(checkpoint.directory, local_files_only=True)
-    except (ImportError, OSError, ValueError) as error:
-        return refused(f"its feature extractor cannot be loaded: {str(error).strip().splitlines()[0]}")
+    except Exception as error:  # transformers raises many types, all of them about this checkpoint
+        return refused(f"its feature extractor cannot be loaded: {_first_line(error)}")
     settings = sound_settings(extractor, subject.inputs[0].name)
     if settings is None:
         return refused(f"{type(extractor).__name__} prepares recordings in a way that is not known here")

@@ -25,7 +25,7 @@ class Sampled:
     """An array without its batch axis: its shape and its values, or of a long one those at the places `at`."""
 
     shape: tuple[int, ...]
-    values: tuple[float, ...]
+    values: tuple[int | float, ...]
     at: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:

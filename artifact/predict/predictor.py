@@ -50,7 +50,7 @@ class Predictor:
                 config=manifest.session,
             )
         except ImportError as error:
-            raise UserError(f"onnxruntime cannot be loaded ({error})", "pip install -r requirements.txt") from None
+            raise UserError(f"onnxruntime cannot be loaded ({error}); pip install -r requirements.txt") from None
         self.input_names = [item.name for item in self._session.get_inputs()]
         given = {item.name for item in self._session.get_outputs()}
         if missing := [name for name in manifest.outputs if name not in given]:
@@ -69,7 +69,7 @@ class Predictor:
         beside = Path(manifest.model_file).parent
         companions = [Path(name).name for name in manifest.files if Path(name).parent == beside]
         check_graph(inside(folder, manifest.model_file), companions)
-        named = read_json(inside(folder, "config.json"), MOST_CONFIG_BYTES).get("id2label")
+        named = read_json(inside(folder, "config.json"), MOST_CONFIG_BYTES, strict=False).get("id2label")
         written = tuple(named.get(str(number)) for number in range(len(named))) if isinstance(named, dict) else ()
         if written and manifest.labels and written != manifest.labels:
             raise GateFailed(f"{folder / MANIFEST} has other labels than config.json; copy the artifact again")

@@ -17,16 +17,17 @@ LARGEST_INTEGER = 2**53
 Built = TypeVar("Built")
 
 
-def read_json(path: Path, most_bytes: int) -> dict[str, Any]:
+def read_json(path: Path, most_bytes: int, *, strict: bool = True) -> dict[str, Any]:
     """A JSON object from a file of at most `most_bytes`.
 
-    Raises `GateFailed` naming the file when it is missing, larger, no JSON object, or names a field twice.
+    Raises `GateFailed` naming the file when it is missing, larger, no JSON object, or, if `strict`, names a field twice
+    or has numbers that not every reader takes for the same.
     """
     try:
         size = path.stat().st_size
         if size > most_bytes:
             raise GateFailed(f"{path} has {size:,} bytes, more than the {most_bytes:,} that are read")
-        value = json.loads(path.read_bytes(), object_pairs_hook=_once, parse_constant=_no_constant, parse_int=_whole)
+        value = json.loads(path.read_bytes(), **(_STRICT if strict else {}))
     except FileNotFoundError:
         raise GateFailed(f"{path} is missing: {path.parent} is not an artifact, or not the whole of one") from None
     except OSError as error:
@@ -54,6 +55,9 @@ def _whole(digits: str) -> int:
     if len(digits) > 17:
         raise ValueError(f"the number {digits[:20]}… is too large")
     return int(digits)
+
+
+_STRICT: dict[str, Any] = {"object_pairs_hook": _once, "parse_constant": _no_constant, "parse_int": _whole}
 
 
 def build(kind: type[Built], value: object, where: str) -> Built:
@@ -86,7 +90,11 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
     origin, parts = get_origin(kind), get_args(kind)
     if origin in (Union, types.UnionType):
         inner = next(part for part in parts if part is not type(None))
-        return None if value is None else _convert(inner, value, where)
+        if value is None and type(None) in parts:
+            return None
+        return (
+            _SCALARS[float](value, where) if float in parts and type(value) is float else _convert(inner, value, where)
+        )
     if origin is Literal:
         return _one_of(parts, value, where)
     if origin is tuple:
