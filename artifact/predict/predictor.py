@@ -1,7 +1,9 @@
 """A packed model, loaded: checked first, then asked."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -22,6 +24,9 @@ from errors import GateFailed, UserError
 
 MOST_CONFIG_BYTES = 16 * 2**20
 MOST_TOKENIZER_BYTES = 128 * 2**20
+MANY_BATCHES = 2
+"""Batches for each thread from which on every thread computes batches of its own."""
+
 MASKED_TOKENS = 256
 """Tokens of a batch where each has a score for every word of the vocabulary: 30 MB for BERT's, 250 MB for XLM-R's."""
 
@@ -42,15 +47,9 @@ class Predictor:
         self._reader = _reader(manifest, self.encoder)
         self._head = _head(manifest, self.encoder)
         self._per_token = ANSWERS[manifest.task].per_token and manifest.task is not Task.FEATURE_EXTRACTION
-        try:
-            self._session = open_session(
-                inside(folder, manifest.model_file),
-                provider="CPUExecutionProvider",
-                threads=threads,
-                config=manifest.session,
-            )
-        except ImportError as error:
-            raise UserError(f"onnxruntime cannot be loaded ({error}); pip install -r requirements.txt") from None
+        self._session = self._open(threads)
+        self._single: Any = None
+        self._lock = Lock()
         self.input_names = [item.name for item in self._session.get_inputs()]
         given = {item.name for item in self._session.get_outputs()}
         if missing := [name for name in manifest.outputs if name not in given]:
@@ -78,17 +77,31 @@ class Predictor:
         except UserError as error:
             raise GateFailed(error.message, error.hint) from None
 
+    def _open(self, threads: int) -> Any:
+        try:
+            return open_session(
+                inside(self.folder, self.manifest.model_file),
+                provider="CPUExecutionProvider",
+                threads=threads,
+                config=self.manifest.session,
+            )
+        except ImportError as error:
+            raise UserError(f"onnxruntime cannot be loaded ({error}); pip install -r requirements.txt") from None
+
     def run(self, batch: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[np.float32]]:
         """Raw outputs, float32 with the batch as first axis, of one batch that has exactly `input_names`."""
-        found = self._session.run(list(self.manifest.outputs), dict(batch))
+        return self._run(self._session, batch)
+
+    def _run(self, session: Any, batch: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[np.float32]]:
+        found = session.run(list(self.manifest.outputs), dict(batch))
         return dict(zip(self.manifest.outputs, found, strict=True))
 
     def outputs(self, items: Sequence[Any]) -> Iterator[tuple[Row, dict[str, NDArray[np.float32]]]]:
         """Each row with its raw outputs, without batch axis and padding, batch by batch and so not in order."""
         rows = self._reader.rows(items)
-        for places in self._reader.batches(rows):
-            batch = [rows[place] for place in places]
-            found = self.run(self._reader.stack(batch, self.input_names))
+        batches = [[rows[place] for place in places] for places in self._reader.batches(rows)]
+        batches.reverse()  # the longest first: what the engine then holds fits all that follow
+        for batch, found in zip(batches, self._run_all(batches), strict=True):
             for number, row in enumerate(batch):
                 yield (
                     row,
@@ -97,6 +110,33 @@ class Predictor:
                         for name, array in found.items()
                     },
                 )
+
+    def _run_all(self, batches: Sequence[Sequence[Row]]) -> Iterator[dict[str, NDArray[np.float32]]]:
+        """The raw outputs of batches: one after another on all threads, or, where they are many, one on each thread.
+
+        Threads that share every operator of a small batch spend much of their time waiting for each other.
+        """
+
+        def compute(batch: Sequence[Row]) -> dict[str, NDArray[np.float32]]:
+            return self.run(self._reader.stack(batch, self.input_names))
+
+        if self.threads == 1 or len(batches) < MANY_BATCHES * self.threads or self._per_token:
+            yield from map(compute, batches)
+            return
+        lane = self._lane()
+
+        def compute_alone(batch: Sequence[Row]) -> dict[str, NDArray[np.float32]]:
+            return self._run(lane, self._reader.stack(batch, self.input_names))
+
+        with ThreadPoolExecutor(self.threads) as pool:
+            yield from pool.map(compute_alone, batches)
+
+    def _lane(self) -> Any:
+        """The model once more, for calls that take one thread each."""
+        with self._lock:
+            if self._single is None:
+                self._single = self._open(1)
+            return self._single
 
     def logits(self, items: Sequence[Any]) -> NDArray[np.float32]:
         """A classifier's raw outputs, float32 (items, labels), in the order of `items`."""

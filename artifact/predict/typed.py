@@ -92,9 +92,7 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
         inner = next(part for part in parts if part is not type(None))
         if value is None and type(None) in parts:
             return None
-        return (
-            _SCALARS[float](value, where) if float in parts and type(value) is float else _convert(inner, value, where)
-        )
+        return _convert(float if float in parts and isinstance(value, float) else inner, value, where)
     if origin is Literal:
         return _one_of(parts, value, where)
     if origin is tuple:
