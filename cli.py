@@ -7,6 +7,7 @@ from typing import Annotated, ParamSpec
 
 import typer
 
+from artifact.layout import Layout
 from artifact.precision import Precision
 from artifact.task import Task
 from commands import stages, tell
@@ -309,15 +310,24 @@ def load_test(
 
 @command
 def pack(
-    run: Annotated[Path, typer.Argument(help="A run that was compared.")],
+    run: Annotated[Path, typer.Argument(help="A run that was exported, and perhaps compared.")],
     out: Annotated[Path, typer.Option(help="Folder of the artifact.")],
     candidate: Annotated[str | None, typer.Option(help="Such as ort-cpu/fp32 (default: the recommended one).")] = None,
+    precision: Annotated[
+        Precision | None, typer.Option(help="Pack this variant as it was exported, without a comparison.")
+    ] = None,
+    layout: Annotated[Layout, typer.Option(help="How the files lie: for predict.py, or for a Triton server.")] = (
+        Layout.STEELYARD
+    ),
+    dockerfile: Annotated[bool, typer.Option("--dockerfile", help="Add a Dockerfile that proves itself.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Pack the winner as a folder that predicts on CPUs without torch."""
+    """Pack the winner, or any variant, as a folder that predicts on CPUs without torch."""
     from artifact.run_folder import RunFolder
 
-    packed = stages.pack(RunFolder(run), out, candidate)
+    if candidate and precision:
+        raise UserError("both --candidate and --precision are given", "give one of them")
+    packed = stages.pack(RunFolder(run), out, candidate, precision, layout=layout, dockerfile=dockerfile)
     tell.print_json(packed) if as_json else tell.tell_packed(packed)
 
 

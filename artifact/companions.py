@@ -1,4 +1,4 @@
-"""Files that other tools expect beside a model."""
+"""Files that other tools expect beside a model, or in its folder."""
 
 from pathlib import Path
 from typing import Any
@@ -17,3 +17,15 @@ def special_tokens_map(checkpoint: Path) -> dict[str, Any]:
         return read_config(checkpoint, "special_tokens_map.json")
     config = read_config(checkpoint, "tokenizer_config.json")
     return {name: config[name] for name in SPECIAL if config.get(name)}
+
+
+DOCKERFILE = """FROM python:3.11-slim
+WORKDIR /artifact
+COPY requirements.txt .
+RUN pip install --no-cache-dir -r requirements.txt
+COPY . .
+RUN python predict.py --selftest && useradd --system server
+USER server
+ENTRYPOINT ["python", "predict.py"]
+"""
+"""A container that proves itself while it is built, and answers its arguments or its input."""

@@ -9,8 +9,9 @@ from pathlib import Path
 import msgspec
 
 from artifact.bundle import bundle
-from artifact.companions import special_tokens_map
+from artifact.companions import DOCKERFILE, special_tokens_map
 from artifact.labels import read_activation, read_labels
+from artifact.layout import Layout
 from artifact.model_card import model_card
 from artifact.precision import Precision
 from artifact.predict.cores import usable_cores
@@ -24,6 +25,7 @@ from artifact.run_folder import RunFolder
 from artifact.serving import Serving
 from artifact.task import ANSWERS, Activation, Task
 from artifact.tokenizer import plain_tokenizer_json
+from artifact.triton import as_triton
 from artifact.variant import Variant, is_whole, read_variant
 from errors import GateFailed, UserError
 
@@ -67,12 +69,15 @@ def pack(
     card: Card | None,
     card_reason: str | None,
     session: SessionConfig | None = None,
+    layout: Layout = Layout.STEELYARD,
+    dockerfile: bool = False,
 ) -> Packed:
     """Pack one variant of a run into the folder `out`, then load it and run its own self-test.
 
     The folder appears whole or not at all; an artifact that is already there is replaced. Raises `UserError` when
     something it needs is missing, its items cannot be prepared without transformers, or `out` holds anything but an
-    artifact; `GateFailed` when the packed model does not give the reference's answers.
+    artifact; `GateFailed` when the variant did not pass its export, or the packed model does not give the reference's
+    answers.
     """
     _check_target(out)
     parts = _parts(run, precision, card, card_reason, session or SessionConfig())
@@ -82,8 +87,10 @@ def pack(
     except OSError as error:
         raise cannot_write(out, error) from error
     try:
-        _fill(temporary, parts)
+        _fill(temporary, parts, dockerfile=dockerfile)
         _prove(temporary)
+        if layout is Layout.TRITON:
+            as_triton(temporary, out.name, read_manifest(temporary), parts.variant)
         temporary.chmod(0o777 & ~umask())
         _swap(temporary, out)
     except OSError as error:
@@ -106,6 +113,8 @@ def _parts(
     variant, graph = read_variant(run, precision)
     if not is_whole(variant, graph.parent):
         raise UserError(f"{graph} is not the file that was exported", "export it again")
+    if not variant.passed:
+        raise GateFailed(f"{graph} did not pass its export: {'; '.join(variant.reasons)}", "pack another precision")
     checkpoint = run.checkpoint
     if variant.task is Task.MODULE or checkpoint is None:
         raise UserError(
@@ -170,7 +179,7 @@ def read_loosely(path: Path) -> dict[str, dict[str, object]]:
     return value if isinstance(value, dict) else {}
 
 
-def _fill(folder: Path, parts: Parts) -> None:
+def _fill(folder: Path, parts: Parts, *, dockerfile: bool) -> None:
     variant, checkpoint = parts.variant, parts.checkpoint
     model_file = f"onnx/model{variant.precision.file_suffix}.onnx"
     (folder / "onnx").mkdir()
@@ -187,6 +196,8 @@ def _fill(folder: Path, parts: Parts) -> None:
     packages = (*RUNTIME_PACKAGES, *(("pillow",) if parts.serving.image else ()))
     requirements = "".join(f"{name}=={version(name)}\n" for name in packages)
     write_bytes(folder / "requirements.txt", requirements.encode())
+    if dockerfile:
+        write_bytes(folder / "Dockerfile", DOCKERFILE.encode())
     manifest = _manifest(parts, model_file)
     write_bytes(folder / "README.md", model_card(manifest, checkpoint).encode())
     write_json(folder / "golden.json", _golden(folder, parts, manifest))

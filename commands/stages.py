@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from artifact.layout import Layout
 from artifact.precision import Precision
 from errors import UserError
 from measure.plan import Plan
@@ -257,10 +258,22 @@ def _recommended(run: "RunFolder") -> str:
     return verdict.deployable
 
 
-def pack(run: "RunFolder", out: Path, candidate: str | None) -> "Packed":
-    """Pack the recommended candidate, or the named one, with its benchmark card."""
+def pack(
+    run: "RunFolder",
+    out: Path,
+    candidate: str | None = None,
+    precision: Precision | None = None,
+    *,
+    layout: Layout = Layout.STEELYARD,
+    dockerfile: bool = False,
+) -> "Packed":
+    """Pack the recommended candidate, or the named one, with its benchmark card; or a variant without one."""
     need("cpu", "onnxruntime")
     from artifact.pack import pack as make_artifact
+
+    if precision is not None:
+        reason = "it was packed by its precision, without a comparison"
+        return make_artifact(run, precision, out, card=None, card_reason=reason, layout=layout, dockerfile=dockerfile)
     from artifact.predict.session import SessionConfig
     from measure.source import find_models
     from report.choice import choose, make_card
@@ -276,7 +289,16 @@ def pack(run: "RunFolder", out: Path, candidate: str | None) -> "Packed":
     session = parse_options(entry(chosen.runtime).options, chosen.options)
     if not isinstance(session, SessionConfig):
         raise UserError(f"{row.name} cannot be packed: its engine is not onnxruntime", "pack another candidate")
-    return make_artifact(run, chosen.precision, out, card=make_card(verdict, row), card_reason=None, session=session)
+    return make_artifact(
+        run,
+        chosen.precision,
+        out,
+        card=make_card(verdict, row),
+        card_reason=None,
+        session=session,
+        layout=layout,
+        dockerfile=dockerfile,
+    )
 
 
 def need(extra: str, *packages: str) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from artifact.predict.tokens import TextEncoder
-from errors import UserError
+from errors import GateFailed, UserError
 
 Outputs = Mapping[str, NDArray[np.float32]]
 """Each output of one row, without batch axis and without padding."""
@@ -126,7 +126,10 @@ class Classifier:
         self._labels, self._activation = tuple(labels), activation
 
     def part(self, item: Any, encoding: Any, outputs: Outputs, asked: Asked) -> NDArray[np.float64]:
-        return scores_from_logits(outputs["logits"].reshape(-1), self._activation)
+        logits = outputs["logits"].reshape(-1)
+        if len(logits) != len(self._labels):
+            raise GateFailed(f"the model gives {len(logits)} scores, and there are {len(self._labels)} labels")
+        return scores_from_logits(logits, self._activation)
 
     def answer(self, item: Any, parts: Sequence[NDArray[np.float64]], asked: Asked) -> Prediction:
         row = parts[0]
@@ -151,6 +154,8 @@ class Tagger:
 
     def part(self, item: Any, encoding: Any, outputs: Outputs, asked: Asked) -> tuple[list[Entity], bool]:
         scores = scores_from_logits(outputs["logits"], "softmax")
+        if scores.shape != (len(encoding.ids), len(self._labels)):
+            raise GateFailed(f"the model gives scores of shape {scores.shape} for {len(self._labels)} labels")
         words: list[Entity] = []
         places: list[int] = []
         for token, word in enumerate(encoding.word_ids):

@@ -93,7 +93,10 @@ class Predictor:
         return self._run(self._session, batch)
 
     def _run(self, session: Any, batch: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[np.float32]]:
-        found = session.run(list(self.manifest.outputs), dict(batch))
+        try:
+            found = session.run(list(self.manifest.outputs), dict(batch))
+        except Exception as error:  # onnxruntime raises many types, all of them about this graph and these inputs
+            raise GateFailed(f"{self.manifest.model_file} cannot compute: {error}") from error
         return dict(zip(self.manifest.outputs, found, strict=True))
 
     def outputs(self, items: Sequence[Any]) -> Iterator[tuple[Row, dict[str, NDArray[np.float32]]]]:
