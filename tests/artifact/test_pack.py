@@ -284,3 +284,83 @@ def test_a_checkpoint_that_is_gone_is_told(run: RunFolder, parent: Path) -> None
     with pytest.raises(UserError, match="gone"):
         pack(run, parent / "artifact")
     assert names(parent) == set()
+
+
+def test_a_variant_that_failed_its_export_is_not_packed(run: RunFolder, parent: Path) -> None:
+    path = run.variant(Precision.FP32) / "variant.json"
+    variant = json.loads(path.read_text())
+    edit_json(path, parity=variant["parity"] | {"passed": False, "reasons": ["row 3 is off"]})
+    with pytest.raises(GateFailed, match="did not pass its export: row 3 is off"):
+        pack(run, parent / "artifact")
+
+
+def test_items_that_cannot_be_prepared_are_refused(run: RunFolder, parent: Path) -> None:
+    edit_json(run.serving, refused="its processor draws whiskers on cats")
+    with pytest.raises(UserError, match="cannot be packed: its processor draws whiskers"):
+        pack(run, parent / "artifact")
+
+
+def test_the_model_card_says_what_it_is(run: RunFolder, tiny_checkpoint: Path, parent: Path) -> None:
+    checkpoint = Path(shutil.copytree(tiny_checkpoint, run.own_checkpoint))
+    (checkpoint / "README.md").write_text("---\nlicense: mit\nbase_model: someone/model\ntags:\n- x\n---\n# Mine\n")
+    (checkpoint / "LICENSE").write_text("MIT")
+    pack(run, parent / "artifact")
+    card = (parent / "artifact" / "README.md").read_text()
+    for words in (
+        "pipeline_tag: text-classification",
+        "license: mit",
+        "`negative`, `positive`",
+        "64 tokens",
+        "predict.py",
+    ):
+        assert words in card
+    assert "Base model: someone/model. Licence: mit." in card
+    assert (parent / "artifact" / "LICENSE").read_text() == "MIT"
+
+
+def test_the_dockerfile_installs_and_proves(run: RunFolder, parent: Path) -> None:
+    artifact.pack.pack(run, Precision.FP32, parent / "artifact", card=None, card_reason="", dockerfile=True)
+    lines = (parent / "artifact" / "Dockerfile").read_text().splitlines()
+    assert [line.partition(" ")[0] for line in lines] == [
+        *("FROM", "WORKDIR", "COPY", "RUN", "COPY", "RUN", "USER", "ENTRYPOINT")
+    ]
+    assert run_predict(parent / "artifact", "--selftest").returncode == 0
+
+
+def test_a_triton_repository_has_the_graph_and_its_axes(run: RunFolder, parent: Path) -> None:
+    layout = artifact.pack.Layout.TRITON
+    artifact.pack.pack(run, Precision.FP32, parent / "repository", card=None, card_reason="", layout=layout)
+    files = content(parent / "repository")
+    assert "repository/1/model.onnx" in files
+    assert {"repository/config.pbtxt", "repository/tokenizer.json", "repository/steelyard.json"} <= set(files)
+    config = files["repository/config.pbtxt"].decode()
+    assert 'name: "repository"' in config
+    assert '{ name: "input_ids", data_type: TYPE_INT64, dims: [ -1 ] }' in config
+    assert '{ name: "logits", data_type: TYPE_FP32, dims: [ 2 ] }' in config
+    assert config.count("{") == config.count("}")
+    with pytest.raises(UserError, match="holds something else"):
+        pack(run, parent / "repository")
+
+
+def test_files_are_named_as_transformers_js_looks_for_them(packed: Path) -> None:
+    """https://huggingface.co/docs/transformers.js/guides/dtypes: `onnx/model{suffix}.onnx` beside the configuration."""
+    assert {"config.json", "tokenizer.json", "tokenizer_config.json"} <= names(packed)
+    config = json.loads((packed / "config.json").read_text())
+    assert config["model_type"] == "bert"
+    assert config["id2label"] == {"0": "negative", "1": "positive"}
+    suffixes = {precision.value: precision.file_suffix for precision in Precision if precision is not Precision.TF32}
+    assert suffixes == {
+        "fp32": "",
+        "fp16": "_fp16",
+        "bf16": "",
+        "int8-dynamic": "_quantized",
+        "int8-static": "_int8",
+        "int4": "_q4",
+    }
+
+
+def test_special_tokens_are_those_that_fastembed_looks_for(packed: Path) -> None:
+    found = json.loads((packed / "special_tokens_map.json").read_text())
+    assert {found[name] for name in ("pad_token", "cls_token", "sep_token", "unk_token")} == {
+        *("[PAD]", "[CLS]", "[SEP]", "[UNK]")
+    }
