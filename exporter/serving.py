@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from artifact.predict.golden import GOLDEN_VERSION, INPUT_TOLERANCE, Golden, GoldenExample, Sampled
 from artifact.predict.images import ImageSettings, prepare_picture, read_picture
+from artifact.predict.manifest import Reads
 from artifact.predict.sounds import SoundSettings, prepare_recording, read_recording
 from artifact.serving import SERVING_VERSION, Serving
 from artifact.task import Task
@@ -66,7 +67,7 @@ def prove_serving(checkpoint: Checkpoint, subject: Subject, examples: ExampleSet
     for a tokenizer whose two files disagree.
     """
     takes = {Task.IMAGE_CLASSIFICATION: _pictures, Task.AUDIO_CLASSIFICATION: _recordings}
-    common = {"schema_version": SERVING_VERSION, "checkpoint_sha256": checkpoint.sha256}
+    common: dict[str, Any] = {"schema_version": SERVING_VERSION, "checkpoint_sha256": checkpoint.sha256}
     if checkpoint.limits is not None:
         serving, prepared = _texts(checkpoint, subject, examples, common)
     elif checkpoint.task in takes:
@@ -106,7 +107,7 @@ def _texts(
         truncate_left=tokenizer.truncation_side == "left",
     )
     items = examples.items or _sample_items(checkpoint)
-    reads = "text" if isinstance(items[0], str) else "words" if isinstance(items[0], list) else "pair"
+    reads: Reads = "pair" if isinstance(items[0], tuple) else "text"
     if checkpoint.task is Task.TOKEN_CLASSIFICATION:
         reads = "words"
     serving = Serving(**common, reads=reads, limits=limits, mask_id=_mask_id(checkpoint, tokenizer))
@@ -114,7 +115,7 @@ def _texts(
     theirs = [_encoded(tokenizer, item, limits.max_length_tokens) for item in few]
     if reads == "pair":  # a long second text is cut into windows there, and otherwise by transformers
         kept = [row for row, ids in enumerate(theirs) if len(ids["input_ids"]) < limits.max_length_tokens]
-        few, theirs = [few[row] for row in kept], [theirs[row] for row in kept]
+        few, theirs = tuple(few[row] for row in kept), [theirs[row] for row in kept]
     ours = text_encoder(checkpoint.directory, limits).encode(few)
     names = [item.name for item in subject.inputs]
     for item, mine, expected in zip(few, ours, theirs, strict=True):
@@ -269,7 +270,7 @@ def _recordings(checkpoint: Checkpoint, subject: Subject, common: Mapping[str, A
 def sound_settings(extractor: Any, input_name: str) -> SoundSettings | None:
     """What a feature extractor of transformers says that it does, or `None` for one that is not known."""
     kind = type(extractor).__name__
-    common = {"rate_hz": int(extractor.sampling_rate), "normalize": bool(extractor.do_normalize)}
+    common: dict[str, Any] = {"rate_hz": int(extractor.sampling_rate), "normalize": bool(extractor.do_normalize)}
     if kind == "Wav2Vec2FeatureExtractor":
         return SoundSettings(features="waveform", input_name=input_name, **common)
     if kind == "ASTFeatureExtractor":

@@ -86,7 +86,7 @@ class Embedding:
     vector: NDArray[np.float32]
 
 
-Answer = Prediction | Tagged | Span | Filled | Embedding
+Result = Prediction | Tagged | Span | Filled | Embedding
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +104,7 @@ class Head(Protocol):
     def part(self, item: Any, encoding: Any, outputs: Outputs, asked: Asked) -> Any:
         """What is kept of one row; `encoding` is the tokenizer's, where there is one."""
 
-    def answer(self, item: Any, parts: Sequence[Any], asked: Asked) -> Answer:
+    def answer(self, item: Any, parts: Sequence[Any], asked: Asked) -> Result:
         """The answer from the parts of all rows."""
 
 

@@ -87,8 +87,9 @@ def prepare_picture(pixels: NDArray[np.uint8], settings: ImageSettings) -> NDArr
         found = _cropped(found, settings.crop[0], settings.crop[1])
     values = (found.astype(np.float64) * settings.scale).astype(np.float32)
     if settings.mean:
-        values = (values - np.asarray(settings.mean, dtype=np.float32)) / np.asarray(settings.std, dtype=np.float32)
-    return np.ascontiguousarray(values.transpose(2, 0, 1))
+        values = values - np.asarray(settings.mean, dtype=np.float32)
+        values = np.asarray(values / np.asarray(settings.std, dtype=np.float32), dtype=np.float32)
+    return np.ascontiguousarray(values.transpose(2, 0, 1), dtype=np.float32)
 
 
 def _target(pixels: NDArray[np.uint8], settings: ImageSettings) -> tuple[int, int]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from artifact.predict.answers import Answer, Answerer, Asked, Classifier, Embedder, Head, MaskFiller, Tagger
+from artifact.predict.answers import Answerer, Asked, Classifier, Embedder, Head, MaskFiller, Result, Tagger
 from artifact.predict.cores import usable_cores
 from artifact.predict.folder import MANIFEST, check_files, inside
 from artifact.predict.golden import Golden, compare_inputs, read_golden
@@ -148,7 +148,7 @@ class Predictor:
             found[row.item] = outputs["logits"]
         return found
 
-    def predict(self, items: Sequence[Any], *, top_k: int | None = None, threshold: float = 0.5) -> list[Answer]:
+    def predict(self, items: Sequence[Any], *, top_k: int | None = None, threshold: float = 0.5) -> list[Result]:
         """One answer for each item, in order.
 
         An item is a text, a tuple of two texts, a list of words, or a picture or recording as path, bytes or array, as

@@ -65,7 +65,7 @@ class TextReader:
     def rows(self, items: Sequence[Any]) -> list[Row]:
         for item in items:
             self._check(item)
-        rows = []
+        rows: list[Row] = []
         for is_words in (False, True):
             group = [place for place, item in enumerate(items) if isinstance(item, list) is is_words]
             for start in range(0, len(group), ENCODED_AT_ONCE):
@@ -129,7 +129,7 @@ class _ArrayReader:
         return {self._name: np.stack([row.inputs[self._name] for row in rows])}
 
     def trim(self, output: NDArray[np.float32], row: int, length: int) -> NDArray[np.float32]:
-        return output[row]
+        return np.asarray(output[row])
 
     _name: str
 

@@ -3,6 +3,7 @@
 import io
 import wave
 from dataclasses import dataclass
+from math import log
 from pathlib import Path
 from typing import Literal
 
@@ -127,8 +128,8 @@ def _mel(samples: NDArray[np.float32], settings: SoundSettings) -> NDArray[np.fl
     before = np.concatenate((frames[:, :1], frames[:, :-1]), axis=1)
     powers = np.abs(np.fft.rfft((frames - PREEMPHASIS * before) * np.hanning(FRAME), FFT)) ** 2
 
-    edges = np.linspace(*_mels(np.array([20.0, settings.rate_hz // 2])), settings.bins + 2)
-    places = _mels(settings.rate_hz / FFT * np.arange(FFT // 2 + 1))
+    edges = np.linspace(_mels(20.0), _mels(settings.rate_hz // 2), settings.bins + 2)
+    places = np.array([_mels(settings.rate_hz / FFT * bin) for bin in range(FFT // 2 + 1)])
     widths = np.diff(edges)
     slopes = edges[None, :] - places[:, None]
     triangles = np.maximum(0, np.minimum(-slopes[:, :-2] / widths[:-1], slopes[:, 2:] / widths[1:]))
@@ -137,5 +138,5 @@ def _mel(samples: NDArray[np.float32], settings: SoundSettings) -> NDArray[np.fl
     return np.pad(logs, ((0, settings.frames - count), (0, 0)))
 
 
-def _mels(hertz: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.asarray(1127.0 * np.log(1.0 + hertz / 700.0))
+def _mels(hertz: float) -> float:
+    return 1127.0 * log(1.0 + hertz / 700.0)

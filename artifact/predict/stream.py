@@ -11,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
-from artifact.predict.answers import Answer, Embedding, Filled, Prediction, Span, Tagged
+from artifact.predict.answers import Embedding, Filled, Prediction, Result, Span, Tagged
 from artifact.predict.folder import MANIFEST
 from artifact.predict.predictor import Predictor
 from artifact.predict.rows import ItemColumns, read_items
@@ -59,7 +59,7 @@ def item_size(item: Any) -> int:
     return 1000
 
 
-def record(item: Any, answer: Answer) -> dict[str, Any]:
+def record(item: Any, answer: Result) -> dict[str, Any]:
     """An item and its answer as JSON has them."""
     return {**_item_fields(item), **_answer_fields(answer)}
 
@@ -72,7 +72,7 @@ def _item_fields(item: Any) -> dict[str, Any]:
     return {"text": item} if isinstance(item, str) else {"file": str(item)}
 
 
-def _answer_fields(answer: Answer) -> dict[str, Any]:
+def _answer_fields(answer: Result) -> dict[str, Any]:
     if isinstance(answer, Embedding):
         return {"vector": [float(value) for value in answer.vector]}
     if isinstance(answer, Filled):
@@ -80,7 +80,7 @@ def _answer_fields(answer: Answer) -> dict[str, Any]:
     return asdict(answer)
 
 
-def plain(item: Any, answer: Answer) -> str:
+def plain(item: Any, answer: Result) -> str:
     """One line for a person: the answer first, then the item, with tabs between."""
     shown = " | ".join(map(str, item)) if isinstance(item, tuple) else item
     shown = " ".join(item) if isinstance(item, list) else str(shown)
@@ -97,7 +97,7 @@ def plain(item: Any, answer: Answer) -> str:
 
 
 def predict_file(predictor: Predictor, data: Path, out: Path, wanted: Wanted, told: Told = lambda rows: None) -> int:
-    """Answer every row of `data` into `out` (`.jsonl` or `.csv`), in order; returns how many.
+    """Result every row of `data` into `out` (`.jsonl` or `.csv`), in order; returns how many.
 
     Rows are read, answered and written window by window. Until the last is written the answers lie in `out` with
     `.part` behind its name; the same call after a kill goes on behind the last whole window, and gives the same bytes.

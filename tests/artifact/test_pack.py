@@ -12,6 +12,7 @@ import pytest
 
 import artifact.pack
 from artifact.bundle import bundle
+from artifact.layout import Layout
 from artifact.pack import Packed
 from artifact.precision import Precision
 from artifact.run_folder import RunFolder
@@ -328,8 +329,8 @@ def test_the_dockerfile_installs_and_proves(run: RunFolder, parent: Path) -> Non
 
 
 def test_a_triton_repository_has_the_graph_and_its_axes(run: RunFolder, parent: Path) -> None:
-    layout = artifact.pack.Layout.TRITON
-    artifact.pack.pack(run, Precision.FP32, parent / "repository", card=None, card_reason="", layout=layout)
+    out = parent / "repository"
+    artifact.pack.pack(run, Precision.FP32, out, card=None, card_reason="", layout=Layout.TRITON)
     files = content(parent / "repository")
     assert "repository/1/model.onnx" in files
     assert {"repository/config.pbtxt", "repository/tokenizer.json", "repository/steelyard.json"} <= set(files)

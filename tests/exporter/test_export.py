@@ -550,10 +550,12 @@ def test_pairs_of_texts_are_compared_as_pairs(tiny_checkpoint: Path, tmp_path: P
     for other in (without, alone):
         assert np.abs(other).max() != pytest.approx(np.abs(expected).max(), rel=1e-2)
     assert close(onnx_logits(exported.path, batch), expected)
-    assert exported.variant.golden_max_error is None  # golden.json has no place for pairs yet
-    assert not (tmp_path / "run" / "golden.json").exists()
-    with pytest.raises(UserError, match="cannot be packed yet"):
-        pack(RunFolder(tmp_path / "run"), FP32, tmp_path / "artifact", card=None, card_reason="")
+    assert exported.variant.golden_error_fraction is not None
+    assert exported.variant.golden_error_fraction < 1e-4
+    pack(RunFolder(tmp_path / "run"), FP32, tmp_path / "artifact", card=None, card_reason="")
+    golden = json.loads((tmp_path / "artifact" / "golden.json").read_text())["examples"]
+    assert {(item["text"], item["pair"]) for item in golden} <= set(pairs)
+    assert any(sum(item["inputs"]["token_type_ids"]["values"]) for item in golden)
     again = export(Request(tiny_checkpoint, tmp_path / "run", (FP32,), data=data))
     assert [item.made for item in again] == [False]
 

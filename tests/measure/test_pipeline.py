@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from artifact.predict.tokens import TextEncoder
+from artifact.predict.tokens import TextEncoder, TextItem
 from artifact.tokenizer import text_encoder
 from measure.pipeline import LOOK_AHEAD, TextRuntime, Way, in_turn, overlapped
 from measure.timing import time_passes
@@ -183,9 +183,9 @@ class SlowEncoder(TextEncoder):
     def __init__(self, checkpoint: Path, clock: FakeClock, seconds_s: float) -> None:
         self._inner, self._advance, self._seconds_s = text_encoder(checkpoint, LIMITS), clock.advance, seconds_s
 
-    def encode(self, texts: Sequence[str]) -> list[dict[str, list[int]]]:
-        self._advance(self._seconds_s * len(texts))
-        return self._inner.encode(texts)
+    def encode(self, items: Sequence[TextItem]) -> list[dict[str, list[int]]]:
+        self._advance(self._seconds_s * len(items))
+        return self._inner.encode(items)
 
     def pad(self, encoded: Sequence[Any], names: Sequence[str]) -> Any:
         return self._inner.pad(encoded, names)

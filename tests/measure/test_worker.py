@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from artifact.predict.tokens import TextEncoder
-from artifact.tokenizer import TextLimits, text_encoder
+from artifact.predict.tokens import TextEncoder, TextLimits
+from artifact.tokenizer import text_encoder
 from measure import worker
 from measure.messages import ENCODER, AnyRequest, Block, Drive, Explain, Probe, Score, WarmUp, Weigh
 from measure.traffic import Scenario, Traffic

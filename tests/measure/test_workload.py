@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from artifact.examples import read_examples
-from artifact.tokenizer import TextLimits, text_encoder
+from artifact.predict.tokens import TextLimits
+from artifact.tokenizer import text_encoder
 from errors import UserError
 from measure.workload import (
     INPUTS,
@@ -61,7 +62,7 @@ def test_a_fixed_length_is_filled_with_real_ids_and_nothing_is_padded(tiny_check
 def test_the_natural_mix_keeps_the_order_and_pads_to_the_longest(
     tiny_checkpoint: Path, tokenizer: Any, left: bool
 ) -> None:
-    (workload,) = build(tiny_checkpoint, (4,), (None,), msgspec.structs.replace(LIMITS, pad_left=left)).workloads
+    (workload,) = build(tiny_checkpoint, (4,), (None,), replace(LIMITS, pad_left=left)).workloads
     texts = list(islice(cycle(TEXTS), 24))
     tokenizer.padding_side = "left" if left else "right"
     assert len(workload.batches) == 6
@@ -72,7 +73,7 @@ def test_the_natural_mix_keeps_the_order_and_pads_to_the_longest(
 
 
 def test_long_texts_are_cut_as_transformers_cuts_them(tiny_checkpoint: Path, tokenizer: Any) -> None:
-    found = build(tiny_checkpoint, (1,), (5,), msgspec.structs.replace(LIMITS, max_length_tokens=5))
+    found = build(tiny_checkpoint, (1,), (5,), replace(LIMITS, max_length_tokens=5))
     expected = [tokenizer(text, truncation=True, max_length=5)["input_ids"] for text in TEXTS]
     assert [item["input_ids"] for item in found.evaluation] == expected
 

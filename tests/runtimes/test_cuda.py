@@ -3,10 +3,10 @@
 import gc
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
-import msgspec
 import numpy as np
 import onnxruntime
 import pytest
@@ -21,7 +21,7 @@ from runtimes.registry import entry
 from tests.runtimes.gpu import CPU, CUDA, TENSORRT, Session, Value, session
 
 __all__ = ["session"]
-GRAPH = msgspec.structs.replace(ORT_CUDA, cuda_graph=True)
+GRAPH = replace(ORT_CUDA, cuda_graph=True)
 
 
 def ids(rows: int, length: int, seed: int = 0) -> Batch:
@@ -106,7 +106,7 @@ def test_provider_options_that_did_not_take_are_refused(
 
 @pytest.mark.parametrize("fallback", [True, False])
 def test_nodes_on_the_cpu_are_forbidden_when_asked(session: type[Session], fallback: bool) -> None:
-    options = msgspec.structs.replace(ORT_CUDA, cpu_fallback=fallback)
+    options = replace(ORT_CUDA, cpu_fallback=fallback)
     with ort_cuda.EngineRuntime(Path("m"), Precision.FP32, 1, options) as runtime:
         found = runtime.session.options.get_session_config_entry
         if fallback:
