@@ -116,10 +116,14 @@ def _parts(
     if not variant.passed:
         raise GateFailed(f"{graph} did not pass its export: {'; '.join(variant.reasons)}", "pack another precision")
     checkpoint = run.checkpoint
-    if variant.task is Task.MODULE or checkpoint is None:
+    if variant.task is Task.MODULE:
         raise UserError(
             f"{graph} is of a plain module, and nothing says how its inputs are made",
             "serve the graph with onnxruntime; variant.json describes its inputs and outputs",
+        )
+    if checkpoint is None:
+        raise UserError(
+            f"{run.directory} has no checkpoint, so its tokenizer is unknown", "export again from the checkpoint"
         )
     serving = read_json(run.serving, Serving)
     if serving.refused is not None:

@@ -2,6 +2,7 @@
 
 import io
 import wave
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import log
 from pathlib import Path
@@ -78,15 +79,22 @@ def _read_wav(item: str | Path | bytes) -> tuple[NDArray[np.float32], int]:
             raise wave.Error(f"{file.getnframes():,} frames of {width} bytes")
         data = file.readframes(file.getnframes())
         data = data[: len(data) // (width * channels) * width * channels]
-        if width == 1:
-            samples = (np.frombuffer(data, np.uint8).astype(np.float32) - 128) / 128
-        elif width == 3:
-            parts = np.frombuffer(data, np.uint8).reshape(-1, 3).astype(np.int32)
-            whole = parts[:, 0] | parts[:, 1] << 8 | parts[:, 2] << 16
-            samples = (whole - ((whole & 0x800000) << 1)).astype(np.float32) / 2**23
-        else:
-            samples = np.frombuffer(data, f"<i{width}").astype(np.float32) / np.float32(2 ** (8 * width - 1))
+        samples = _WIDTHS[width](data)
         return samples.reshape(-1, channels), file.getframerate()
+
+
+def _from_24_bits(data: bytes) -> NDArray[np.float32]:
+    parts = np.frombuffer(data, np.uint8).reshape(-1, 3).astype(np.int32)
+    whole = parts[:, 0] | parts[:, 1] << 8 | parts[:, 2] << 16
+    return np.asarray((whole - ((whole & 0x800000) << 1)) / 2**23, dtype=np.float32)
+
+
+_WIDTHS: Mapping[int, Callable[[bytes], NDArray[np.float32]]] = {
+    1: lambda data: np.asarray((np.frombuffer(data, np.uint8).astype(np.float32) - 128) / 128, dtype=np.float32),
+    2: lambda data: np.asarray(np.frombuffer(data, "<i2") / 2**15, dtype=np.float32),
+    3: _from_24_bits,
+    4: lambda data: np.asarray(np.frombuffer(data, "<i4") / 2**31, dtype=np.float32),
+}
 
 
 def _read_other(item: str | Path | bytes, name: str, error: Exception) -> tuple[NDArray[np.float32], int]:
@@ -129,7 +137,7 @@ def _mel(samples: NDArray[np.float32], settings: SoundSettings) -> NDArray[np.fl
     powers = np.abs(np.fft.rfft((frames - PREEMPHASIS * before) * np.hanning(FRAME), FFT)) ** 2
 
     edges = np.linspace(_mels(20.0), _mels(settings.rate_hz // 2), settings.bins + 2)
-    places = np.array([_mels(settings.rate_hz / FFT * bin) for bin in range(FFT // 2 + 1)])
+    places = np.array([_mels(settings.rate_hz / FFT * line) for line in range(FFT // 2 + 1)])
     widths = np.diff(edges)
     slopes = edges[None, :] - places[:, None]
     triangles = np.maximum(0, np.minimum(-slopes[:, :-2] / widths[:-1], slopes[:, 2:] / widths[1:]))
