@@ -20,6 +20,8 @@ from errors import GateFailed, UserError
 
 SPEED_RUNS = 15
 SPEED_WARM_UP = 5
+MOST_FIGURES = 8
+MOST_TOKENS = 2**15
 ALIKE = 1.25
 """Speeds within this factor confirm the card: machines of one kind differ by as much."""
 
@@ -85,8 +87,10 @@ def verify(folder: Path, cpu_model: str, cpu_features: Sequence[str] = ()) -> Ve
     golden = read_golden(folder)
     speed = tuple(
         SpeedHere(workload=figure.workload, here_s=_seconds(predictor, golden, shape), card_s=figure.median_s)
-        for figure in (card.figures if card else ())
-        if manifest.limits is not None and (shape := _fixed_shape(figure.workload)) is not None
+        for figure in (card.figures[:MOST_FIGURES] if card else ())
+        if manifest.limits is not None
+        and (shape := _fixed_shape(figure.workload)) is not None
+        and shape[1] <= manifest.limits.max_length_tokens
     )
     slowdown = exp(fmean(log(item.here_s / item.card_s) for item in speed)) if speed else None
     missing = _missing(manifest.precision, card, cpu_features)
@@ -103,8 +107,14 @@ def verify(folder: Path, cpu_model: str, cpu_features: Sequence[str] = ()) -> Ve
         card_memory_bytes=card.memory_uss_bytes if card else None,
         missing=missing,
         notes=_notes(card, slowdown, missing, predictor.threads, cpu_model) if card else (),
-        own_predict_py=(folder / "predict.py").is_file() and (folder / "predict.py").read_bytes() == bundle().encode(),
+        own_predict_py=_is_own(folder / "predict.py"),
     )
+
+
+def _is_own(program: Path) -> bool:
+    """Whether a packed program is the one that this version writes."""
+    ours = bundle().encode()
+    return program.is_file() and program.stat().st_size == len(ours) and program.read_bytes() == ours
 
 
 def _missing(precision: str, card: Card | None, features: Sequence[str]) -> tuple[str, ...]:
@@ -133,7 +143,7 @@ def _notes(card: Card, slowdown: float | None, missing: Sequence[str], threads: 
     elif slowdown is not None:
         notes.append("confirms its card")
     if missing:
-        others = [rival for rival in card.rivals if not any(rival.candidate.endswith(name) for name in QUANTIZED)]
+        others = [rival for rival in card.rivals if rival.precision not in QUANTIZED]
         best = max(others, key=lambda rival: rival.ratio, default=None)
         notes.append(
             f"it was chosen on a CPU with {' and '.join(missing)}, which this one lacks: "
@@ -157,10 +167,10 @@ def _own_memory() -> int:
 
 def _fixed_shape(workload: str) -> tuple[int, int] | None:
     rows, _, length = workload.partition("×")
-    if not (rows.isdigit() and length.isdigit()) or len(workload) > 12:
+    if not (rows.isdecimal() and length.isdecimal()) or len(workload) > 12:
         return None
     shape = int(rows), int(length)
-    return shape if 0 < shape[0] * shape[1] <= 2**20 else None
+    return shape if 0 < shape[0] * shape[1] <= MOST_TOKENS else None
 
 
 def _seconds(predictor: Predictor, golden: Golden, shape: tuple[int, int]) -> float:

@@ -75,6 +75,9 @@ def prove_serving(checkpoint: Checkpoint, subject: Subject, examples: ExampleSet
     else:
         refused = f"{checkpoint.task} has no answer in an artifact yet"
         return Proof(Serving(**common, reads="image", refused=refused), None)
+    wrong = _unfit(subject, prepared)
+    if serving.refused is None and wrong:
+        serving = Serving(**common, reads=serving.reads, refused=wrong)
     if serving.refused:
         return Proof(serving, None)
     golden = Golden(
@@ -84,6 +87,17 @@ def prove_serving(checkpoint: Checkpoint, subject: Subject, examples: ExampleSet
         examples=tuple(_golden(item, subject) for item in prepared),
     )
     return Proof(serving, golden, tuple(item.inputs for item in prepared))
+
+
+def _unfit(subject: Subject, prepared: Sequence[Prepared]) -> str | None:
+    """What is wrong with the size that items are prepared to, or `None`: the graph may take one size alone."""
+    for item in prepared:
+        for wanted in subject.inputs:
+            found = (1, *item.inputs[wanted.name].shape)
+            pairs = list(zip(wanted.shape, found, strict=False))
+            if len(wanted.shape) != len(found) or any(isinstance(a, int) and a != b for a, b in pairs):
+                return f"items are prepared to {wanted.name} of shape {found[1:]}, which the graph does not take"
+    return None
 
 
 def _golden(item: Prepared, subject: Subject) -> GoldenExample:
@@ -115,6 +129,11 @@ def _texts(
     theirs = [_encoded(tokenizer, item, limits.max_length_tokens) for item in few]
     if reads == "pair":  # a long second text is cut into windows there, and otherwise by transformers
         kept = [row for row, ids in enumerate(theirs) if len(ids["input_ids"]) < limits.max_length_tokens]
+        if not kept:
+            raise UserError(
+                f"every pair has {limits.max_length_tokens} tokens or more, so none is left to prove the artifact with",
+                "give some shorter ones with --data",
+            )
         few, theirs = tuple(few[row] for row in kept), [theirs[row] for row in kept]
     ours = text_encoder(checkpoint.directory, limits).encode(few)
     names = [item.name for item in subject.inputs]
@@ -146,8 +165,8 @@ def _encoded(tokenizer: Any, item: Any, limit: int) -> dict[str, list[int]]:
     """What transformers makes of a text, a pair or a list of words."""
     words = isinstance(item, list)
     texts = item if isinstance(item, tuple) else (item,)
-    found = tokenizer(*texts, truncation=True, max_length=limit, is_split_into_words=words)
-    return {name: list(values) for name, values in found.items()}
+    found = tokenizer(*([text] for text in texts), truncation=True, max_length=limit, is_split_into_words=words)
+    return {name: list(values[0]) for name, values in found.items()}
 
 
 def _text_fields(item: Any) -> dict[str, Any]:
@@ -179,7 +198,10 @@ def _pictures(checkpoint: Checkpoint, subject: Subject, common: Mapping[str, Any
         image = Image.fromarray(_picture(height, width, number))
         data = io.BytesIO()
         image.save(data, format="PNG")
-        expected = np.asarray(processor(images=image, return_tensors="np")["pixel_values"][0], dtype=np.float32)
+        try:
+            expected = np.asarray(processor(images=image, return_tensors="np")["pixel_values"][0], dtype=np.float32)
+        except Exception as error:  # transformers raises many types, all of them about this processor
+            return refused(f"{type(processor).__name__} cannot prepare a picture: {_first_line(error)}")
         mine = prepare_picture(read_picture(data.getvalue(), settings), settings)
         if mine.shape != expected.shape or not np.abs(mine - expected).max() <= INPUT_TOLERANCE:
             return refused(f"{type(processor).__name__} prepares pictures otherwise than by size, crop and scale")
@@ -257,8 +279,11 @@ def _recordings(checkpoint: Checkpoint, subject: Subject, common: Mapping[str, A
     for number, seconds_s in enumerate(SECONDS):
         data = _recording(seconds_s, settings.rate_hz, number)
         samples = read_recording(data, settings)
-        found = extractor(samples, sampling_rate=settings.rate_hz, return_tensors="np")
-        expected = np.asarray(found[settings.input_name][0], dtype=np.float32)
+        try:
+            found = extractor(samples, sampling_rate=settings.rate_hz, return_tensors="np")
+            expected = np.asarray(found[settings.input_name][0], dtype=np.float32)
+        except Exception as error:  # transformers raises many types, all of them about this extractor
+            return refused(f"{type(extractor).__name__} cannot prepare a recording: {_first_line(error)}")
         mine = prepare_recording(samples, settings)
         if mine.shape != expected.shape or not np.abs(mine - expected).max() <= INPUT_TOLERANCE:
             return refused(f"{type(extractor).__name__} prepares recordings otherwise than it says")
@@ -270,20 +295,20 @@ def _recordings(checkpoint: Checkpoint, subject: Subject, common: Mapping[str, A
 def sound_settings(extractor: Any, input_name: str) -> SoundSettings | None:
     """What a feature extractor of transformers says that it does, or `None` for one that is not known."""
     kind = type(extractor).__name__
+    if kind not in ("Wav2Vec2FeatureExtractor", "ASTFeatureExtractor"):
+        return None
     common: dict[str, Any] = {"rate_hz": int(extractor.sampling_rate), "normalize": bool(extractor.do_normalize)}
     if kind == "Wav2Vec2FeatureExtractor":
         return SoundSettings(features="waveform", input_name=input_name, **common)
-    if kind == "ASTFeatureExtractor":
-        return SoundSettings(
-            features="mel",
-            input_name=input_name,
-            bins=int(extractor.num_mel_bins),
-            frames=int(extractor.max_length),
-            mean=float(extractor.mean),
-            std=float(extractor.std),
-            **common,
-        )
-    return None
+    return SoundSettings(
+        features="mel",
+        input_name=input_name,
+        bins=int(extractor.num_mel_bins),
+        frames=int(extractor.max_length),
+        mean=float(extractor.mean),
+        std=float(extractor.std),
+        **common,
+    )
 
 
 def _recording(seconds_s: float, rate_hz: int, seed: int) -> bytes:

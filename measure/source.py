@@ -8,6 +8,7 @@ from artifact.identity import checkpoint_sha256
 from artifact.labels import read_labels
 from artifact.precision import Precision
 from artifact.predict.folder import MANIFEST, inside
+from artifact.predict.graph_file import check_graph
 from artifact.predict.manifest import read_manifest
 from artifact.predict.tokens import TextLimits
 from artifact.records import read_json, sha256_file, sha256_files
@@ -85,6 +86,7 @@ def find_models(directory: Path) -> ModelSource:
         try:
             manifest = read_manifest(directory)
             graph = inside(directory, manifest.model_file)
+            check_graph(graph, [path.name for path in graph.parent.glob(EXTERNAL_DATA)])
         except GateFailed as error:
             raise UserError(error.message, f"steelyard verify {directory}") from error
         if manifest.limits is None:

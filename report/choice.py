@@ -1,5 +1,6 @@
 """Which measured candidate is packed, and the card it carries."""
 
+from artifact.precision import Precision
 from artifact.predict.manifest import Card, CardFigure, Rival
 from errors import GateFailed, UserError
 from report.verdict import Row, Verdict
@@ -65,6 +66,7 @@ def make_card(verdict: Verdict, row: Row) -> Card:
         rivals=tuple(
             Rival(
                 candidate=other.name,
+                precision=Precision(other.precision),
                 ratio=other.overall.ratio if other.overall else 1.0,
                 accuracy_fraction=other.quality.accuracy_fraction if other.quality else None,
             )

@@ -186,7 +186,7 @@ def _entities(item: Any, words: Sequence[Entity]) -> tuple[Entity, ...]:
     groups: list[list[Entity]] = []
     kind_before = ""
     for word in words:
-        sign, _, kind = word.label.rpartition("-") if word.label[:2] in ("B-", "I-") else ("", "", word.label)
+        sign, _, kind = word.label.partition("-") if word.label[:2] in ("B-", "I-") else ("", "", word.label)
         if kind == kind_before and sign != "B" and kind != "O":
             groups[-1].append(word)
         elif kind != "O":
@@ -248,9 +248,9 @@ class MaskFiller:
         for place in places:
             scores = scores_from_logits(outputs["logits"][place], "softmax")
             best = np.argsort(-scores, kind="stable")[: asked.top_k or 5].tolist()
-            masks.append(tuple(Filling(self._encoder.decode([token]), token, float(scores[token])) for token in best))
+            masks.append(tuple(Filling(self._encoder.spelled(token), token, float(scores[token])) for token in best))
             ids[place] = best[0]
-        return Filled(self._encoder.decode(ids), tuple(masks))
+        return Filled(self._encoder.decode(ids), tuple(masks))  # without [CLS] and the like
 
     def answer(self, item: Any, parts: Sequence[Filled], asked: Asked) -> Filled:
         return parts[0]

@@ -24,9 +24,13 @@ def inside(folder: Path, name: str) -> Path:
     parts = PurePosixPath(name).parts
     if not name or "\\" in name or "\0" in name or Path(name).is_absolute() or ".." in parts:
         raise GateFailed(f"a file outside of {folder} is named: {name!r}")
-    if not path.resolve().is_relative_to(folder.resolve()):
+    try:
+        is_inside, is_file = path.resolve().is_relative_to(folder.resolve()), path.is_file()
+    except (OSError, ValueError, RuntimeError) as error:  # a name too long, half a character, links in a circle
+        raise GateFailed(f"{folder} names a file that cannot be: {name[:60]!r} ({error})") from None
+    if not is_inside:
         raise GateFailed(f"{path} is a link to a file outside of {folder}")
-    if not path.is_file():
+    if not is_file:
         raise GateFailed(f"{path} is missing; copy the folder again")
     return path
 

@@ -29,9 +29,9 @@ class Sampled:
     at: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
-        size = int(np.prod(self.shape, dtype=np.float64))
-        if min(self.shape, default=1) < 0 or size > 2**31:
+        if min(self.shape, default=1) < 0 or np.prod(self.shape, dtype=np.float64) > 2**31:
             raise ValueError(f"no array has the shape {self.shape}")
+        size = int(np.prod(self.shape, dtype=np.int64))
         if len(self.values) != (size if self.at is None else len(self.at)) or len(self.values) > 2**20:
             raise ValueError(f"{len(self.values)} values do not fit the shape {self.shape}")
         if self.at and not 0 <= min(self.at) <= max(self.at) < size:

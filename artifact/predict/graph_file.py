@@ -15,7 +15,7 @@ KNOWN_DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft"})
 """Operators that onnxruntime itself has; those of any other domain come from a library that somebody must load."""
 
 DEEPEST = 32
-MOST_FIELDS = 20_000_000
+MOST_FIELDS = 2_000_000
 
 VARINT, FIXED64, LENGTH, FIXED32 = 0, 1, 2, 5
 
@@ -30,7 +30,7 @@ _MESSAGES: dict[str, dict[int, str]] = {
     "sparse": {1: "tensor", 2: "tensor"},
     "tensor": {13: "entry"},
 }
-_DOMAIN = {"node": 7, "opset": 1, "function": 1}
+_DOMAIN = {"node": 7, "opset": 1, "function": 10}
 
 
 class Field(NamedTuple):
@@ -125,6 +125,8 @@ class _Check:
             if self.fields > MOST_FIELDS:
                 raise self._no_onnx(f"it has more than {MOST_FIELDS:,} fields")
             tag, at = self._varint(at, end)
+            if tag >= 2**32:  # readers of protobuf differ in what they make of it
+                raise self._no_onnx(f"a field before byte {at} has no number")
             number, wire = tag >> 3, tag & 7
             if wire == VARINT:
                 _, after = self._varint(at, end)

@@ -15,6 +15,9 @@ from errors import UserError
 MOST_PIXELS = 100_000_000
 """A picture of more is refused before it is unpacked: a few kilobytes of PNG can unfold to gigabytes."""
 
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
+"""Formats that are pixels. Pillow gives PostScript to a program of its own to run."""
+
 PictureItem = str | Path | bytes | NDArray[np.uint8]
 """A file's path, a file's bytes, or an array of (height, width, channels)."""
 
@@ -45,6 +48,8 @@ class ImageSettings:
             raise ValueError("an edge has 1 to 16,384 pixels")
         if len(self.size) != {"exact": 2, "shortest": 1, "none": 0}[self.resize] or len(self.crop) not in (0, 2):
             raise ValueError("a size does not fit how pictures are resized")
+        if max(self.size, default=1) * max(self.crop, default=1) > MOST_PIXELS // 4:
+            raise ValueError("a picture would become too large")
         if any(len(part) not in (0, self.channels) for part in (self.mean, self.std)) or 0.0 in self.std:
             raise ValueError("mean and std have a number for each channel, and std none that is 0")
 
@@ -65,12 +70,13 @@ def read_picture(item: PictureItem, settings: ImageSettings) -> NDArray[np.uint8
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             if isinstance(item, np.ndarray):
-                image = Image.fromarray(item)
+                opened = Image.fromarray(item)
             else:
-                image = Image.open(io.BytesIO(item) if isinstance(item, bytes) else item)
-        if image.width * image.height > MOST_PIXELS:
-            raise UserError(f"{name} has {image.width:,} × {image.height:,} pixels", "make it smaller first")
-        image = ImageOps.exif_transpose(image).convert("RGB" if settings.channels == 3 else "L")
+                opened = Image.open(io.BytesIO(item) if isinstance(item, bytes) else item, formats=FORMATS)
+        with opened:
+            if opened.width * opened.height > MOST_PIXELS:
+                raise UserError(f"{name} has {opened.width:,} × {opened.height:,} pixels", "make it smaller first")
+            image = ImageOps.exif_transpose(opened).convert("RGB" if settings.channels == 3 else "L")
     except UserError:
         raise
     except Exception as error:  # Pillow's readers raise many types, all of them about this file

@@ -1,5 +1,6 @@
 """`steelyard.json`: what an artifact says of itself, and the evidence it carries."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -22,6 +23,18 @@ Reads = Literal["text", "pair", "words", "image", "sound"]
 """What one item is: a text, two texts, a text's words, a picture or a recording."""
 
 
+READS_OF: Mapping[Task, tuple[Reads, ...]] = {
+    Task.TEXT_CLASSIFICATION: ("text", "pair"),
+    Task.TOKEN_CLASSIFICATION: ("words",),
+    Task.QUESTION_ANSWERING: ("pair",),
+    Task.FILL_MASK: ("text",),
+    Task.FEATURE_EXTRACTION: ("text",),
+    Task.IMAGE_CLASSIFICATION: ("image",),
+    Task.AUDIO_CLASSIFICATION: ("sound",),
+}
+"""The tasks that an artifact answers, and what each can be asked with."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class CardFigure:
     """Speed on one workload: median seconds of a batch, and the ratio to the baseline (above 1: faster)."""
@@ -32,12 +45,17 @@ class CardFigure:
     ratio_low: float | None
     ratio_high: float | None
 
+    def __post_init__(self) -> None:
+        if self.median_s <= 0:
+            raise ValueError("a figure takes no time")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Rival:
     """Another precision of the same model that passed its gate, and its speed against the baseline."""
 
     candidate: str
+    precision: Precision
     ratio: float
     accuracy_fraction: float | None
 
@@ -60,6 +78,10 @@ class Card:
     cpu_features: tuple[str, ...]
     measured_utc: str
     rivals: tuple[Rival, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.threads <= 10_000:
+            raise ValueError(f"it was measured on {self.threads} threads")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,9 +117,14 @@ class Manifest:
     files: dict[str, PackedFile]
 
     def __post_init__(self) -> None:
-        settings = {"image": self.image, "sound": self.sound}.get(self.reads, self.limits)
-        if settings is None:
-            raise ValueError(f"it reads a {self.reads}, and does not say how")
+        if self.reads not in READS_OF.get(self.task, ()):
+            raise ValueError(f"nothing answers {self.task} from a {self.reads}")
+        told = {"image": self.image, "sound": self.sound, "text": self.limits}
+        needed = self.reads if self.reads in told else "text"
+        if [name for name, settings in told.items() if settings is not None] != [needed]:
+            raise ValueError(f"it reads a {self.reads}, and does not say how, or says more than that")
+        if not self.model_file.startswith("onnx/") or not self.model_file.endswith(".onnx"):
+            raise ValueError(f"model_file is {self.model_file[:60]!r}, not onnx/….onnx")
         if self.task is Task.FILL_MASK and self.mask_id is None:
             raise ValueError("it fills masks, and does not say which token is one")
         if not self.outputs:
@@ -113,6 +140,8 @@ class Manifest:
 def read_manifest(folder: Path) -> Manifest:
     """The manifest of an artifact; `GateFailed` if it is missing, damaged, or of another version than this code's."""
     path = folder / MANIFEST
+    if path.is_symlink():
+        raise GateFailed(f"{path} is a link; copy the artifact again")
     value = read_json(path, MOST_MANIFEST_BYTES)
     if value.get("schema_version") != SCHEMA_VERSION:
         raise GateFailed(

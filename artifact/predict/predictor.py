@@ -97,6 +97,10 @@ class Predictor:
             found = session.run(list(self.manifest.outputs), dict(batch))
         except Exception as error:  # onnxruntime raises many types, all of them about this graph and these inputs
             raise GateFailed(f"{self.manifest.model_file} cannot compute: {error}") from error
+        for name, array in zip(self.manifest.outputs, found, strict=True):
+            rows = len(next(iter(batch.values())))
+            if not isinstance(array, np.ndarray) or array.dtype.kind != "f" or array.ndim < 2 or len(array) != rows:
+                raise GateFailed(f"{self.manifest.model_file} gives {name} in a shape or type that is no answer")
         return dict(zip(self.manifest.outputs, found, strict=True))
 
     def outputs(self, items: Sequence[Any]) -> Iterator[tuple[Row, dict[str, NDArray[np.float32]]]]:
@@ -173,6 +177,9 @@ class Predictor:
         for number, example in enumerate(golden.examples):
             row, outputs = next(iter(self.outputs([example.item])))
             made = {name: np.asarray(value) for name, value in row.inputs.items()}
+            if unlisted := [name for name in self.input_names if name not in example.inputs]:
+                problems.append(f"example {number}: golden.json has no {unlisted[0]}")
+                continue
             if difference := compare_inputs(example, made):
                 problems.append(f"example {number}: {difference}")
                 continue
@@ -186,8 +193,8 @@ class Predictor:
     def selftest(self) -> list[str]:
         """Run the packed examples; return what differs from the reference (empty: all agree).
 
-        Inputs must be equal, each output within the packed tolerance, and the label the same wherever the reference's
-        own margin is wider than twice the tolerance. Raises `GateFailed` when the examples cannot be read.
+        Inputs must be equal and each output within the packed tolerance, so that an answer may differ only where the
+        reference itself is undecided. Raises `GateFailed` when the examples cannot be read.
         """
         golden = read_golden(self.folder)
         problems = [] if golden.examples else ["golden.json holds no example"]

@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from errors import UserError
 
@@ -43,9 +43,21 @@ def _bad_line(path: Path) -> int:
     return 1
 
 
+def _lines(path: Path, file: IO[str]) -> Iterator[str]:
+    """Lines of a file, none of them longer than `LONGEST_LINE`."""
+    number = 1
+    while line := file.readline(LONGEST_LINE):
+        if len(line) == LONGEST_LINE:
+            raise UserError(f"{path}, line {number}: longer than {LONGEST_LINE:,} characters", "split it")
+        yield line
+        number += 1
+
+
 def _csv_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",", strict=True)
+        reader = csv.DictReader(
+            _lines(path, file), delimiter="\t" if path.suffix.lower() == ".tsv" else ",", strict=True
+        )
         start = 1
         try:
             columns = reader.fieldnames or ()
@@ -66,11 +78,9 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 def _json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     with path.open(encoding="utf-8-sig") as file:
-        for number, line in enumerate(iter(lambda: file.readline(LONGEST_LINE), ""), start=1):
+        for number, line in enumerate(_lines(path, file), start=1):
             if not line.strip():
                 continue
-            if len(line) == LONGEST_LINE:
-                raise UserError(f"{path}, line {number}: longer than {LONGEST_LINE:,} characters", "split it")
             try:
                 row = json.loads(line)
                 json.dumps(row, ensure_ascii=False).encode()  # JSON can spell half a character, which is no text

@@ -100,7 +100,7 @@ _WIDTHS: Mapping[int, Callable[[bytes], NDArray[np.float32]]] = {
 def _read_other(item: str | Path | bytes, name: str, error: Exception) -> tuple[NDArray[np.float32], int]:
     try:
         import soundfile
-    except ImportError:
+    except (ImportError, OSError):
         raise UserError(
             f"{name} is not a WAV file of whole numbers ({error})", "convert it, or pip install soundfile"
         ) from None

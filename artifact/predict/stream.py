@@ -51,12 +51,12 @@ def windows(items: Iterable[T], size: Callable[[T], int]) -> Iterator[list[T]]:
 
 
 def item_size(item: Any) -> int:
-    """Characters of a text item; a picture or recording counts as a thousand."""
+    """Characters of a text item; a picture or recording counts as twenty thousand."""
     if isinstance(item, str):
         return len(item)
     if isinstance(item, tuple | list):
         return sum(map(len, item))
-    return 1000
+    return 20_000
 
 
 def record(item: Any, answer: Result) -> dict[str, Any]:
@@ -67,9 +67,7 @@ def record(item: Any, answer: Result) -> dict[str, Any]:
 def _item_fields(item: Any) -> dict[str, Any]:
     if isinstance(item, tuple):
         return {"text": item[0], "pair": item[1]}
-    if isinstance(item, list):
-        return {"words": item}
-    return {"text": item} if isinstance(item, str) else {"file": str(item)}
+    return {"text": item} if isinstance(item, str | list) else {"file": str(item)}
 
 
 def _answer_fields(answer: Result) -> dict[str, Any]:
@@ -97,7 +95,7 @@ def plain(item: Any, answer: Result) -> str:
 
 
 def predict_file(predictor: Predictor, data: Path, out: Path, wanted: Wanted, told: Told = lambda rows: None) -> int:
-    """Result every row of `data` into `out` (`.jsonl` or `.csv`), in order; returns how many.
+    """Answer every row of `data` into `out` (`.jsonl` or `.csv`), in order; returns how many.
 
     Rows are read, answered and written window by window. Until the last is written the answers lie in `out` with
     `.part` behind its name; the same call after a kill goes on behind the last whole window, and gives the same bytes.
@@ -164,7 +162,8 @@ def _fingerprint(predictor: Predictor, data: Path, wanted: Wanted) -> str:
         manifest = (predictor.folder / MANIFEST).read_bytes()
     except FileNotFoundError:
         raise UserError(f"{data} does not exist", "check the path given with --data") from None
-    parts = [str(data.resolve()), seen.st_size, seen.st_mtime_ns, asdict(wanted), WINDOW_ITEMS, WINDOW_CHARACTERS]
+    window = [WINDOW_ITEMS, WINDOW_CHARACTERS]
+    parts = [str(data.resolve()), seen.st_size, seen.st_mtime_ns, asdict(wanted), window, predictor.threads]
     return hashlib.sha256(manifest + json.dumps(parts).encode()).hexdigest()
 
 

@@ -50,12 +50,11 @@ class TextEncoder:
         self._tokenizer = open_tokenizer(tokenizer_json)
         self._tokenizer.no_padding()
         direction = "left" if limits.truncate_left else "right"
-        if window_overlap is None:
-            self._tokenizer.enable_truncation(limits.max_length_tokens, direction=direction)
-        else:
-            self._tokenizer.enable_truncation(
-                limits.max_length_tokens, stride=window_overlap, strategy="only_second", direction=direction
-            )
+        windows = {} if window_overlap is None else {"stride": window_overlap, "strategy": "only_second"}
+        try:
+            self._tokenizer.enable_truncation(limits.max_length_tokens, direction=direction, **windows)
+        except Exception as error:  # the library raises bare Exception
+            raise UserError(f"the tokenizer cannot cut texts to {limits.max_length_tokens} tokens: {error}") from None
 
     @property
     def special_ids(self) -> int:
@@ -74,6 +73,10 @@ class TextEncoder:
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ids."""
         return str(self._tokenizer.decode(list(ids)))
+
+    def spelled(self, token_id: int) -> str:
+        """One token as text, a special one too."""
+        return str(self._tokenizer.decode([token_id], skip_special_tokens=False))
 
     def encodings(self, items: Sequence[TextItem]) -> list[Any]:
         """`tokenizers.Encoding` of each item, unpadded. Raises `UserError` for what is no text, or cannot be read."""
@@ -101,16 +104,15 @@ class TextEncoder:
 def open_tokenizer(tokenizer_json: str) -> Tokenizer:
     """A tokenizer from the text of its file, whose patterns are judged first; `UserError` when it is not usable."""
     try:
-        content = json.loads(tokenizer_json)
+        patterns = list(patterns_of(json.loads(tokenizer_json)))
     except (ValueError, RecursionError) as error:
         raise UserError(f"tokenizer.json is not JSON: {error}", "copy the artifact again") from None
-    for pattern in patterns_of(content):
+    for pattern in patterns:
         if why := danger(pattern):
             raise UserError(
                 f"tokenizer.json has a pattern that could take very long: {why}: {pattern[:80]!r}",
                 "it is not used; published tokenizers have none like it",
             )
-    del content
     try:
         return Tokenizer.from_str(tokenizer_json)
     except BaseException as error:  # the library raises bare Exception, and panics that derive from none

@@ -24,10 +24,13 @@ def read_json(path: Path, most_bytes: int, *, strict: bool = True) -> dict[str, 
     or has numbers that not every reader takes for the same.
     """
     try:
-        size = path.stat().st_size
-        if size > most_bytes:
-            raise GateFailed(f"{path} has {size:,} bytes, more than the {most_bytes:,} that are read")
-        value = json.loads(path.read_bytes(), **(_STRICT if strict else {}))
+        if path.exists() and not path.is_file():
+            raise GateFailed(f"{path} is no file")
+        with path.open("rb") as file:
+            data = file.read(most_bytes + 1)
+        if len(data) > most_bytes:
+            raise GateFailed(f"{path} has more than the {most_bytes:,} bytes that are read")
+        value = json.loads(data, **(_STRICT if strict else {}))
     except FileNotFoundError:
         raise GateFailed(f"{path} is missing: {path.parent} is not an artifact, or not the whole of one") from None
     except OSError as error:

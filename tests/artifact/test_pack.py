@@ -353,7 +353,7 @@ def test_files_are_named_as_transformers_js_looks_for_them(packed: Path) -> None
     assert suffixes == {
         "fp32": "",
         "fp16": "_fp16",
-        "bf16": "",
+        "bf16": "_bf16",  # it has none for it
         "int8-dynamic": "_quantized",
         "int8-static": "_int8",
         "int4": "_q4",

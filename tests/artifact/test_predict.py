@@ -31,6 +31,8 @@ FOREIGN = (
     *("torch", "transformers", "onnx", "msgspec", "psutil", "typer", "rich", "socket"),
 )
 
+IMAGE = {"channels": 3, "resize": "none", "size": [], "resample": 2, "crop": [], "scale": 1.0, "mean": [], "std": []}
+
 
 @cache
 def pytorch_logits(checkpoint: Path, texts: tuple[str, ...]) -> NDArray[np.float32]:
@@ -213,6 +215,8 @@ def test_a_file_that_cannot_be_read_is_named(artifact: Path, monkeypatch: pytest
         ({"labels": ["negative"]}, "other labels than config"),
         ({"limits": {}}, r"limits lacks max_length_tokens"),
         ({"limits": None}, "does not say how"),
+        ({"reads": "image"}, "nothing answers text-classification from a image"),
+        ({"reads": "pair", "image": IMAGE}, "says more than that"),
         ({"session": []}, "session is not an object"),
         ({"session": {"graph_optimization_level": "most"}}, "graph_optimization_level is 'most'"),
         ({"opset": 1e300}, "opset is not a whole number"),
@@ -221,10 +225,11 @@ def test_a_file_that_cannot_be_read_is_named(artifact: Path, monkeypatch: pytest
         ({"extra": 1}, "a field 'extra'"),
         ({"files": ["golden.json"]}, "files is not an object"),
         ({"model_file": "onnx/other.onnx"}, r"no sha256 of onnx/other\.onnx"),
-        ({"model_file": "config.json"}, r"config\.json is not a whole ONNX file"),
-        ({"model_file": "../outside.onnx"}, "no sha256 of ../outside"),
-        ({"model_file": "/etc/passwd"}, "no sha256 of /etc/passwd"),
-        ({"model_file": "link.onnx"}, r"no sha256 of link\.onnx"),
+        ({"model_file": "config.json"}, r"model_file is 'config\.json'"),
+        ({"model_file": "onnx/model.ort"}, r"model_file is 'onnx/model\.ort'"),
+        ({"model_file": "../outside.onnx"}, r"model_file is '\.\./outside"),
+        ({"model_file": "onnx/../../outside.onnx"}, "no sha256 of onnx/"),
+        ({"model_file": "/etc/passwd"}, "model_file is '/etc/passwd'"),
         ({"outputs": []}, "names no output"),
         ({"outputs": ["probabilities"]}, "gives no probabilities"),
     ],

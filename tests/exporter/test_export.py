@@ -149,7 +149,7 @@ def test_golden_examples_are_pytorchs_answers_to_each_text_alone(
     tiny_checkpoint: Path, tiny_run: Path, reviews: Path
 ) -> None:
     examples = json.loads((tiny_run / "golden.json").read_text())["examples"]
-    lengths = [len(example["input_ids"]) for example in examples]
+    lengths = [len(example["inputs"]["input_ids"]["values"]) for example in examples]
     known = read_texts(reviews)[:40]
     every = [len(tokenize(tiny_checkpoint, [text])["input_ids"][0]) for text in known]
     assert len(examples) == 12
@@ -158,10 +158,12 @@ def test_golden_examples_are_pytorchs_answers_to_each_text_alone(
     for example in examples:
         batch = tokenize(tiny_checkpoint, [example["text"]])
         assert example["text"] in known
-        assert example["input_ids"] == batch["input_ids"][0].tolist()
-        assert close(np.array([example["logits"]], np.float32), torch_logits(tiny_checkpoint, batch))
-        worst = max(worst, float(np.abs(onnx_logits(_model(tiny_run, INT8), batch) - example["logits"]).max()))
-    assert _record(tiny_run, INT8)["golden_max_error"] == pytest.approx(worst, rel=1e-3)
+        assert example["inputs"]["input_ids"]["values"] == batch["input_ids"][0].tolist()
+        logits = np.array([example["outputs"]["logits"]["values"]], np.float32)
+        assert close(logits, torch_logits(tiny_checkpoint, batch))
+        worst = max(worst, float(np.abs(onnx_logits(_model(tiny_run, INT8), batch) - logits).max()))
+    record = _record(tiny_run, INT8)
+    assert record["golden_error_fraction"] == pytest.approx(worst / record["parity"]["scales"]["logits"], rel=1e-3)
 
 
 def test_a_variant_knows_its_checkpoint(tiny_run: Path, tiny_checkpoint: Path) -> None:
@@ -428,7 +430,7 @@ def test_a_tokenizer_whose_files_disagree_is_refused(tiny_checkpoint: Path, tmp_
     (copy / "tokenizer_config.json").write_text(json.dumps(config))
     assert AutoTokenizer.from_pretrained(copy).tokenize("Film") == ["film"]
     data = Source(_table(tmp_path / "data.csv", ["text"], ["A Film"]), Columns())
-    with pytest.raises(UserError, match=r"tokenizer\.json gives the ids"):
+    with pytest.raises(UserError, match=r"tokenizer\.json gives the input_ids"):
         export(Request(copy, tmp_path / "run", (FP32,), data=data))
     assert not (tmp_path / "run/variants/fp32/variant.json").exists()
 
