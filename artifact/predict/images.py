@@ -48,7 +48,7 @@ class ImageSettings:
             raise ValueError("an edge has 1 to 16,384 pixels")
         if len(self.size) != {"exact": 2, "shortest": 1, "none": 0}[self.resize] or len(self.crop) not in (0, 2):
             raise ValueError("a size does not fit how pictures are resized")
-        if max(self.size, default=1) * max(self.crop, default=1) > MOST_PIXELS // 4:
+        if max(self.size, default=1) ** 2 > MOST_PIXELS or max(self.crop, default=1) ** 2 > MOST_PIXELS:
             raise ValueError("a picture would become too large")
         if any(len(part) not in (0, self.channels) for part in (self.mean, self.std)) or 0.0 in self.std:
             raise ValueError("mean and std have a number for each channel, and std none that is 0")

@@ -105,7 +105,7 @@ def predict_file(predictor: Predictor, data: Path, out: Path, wanted: Wanted, to
         raise UserError(f"{out} is neither .jsonl nor .csv", "name the file that is written with one of them")
     if out.resolve() == data.resolve():
         raise UserError(f"{out} is the file that is read", "name another one with --out")
-    part = _Part(out, _fingerprint(predictor, data, wanted))
+    part = _PartFile(out, _fingerprint(predictor, data, wanted))
     rows = read_items(data, predictor.manifest.reads, wanted.columns, wanted.kept)
     done = part.rows
     if sum(1 for _ in islice(rows, done)) < done:
@@ -167,7 +167,7 @@ def _fingerprint(predictor: Predictor, data: Path, wanted: Wanted) -> str:
     return hashlib.sha256(manifest + json.dumps(parts).encode()).hexdigest()
 
 
-class _Part:
+class _PartFile:
     """What of an output file is written so far. A note beside it says how much of it is whole."""
 
     def __init__(self, out: Path, fingerprint: str) -> None:

@@ -212,13 +212,13 @@ def test_what_is_no_picture_is_refused(data: bytes) -> None:
     "changes", [{"crop": (16_384, 16_384)}, {"size": (0, 5)}, {"std": (0.0, 1.0, 1.0)}, {"resample": 9}]
 )
 def test_settings_of_pictures_that_cannot_be_are_refused(changes: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="picture|pixels|std"):
+    with pytest.raises(ValueError, match=r"picture|pixels|std"):
         replace(PICTURES, **changes)
 
 
 @pytest.mark.parametrize("data", [b"", b"RIFF", b"RIFF\xff\xff\xff\xffWAVEfmt ", b"not a recording"])
 def test_what_is_no_recording_is_refused(data: bytes) -> None:
-    with pytest.raises(UserError, match="WAV|soundfile"):
+    with pytest.raises(UserError, match=r"WAV|soundfile"):
         read_recording(data, SoundSettings(features="waveform", rate_hz=16_000, normalize=False))
 
 
