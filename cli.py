@@ -320,6 +320,9 @@ def pack(
         Layout.STEELYARD
     ),
     dockerfile: Annotated[bool, typer.Option("--dockerfile", help="Add a Dockerfile that proves itself.")] = False,
+    hashes: Annotated[
+        bool, typer.Option("--hashes", help="Pin every package by its hash, for this platform; pip needs a network.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Pack the winner, or any variant, as a folder that predicts on CPUs without torch."""
@@ -327,7 +330,11 @@ def pack(
 
     if candidate and precision:
         raise UserError("both --candidate and --precision are given", "give one of them")
-    packed = stages.pack(RunFolder(run), out, candidate, precision, layout=layout, dockerfile=dockerfile)
+    stages.need("cpu", "onnxruntime")
+    from artifact.pack import Extras
+
+    extras = Extras(layout=layout, dockerfile=dockerfile, hashes=hashes)
+    packed = stages.pack(RunFolder(run), out, candidate, precision, extras)
     tell.print_json(packed) if as_json else tell.tell_packed(packed)
 
 

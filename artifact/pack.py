@@ -12,6 +12,7 @@ from artifact.bundle import bundle
 from artifact.companions import DOCKERFILE, special_tokens_map
 from artifact.labels import read_activation, read_labels
 from artifact.layout import Layout
+from artifact.lock import locked
 from artifact.model_card import model_card
 from artifact.precision import Precision
 from artifact.predict.cores import usable_cores
@@ -48,6 +49,19 @@ class Packed(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Extras:
+    """What is chosen of an artifact besides its model: how its files lie, a Dockerfile, and hashes of its packages (for
+    this platform, asked of pip)."""
+
+    layout: Layout = Layout.STEELYARD
+    dockerfile: bool = False
+    hashes: bool = False
+
+
+PLAIN = Extras()
+
+
+@dataclass(frozen=True, kw_only=True)
 class Parts:
     """Everything that goes into one artifact."""
 
@@ -69,8 +83,7 @@ def pack(
     card: Card | None,
     card_reason: str | None,
     session: SessionConfig | None = None,
-    layout: Layout = Layout.STEELYARD,
-    dockerfile: bool = False,
+    extras: Extras = PLAIN,
 ) -> Packed:
     """Pack one variant of a run into the folder `out`, then load it and run its own self-test.
 
@@ -87,9 +100,9 @@ def pack(
     except OSError as error:
         raise cannot_write(out, error) from error
     try:
-        _fill(temporary, parts, dockerfile=dockerfile)
+        _fill(temporary, parts, extras)
         _prove(temporary)
-        if layout is Layout.TRITON:
+        if extras.layout is Layout.TRITON:
             as_triton(temporary, out.name, read_manifest(temporary), parts.variant)
         temporary.chmod(0o777 & ~umask())
         _swap(temporary, out)
@@ -183,7 +196,7 @@ def read_loosely(path: Path) -> dict[str, dict[str, object]]:
     return value if isinstance(value, dict) else {}
 
 
-def _fill(folder: Path, parts: Parts, *, dockerfile: bool) -> None:
+def _fill(folder: Path, parts: Parts, extras: Extras) -> None:
     variant, checkpoint = parts.variant, parts.checkpoint
     model_file = f"onnx/model{variant.precision.file_suffix}.onnx"
     (folder / "onnx").mkdir()
@@ -198,9 +211,10 @@ def _fill(folder: Path, parts: Parts, *, dockerfile: bool) -> None:
         write_json(folder / "special_tokens_map.json", special_tokens_map(checkpoint))
     write_bytes(folder / "predict.py", bundle().encode())
     packages = (*RUNTIME_PACKAGES, *(("pillow",) if parts.serving.image else ()))
-    requirements = "".join(f"{name}=={version(name)}\n" for name in packages)
+    pinned = [f"{name}=={version(name)}" for name in packages]
+    requirements = locked(pinned) if extras.hashes else "".join(f"{line}\n" for line in pinned)
     write_bytes(folder / "requirements.txt", requirements.encode())
-    if dockerfile:
+    if extras.dockerfile:
         write_bytes(folder / "Dockerfile", DOCKERFILE.encode())
     manifest = _manifest(parts, model_file)
     write_bytes(folder / "README.md", model_card(manifest, checkpoint).encode())

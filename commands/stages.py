@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from artifact.layout import Layout
 from artifact.precision import Precision
 from errors import UserError
 from measure.plan import Plan
@@ -16,7 +15,7 @@ EVERY = ("all",)
 
 if TYPE_CHECKING:
     from artifact.examples import Examples
-    from artifact.pack import Packed
+    from artifact.pack import Extras, Packed
     from artifact.run_folder import RunFolder
     from exporter.export import Exported
     from exporter.request import Request
@@ -263,17 +262,16 @@ def pack(
     out: Path,
     candidate: str | None = None,
     precision: Precision | None = None,
-    *,
-    layout: Layout = Layout.STEELYARD,
-    dockerfile: bool = False,
+    extras: "Extras | None" = None,
 ) -> "Packed":
     """Pack the recommended candidate, or the named one, with its benchmark card; or a variant without one."""
     need("cpu", "onnxruntime")
+    from artifact.pack import PLAIN
     from artifact.pack import pack as make_artifact
 
     if precision is not None:
         reason = "it was packed by its precision, without a comparison"
-        return make_artifact(run, precision, out, card=None, card_reason=reason, layout=layout, dockerfile=dockerfile)
+        return make_artifact(run, precision, out, card=None, card_reason=reason, extras=extras or PLAIN)
     from artifact.predict.session import SessionConfig
     from measure.source import find_models
     from report.choice import choose, make_card
@@ -296,8 +294,7 @@ def pack(
         card=make_card(verdict, row),
         card_reason=None,
         session=session,
-        layout=layout,
-        dockerfile=dockerfile,
+        extras=extras or PLAIN,
     )
 
 

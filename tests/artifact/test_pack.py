@@ -13,7 +13,7 @@ import pytest
 import artifact.pack
 from artifact.bundle import bundle
 from artifact.layout import Layout
-from artifact.pack import Packed
+from artifact.pack import Extras, Packed
 from artifact.precision import Precision
 from artifact.run_folder import RunFolder
 from errors import GateFailed, UserError
@@ -320,7 +320,9 @@ def test_the_model_card_says_what_it_is(run: RunFolder, tiny_checkpoint: Path, p
 
 
 def test_the_dockerfile_installs_and_proves(run: RunFolder, parent: Path) -> None:
-    artifact.pack.pack(run, Precision.FP32, parent / "artifact", card=None, card_reason="", dockerfile=True)
+    artifact.pack.pack(
+        run, Precision.FP32, parent / "artifact", card=None, card_reason="", extras=Extras(dockerfile=True)
+    )
     lines = (parent / "artifact" / "Dockerfile").read_text().splitlines()
     assert [line.partition(" ")[0] for line in lines] == [
         *("FROM", "WORKDIR", "COPY", "RUN", "COPY", "RUN", "USER", "ENTRYPOINT")
@@ -330,7 +332,7 @@ def test_the_dockerfile_installs_and_proves(run: RunFolder, parent: Path) -> Non
 
 def test_a_triton_repository_has_the_graph_and_its_axes(run: RunFolder, parent: Path) -> None:
     out = parent / "repository"
-    artifact.pack.pack(run, Precision.FP32, out, card=None, card_reason="", layout=Layout.TRITON)
+    artifact.pack.pack(run, Precision.FP32, out, card=None, card_reason="", extras=Extras(layout=Layout.TRITON))
     files = content(parent / "repository")
     assert "repository/1/model.onnx" in files
     assert {"repository/config.pbtxt", "repository/tokenizer.json", "repository/steelyard.json"} <= set(files)
@@ -365,3 +367,41 @@ def test_special_tokens_are_those_that_fastembed_looks_for(packed: Path) -> None
     assert {found[name] for name in ("pad_token", "cls_token", "sep_token", "unk_token")} == {
         *("[PAD]", "[CLS]", "[SEP]", "[UNK]")
     }
+
+
+def test_packages_are_pinned_by_their_hashes(
+    run: RunFolder, parent: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """What pip says is written down; its own report, shortened, stands in for a network."""
+    hashes = {"sha256": "0" * 64}
+    item = {
+        "metadata": {"name": "numpy", "version": "2.4.6"},
+        "download_info": {"archive_info": {"hashes": hashes}},
+    }
+    environment = {"python_version": "3.11", "sys_platform": "linux", "platform_machine": "x86_64"}
+    asked = []
+
+    def pip(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        asked.append(command)
+        return subprocess.CompletedProcess(command, 0, json.dumps({"install": [item], "environment": environment}), "")
+
+    monkeypatch.setattr("artifact.lock.subprocess.run", pip)
+    artifact.pack.pack(run, Precision.FP32, parent / "artifact", card=None, card_reason="", extras=Extras(hashes=True))
+    lines = (parent / "artifact" / "requirements.txt").read_text().splitlines()
+    assert lines[0].startswith(
+        "# Packages for Python 3.11 on linux x86_64; elsewhere, install without hashes: onnxruntime=="
+    )
+    assert lines[1:] == [f"numpy==2.4.6 --hash=sha256:{'0' * 64}"]
+    assert {"--dry-run", "--ignore-installed"} <= set(asked[0])
+
+
+def test_pip_without_an_answer_is_told(run: RunFolder, parent: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def pip(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        return subprocess.CompletedProcess(command, 1, "", "ERROR: no network\n")
+
+    monkeypatch.setattr("artifact.lock.subprocess.run", pip)
+    with pytest.raises(UserError, match=r"pip cannot resolve .*: ERROR: no network"):
+        artifact.pack.pack(
+            run, Precision.FP32, parent / "artifact", card=None, card_reason="", extras=Extras(hashes=True)
+        )
+    assert names(parent) == set()
