@@ -393,7 +393,7 @@ def predict(
     predictor = Predictor.open(artifact, threads=threads)
     if data and out:
         rows = predict_file(predictor, data, out, wanted, told_on_terminal())
-        typer.echo(f"{rows:,} answers in {out}")
+        tell.print_json({"rows": rows, "out": str(out)}) if as_json else typer.echo(f"{rows:,} answers in {out}")
         return
     for line in answer_lines(
         predictor, asked_items(predictor, items or (), data, wanted.columns), wanted, as_json=as_json
