@@ -11,6 +11,7 @@ import numpy as np
 import psutil
 
 from artifact.bundle import bundle
+from artifact.cpu import VNNI
 from artifact.predict.cores import usable_cores
 from artifact.predict.folder import MANIFEST
 from artifact.predict.golden import Golden, read_golden
@@ -27,7 +28,7 @@ ALIKE = 1.25
 
 QUANTIZED = ("int8-dynamic", "int8-static", "int4")
 DECISIVE = {
-    "VNNI": (QUANTIZED, ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")),
+    "VNNI": (QUANTIZED, VNNI),
     "AVX2": (("fp32", "fp16", *QUANTIZED), ("avx2", "asimddp", "sve")),
     "AVX-512": (("fp32",), ("avx512f", "sve")),
 }

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from artifact.cpu import saturates
 from artifact.identity import checkpoint_sha256
 from artifact.precision import Precision
 from artifact.predict.golden import Golden
@@ -14,6 +15,7 @@ from artifact.run_folder import RunFolder, claim_output
 from artifact.serving import Serving
 from artifact.task import Task
 from artifact.variant import Variant, is_whole
+from exporter.options import Target
 from exporter.request import ModuleSource, Request
 
 if TYPE_CHECKING:
@@ -69,7 +71,10 @@ def _source(request: Request) -> "tuple[str, Subject | None]":
 def failures(exported: Sequence[Exported]) -> str:
     """Which variants failed their gates and why; empty when none did."""
     failed = [item.variant for item in exported if not item.variant.passed]
-    return "; ".join(f"{variant.precision}: {', '.join(variant.reasons)}" for variant in failed)
+    told = "; ".join(f"{variant.precision}: {', '.join(variant.reasons)}" for variant in failed)
+    if any(variant.recipe.target == Target.X86 for variant in failed) and saturates():
+        told += "; this CPU has no VNNI, and its 8-bit kernels saturate: see --target x86-without-vnni"
+    return told
 
 
 def _kept(run: RunFolder, precision: Precision, mark: str) -> Variant | None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 import psutil
 
+from artifact.cpu import cpu_field, cpu_flags
 from artifact.predict.cores import cgroup_cores, usable_cores
 
 GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
@@ -52,8 +53,8 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
 def read_machine() -> Machine:
     """Describe the machine this process runs on."""
     return Machine(
-        cpu_model=_cpu_field("model name") or platform.processor() or platform.machine(),
-        cpu_features=tuple(name for name in FEATURES if name in _cpu_flags()),
+        cpu_model=cpu_field("model name") or platform.processor() or platform.machine(),
+        cpu_features=tuple(name for name in FEATURES if name in cpu_flags()),
         cores=psutil.cpu_count() or 1,
         usable_cores=usable_cores(),
         cpu_quota_cores=cgroup_cores(),
@@ -97,15 +98,3 @@ def _governor() -> str | None:
         return GOVERNOR.read_text().strip() or None
     except OSError:
         return None
-
-
-def _cpu_flags() -> frozenset[str]:
-    return frozenset((_cpu_field("flags") or _cpu_field("Features") or "").split())
-
-
-def _cpu_field(name: str) -> str | None:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return None
-    return next((line.partition(":")[2].strip() for line in lines if line.partition(":")[0].strip() == name), None)

@@ -24,6 +24,7 @@ from onnx import numpy_helper
 from transformers import AutoTokenizer
 from typer.testing import CliRunner, Result
 
+from artifact.cpu import saturates
 from artifact.examples import read_examples, read_texts
 from artifact.pack import pack
 from artifact.precision import Precision
@@ -34,6 +35,7 @@ from errors import UserError
 from exporter.derive import DERIVATIONS, Choice, Derivation, Material
 from exporter.export import Exported, export
 from exporter.layers import LayerKind
+from exporter.options import Target
 from exporter.request import Request, Source
 from exporter.subject import Subject
 from exporter.trace import trace
@@ -598,7 +600,8 @@ def inputs(reviews: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pat
 
 def _arguments(checkpoint: Path, out: Path, inputs: tuple[Path, Path]) -> list[str]:
     judged, training = inputs
-    options = ["--precisions", "all", "--data", judged, "--calibration", training, "--json"]
+    target = Target.X86_WITHOUT_VNNI if saturates() else Target.X86
+    options = ["--precisions", "all", "--data", judged, "--calibration", training, "--target", target, "--json"]
     return ["export", str(checkpoint), "--out", str(out), *map(str, options)]
 
 

@@ -11,6 +11,7 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 from exporter.integer import Range, int8_dynamic, int8_static, quantize_columns
 from exporter.options import Target, Weights
 from tests.exporter.graphs import (
+from tests.exporter.cpu import EXACT
     as_bytes,
     graph,
     node,
@@ -55,6 +56,7 @@ def test_a_column_is_off_by_half_a_step_at_most(limit: int) -> None:
     assert (np.abs(whole * scale.astype(np.float64) - weight) <= 0.5001 * scale).all()
 
 
+@EXACT
 def test_dynamic_is_near_fp32_and_exactly_what_the_formulas_say() -> None:
     weight, x = random(40, 12), random(5, 40, seed=1)
     (found,) = run(int8_dynamic(product(weight), DENSE), {"x": x})
@@ -69,6 +71,7 @@ def test_dynamic_is_fused_into_one_integer_kernel(tmp_path: Path) -> None:
     assert ran == ["DynamicQuantizeMatMul"]  # bias and all
 
 
+@EXACT
 def test_two_layers_on_one_input_round_it_once(tmp_path: Path) -> None:
     nodes = [node("MatMul", ["x", name], name.upper(), f"{name}/MatMul") for name in ("q", "k", "v")]
     weights = {name: random(8, 6, seed=seed) for seed, name in enumerate("qkv")}
@@ -101,6 +104,7 @@ def _gemm(*, transposed: bool = True) -> onnx_ir.Model:
     return graph([made], {"x": ("n", 10)}, {"y": ("n", 6)}, weights)
 
 
+@EXACT
 @pytest.mark.parametrize("transposed", [True, False])
 @pytest.mark.parametrize("static", [True, False])
 def test_a_gemms_bias_is_added_in_fp32(*, transposed: bool, static: bool) -> None:
@@ -147,6 +151,7 @@ def _two_layers() -> tuple[onnx_ir.Model, dict[str, NDArray[np.float32]]]:
     return graph(nodes, {"x": ("n", 8)}, {"y": ("n", 4)}, weights), weights
 
 
+@EXACT
 def test_layers_that_are_not_named_stay_as_they_are() -> None:
     made, weights = _two_layers()
     int8_dynamic(made, {"second"})
@@ -186,6 +191,7 @@ def test_static_is_exactly_what_the_formulas_say(tmp_path: Path) -> None:
     assert running_operators(made, tmp_path)[-1] in ("MatMulIntegerToFloat", "DynamicQuantizeMatMul")
 
 
+@EXACT
 @pytest.mark.parametrize("span", [(0.7, 3.1), (-3.1, -0.7), (-0.123, 0.457), (0.0, 0.0), (-1e-30, 0.0)])
 @pytest.mark.parametrize("target", list(Target))
 def test_zero_is_exact_in_every_range(span: tuple[float, float], target: Target) -> None:
@@ -274,6 +280,7 @@ def test_weights_keep_within_what_the_target_can_add(target: Target, limit: int)
     assert (pair <= np.iinfo(np.int16).max) == (target is Target.X86_WITHOUT_VNNI)
 
 
+@EXACT
 @pytest.mark.parametrize("is_static", [False, True])
 def test_unsigned_weights_are_the_same_numbers_shifted(*, is_static: bool) -> None:
     weight, x = random(30, 20), random(4, 30, seed=1)

@@ -18,6 +18,7 @@ from exporter.request import Request
 from exporter.rescue import Damage, fewest, most_to_return, rank_by_damage, returned
 from exporter.save import save_graph
 from tests.exporter.conftest import close, onnx_logits, tokenize, torch_logits
+from tests.exporter.cpu import EXACT
 from tests.exporter.graphs import graph, node, random
 
 INT8 = Precision.INT8_DYNAMIC
@@ -148,6 +149,7 @@ def outliers(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) ->
     return folder
 
 
+@EXACT
 @pytest.mark.slow
 def test_a_model_that_plain_int8_breaks_is_rescued_by_one_layer(
     outliers: Path, tiny_checkpoint: Path, tmp_path: Path
