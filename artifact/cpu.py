@@ -3,7 +3,7 @@
 from pathlib import Path
 
 VNNI = ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
-"""Flags of which one is enough: products of 8 bits are added up in 32. Older x86 kernels add two in 16, and saturate."""
+"""Flags of which one is enough: products of 8 bits are added in 32. Older x86 kernels add two in 16, and saturate."""
 
 
 def cpu_field(name: str) -> str | None:
