@@ -83,21 +83,7 @@ def find_models(directory: Path) -> ModelSource:
     if not directory.is_dir():
         raise UserError(f"{directory} does not exist or is not a folder", "give a run, a checkpoint or an artifact")
     if (directory / MANIFEST).is_file():
-        try:
-            manifest = read_manifest(directory)
-            graph = inside(directory, manifest.model_file)
-            check_graph(graph, [path.name for path in graph.parent.glob(EXTERNAL_DATA)])
-        except GateFailed as error:
-            raise UserError(error.message, f"steelyard verify {directory}") from error
-        if manifest.limits is None:
-            raise UserError(f"{directory} reads no texts, and only those are compared so far", "compare its run")
-        for path in (graph, *graph.parent.glob(EXTERNAL_DATA)):
-            packed = manifest.files.get(path.relative_to(directory).as_posix())
-            if packed is None or sha256_file(path) != packed.sha256:
-                raise UserError(f"{path} was changed", f"steelyard verify {directory}")
-        return ModelSource(
-            directory, directory, manifest.labels, manifest.limits, None, {manifest.precision: graph}, {}
-        )
+        return _packed(directory)
     run = RunFolder(directory)
     if run.is_run:
         checkpoint = run.checkpoint
@@ -114,6 +100,23 @@ def find_models(directory: Path) -> ModelSource:
     return ModelSource(
         directory, checkpoint, read_labels(checkpoint), read_limits(checkpoint), checkpoint, graphs, rejected
     )
+
+
+def _packed(directory: Path) -> ModelSource:
+    """What an artifact has, checked as if it came from a stranger."""
+    try:
+        manifest = read_manifest(directory)
+        graph = inside(directory, manifest.model_file)
+        if manifest.limits is None:
+            raise UserError(f"{directory} reads no texts, and only those are compared so far", "compare its run")
+        for path in (graph, *graph.parent.glob(EXTERNAL_DATA)):
+            packed = manifest.files.get(path.relative_to(directory).as_posix())
+            if packed is None or sha256_file(path) != packed.sha256:
+                raise GateFailed(f"{path} was changed")
+        check_graph(graph, [path.name for path in graph.parent.glob(EXTERNAL_DATA)])
+    except GateFailed as error:
+        raise UserError(error.message, f"steelyard verify {directory}") from error
+    return ModelSource(directory, directory, manifest.labels, manifest.limits, None, {manifest.precision: graph}, {})
 
 
 def _variants(run: RunFolder, source_sha256: str) -> tuple[dict[Precision, Path], dict[Precision, str]]:

@@ -16,6 +16,7 @@ from exporter.half import emulate
 from exporter.options import Options, Profile, Target
 from exporter.request import EXPORTED
 from exporter.save import save_graph
+from tests.cpu import for_exact
 from tests.exporter.conftest import tokenize
 from tests.exporter.graphs import Weights, as_bytes, graph, node, random, run, weights_of
 
@@ -61,7 +62,9 @@ def test_deriving_is_repeatable_leaves_its_source_and_keeps_inputs_and_outputs(
     assert not [name for name in names if name.startswith("_")]
 
 
-@pytest.mark.parametrize("precision", [precision for precision in EXPORTED if precision is not Precision.INT4])
+@pytest.mark.parametrize(
+    "precision", [for_exact(precision) for precision in EXPORTED if precision is not Precision.INT4]
+)
 def test_each_derived_graph_answers_much_as_fp32_does(precision: Precision, material: Material) -> None:
     made, _ = derive(precision, material, _choice(precision, material))
     half = DERIVATIONS[precision].half

@@ -10,7 +10,7 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from exporter.integer import Range, int8_dynamic, int8_static, quantize_columns
 from exporter.options import Target, Weights
-from tests.exporter.cpu import EXACT
+from tests.cpu import EXACT
 from tests.exporter.graphs import (
     as_bytes,
     graph,

@@ -17,8 +17,8 @@ from exporter.export import export, failures
 from exporter.request import Request
 from exporter.rescue import Damage, fewest, most_to_return, rank_by_damage, returned
 from exporter.save import save_graph
+from tests.cpu import EXACT
 from tests.exporter.conftest import close, onnx_logits, tokenize, torch_logits
-from tests.exporter.cpu import EXACT
 from tests.exporter.graphs import graph, node, random
 
 INT8 = Precision.INT8_DYNAMIC

@@ -13,6 +13,7 @@ from errors import UserError
 from exporter.derive import Choice, Material, derive
 from exporter.save import copy_graph, load_graph, save_graph, weight_bytes
 from exporter.sessions import open_file
+from tests.cpu import for_exact
 from tests.exporter.graphs import as_bytes, product, random, run
 
 X = {"x": random(4, 30, seed=1)}
@@ -146,7 +147,10 @@ def test_a_copy_is_the_same_files_and_no_others(tmp_path: Path, limit: int, befo
     assert (run(target, X)[0] == run(source, X)[0]).all()
 
 
-@pytest.mark.parametrize("precision", [Precision.INT8_DYNAMIC, Precision.INT4, Precision.FP16, Precision.INT8_STATIC])
+@pytest.mark.parametrize(
+    "precision",
+    [for_exact(Precision.INT8_DYNAMIC), Precision.INT4, Precision.FP16, for_exact(Precision.INT8_STATIC)],
+)
 def test_a_precision_is_derived_from_a_graph_with_a_data_file_as_from_one_without(
     tmp_path: Path, precision: Precision
 ) -> None:

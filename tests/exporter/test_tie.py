@@ -9,6 +9,7 @@ from exporter.clean import strip
 from exporter.integer import int8_dynamic
 from exporter.layers import find_layers
 from exporter.tie import LEAST_BYTES, tie, untie
+from tests.cpu import EXACT
 from tests.exporter.graphs import as_bytes, graph, node, operators, random, run, weights_of
 
 
@@ -109,6 +110,7 @@ def test_a_symmetric_weight_is_no_transposed_one() -> None:
     assert list(weights_of(made)) == ["table"]
 
 
+@EXACT
 def test_a_tied_int8_weight_stays_tied() -> None:
     """A row of the table is a column of the head, so both have the same bytes and scales."""
     table = random(40, 32)

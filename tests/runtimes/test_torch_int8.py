@@ -17,6 +17,7 @@ from runtimes.base import Candidate
 from runtimes.options import TorchOptions
 from runtimes.registry import open_runtime
 from runtimes.torch_cpu import EngineRuntime, probe
+from tests.cpu import EXACT
 from tests.runtimes.conftest import BATCH
 
 STATIC, DYNAMIC = Precision.INT8_STATIC, Precision.INT8_DYNAMIC
@@ -68,6 +69,7 @@ def compiled(tiny_checkpoint: Path) -> Iterator[EngineRuntime]:
         yield runtime
 
 
+@EXACT
 def test_compiled_kernels_round_as_the_quantised_graph_does(tiny_checkpoint: Path, compiled: EngineRuntime) -> None:
     with EngineRuntime(tiny_checkpoint, STATIC, 1, calibration=[BATCH, OTHER]) as runtime:
         expected = [runtime.run(batch)["logits"] for batch in (BATCH, OTHER)]
