@@ -24,8 +24,8 @@ from errors import GateFailed, UserError
 
 MOST_CONFIG_BYTES = 16 * 2**20
 MOST_TOKENIZER_BYTES = 128 * 2**20
-MANY_BATCHES = 2
-"""Batches for each thread from which on every thread computes batches of its own."""
+MANY_BATCHES = 8
+"""Batches for each thread from which on every thread computes batches of its own; the model is loaded anew for that."""
 
 MASKED_TOKENS = 256
 """Tokens of a batch where each has a score for every word of the vocabulary: 30 MB for BERT's, 250 MB for XLM-R's."""
@@ -47,11 +47,11 @@ class Predictor:
         self._reader = _reader(manifest, self.encoder)
         self._head = _head(manifest, self.encoder)
         self._per_token = ANSWERS[manifest.task].per_token and manifest.task is not Task.FEATURE_EXTRACTION
-        self._session = self._open(threads)
-        self._single: Any = None
         self._lock = Lock()
-        self.input_names = [item.name for item in self._session.get_inputs()]
-        given = {item.name for item in self._session.get_outputs()}
+        self._opened: tuple[int, Any] = (0, None)
+        session = self._session(threads)
+        self.input_names = [item.name for item in session.get_inputs()]
+        given = {item.name for item in session.get_outputs()}
         if missing := [name for name in manifest.outputs if name not in given]:
             raise GateFailed(f"{manifest.model_file} gives no {missing[0]}, which {folder / MANIFEST} names")
 
@@ -90,7 +90,7 @@ class Predictor:
 
     def run(self, batch: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[np.float32]]:
         """Raw outputs, float32 with the batch as first axis, of one batch that has exactly `input_names`."""
-        return self._run(self._session, batch)
+        return self._run(self._session(self.threads), batch)
 
     def _run(self, session: Any, batch: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[np.float32]]:
         try:
@@ -130,20 +130,22 @@ class Predictor:
         if self.threads == 1 or len(batches) < MANY_BATCHES * self.threads or self._per_token:
             yield from map(compute, batches)
             return
-        lane = self._lane()
+        session = self._session(1)
 
         def compute_alone(batch: Sequence[Row]) -> dict[str, NDArray[np.float32]]:
-            return self._run(lane, self._reader.stack(batch, self.input_names))
+            return self._run(session, self._reader.stack(batch, self.input_names))
 
         with ThreadPoolExecutor(self.threads) as pool:
             yield from pool.map(compute_alone, batches)
 
-    def _lane(self) -> Any:
-        """The model once more, for calls that take one thread each."""
+    def _session(self, threads: int) -> Any:
+        """The model for calls of so many threads each. Only one is kept, because two would hold the weights twice; a
+        call that runs keeps its own until it ends."""
         with self._lock:
-            if self._single is None:
-                self._single = self._open(1)
-            return self._single
+            if self._opened[0] != threads:
+                self._opened = (0, None)  # let go of the one before the other takes memory
+                self._opened = (threads, self._open(threads))
+            return self._opened[1]
 
     def logits(self, items: Sequence[Any]) -> NDArray[np.float32]:
         """A classifier's raw outputs, float32 (items, labels), in the order of `items`."""

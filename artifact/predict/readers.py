@@ -12,7 +12,7 @@ from artifact.predict.sounds import SoundSettings, prepare_recording, read_recor
 from artifact.predict.tokens import BATCH_TOKENS, TextEncoder, batches_by_length
 from errors import UserError
 
-ENCODED_AT_ONCE = 256
+ENCODED_AT_ONCE = 64
 BATCH_VALUES = 8 * 3 * 256 * 256
 """Pixels or samples of a batch at most, unless one row alone has more."""
 

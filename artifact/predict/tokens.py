@@ -12,8 +12,10 @@ from tokenizers import Tokenizer
 from artifact.predict.patterns import danger, patterns_of
 from errors import UserError
 
-BATCH_TOKENS = 2048
+BATCH_TOKENS = 512
 BATCH_ROWS = 32
+BATCH_PAIRS = 2**18
+"""Pairs of tokens that attend to each other: attention's memory grows with the square of the length."""
 
 TextItem = str | tuple[str, str] | Sequence[str]
 """A text, a pair of texts (a tuple), or a text's words (a list)."""
@@ -151,10 +153,12 @@ def pad_rows(
 
 
 def batches_by_length(lengths: Sequence[int], most_tokens: int = BATCH_TOKENS) -> Iterator[list[int]]:
-    """Row numbers in batches of similar length: at most `BATCH_ROWS` rows and `most_tokens` padded tokens each."""
+    """Row numbers in batches of similar length, unless one row alone has more: at most `BATCH_ROWS` rows, `most_tokens`
+    padded tokens and `BATCH_PAIRS` pairs of them in a row."""
     batch: list[int] = []
     for row in sorted(range(len(lengths)), key=lengths.__getitem__):
-        if batch and (len(batch) == BATCH_ROWS or (len(batch) + 1) * lengths[row] > most_tokens):
+        tokens = (len(batch) + 1) * lengths[row]
+        if batch and (len(batch) == BATCH_ROWS or tokens > most_tokens or tokens * lengths[row] > BATCH_PAIRS):
             yield batch
             batch = []
         batch.append(row)

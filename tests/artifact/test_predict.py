@@ -20,7 +20,7 @@ from scipy.special import expit, softmax
 from artifact.predict.answers import Prediction, scores_from_logits
 from artifact.predict.cores import cgroup_cores, usable_cores
 from artifact.predict.predictor import Predictor
-from artifact.predict.tokens import BATCH_ROWS, BATCH_TOKENS, batches_by_length, pad_rows
+from artifact.predict.tokens import BATCH_PAIRS, BATCH_ROWS, BATCH_TOKENS, batches_by_length, pad_rows
 from errors import GateFailed, UserError
 from tests.artifact.conftest import edit_json, reseal, run_predict, scale_logits
 from tests.conftest import ROOT, TEXTS
@@ -120,8 +120,19 @@ def test_two_artifacts_live_in_one_process(packed: Path, artifact: Path) -> None
 
 def test_the_engine_gets_the_threads_asked_for(packed: Path) -> None:
     predictor = Predictor.open(packed, threads=2)
-    assert predictor._session.get_session_options().intra_op_num_threads == predictor.threads == 2
-    assert predictor._session.get_providers() == ["CPUExecutionProvider"]
+    session = predictor._session(2)
+    assert session.get_session_options().intra_op_num_threads == predictor.threads == 2
+    assert session.get_providers() == ["CPUExecutionProvider"]
+
+
+def test_many_batches_are_computed_side_by_side_with_the_same_answers(packed: Path) -> None:
+    texts = [f"{text} {'film ' * (n % 30)}" for n in range(250) for text in TEXTS]
+    predictor = Predictor.open(packed, threads=2)
+    found = predictor.logits(texts)
+    assert predictor._opened[0] == 1
+    np.testing.assert_allclose(found, Predictor.open(packed, threads=1).logits(texts), atol=1e-5)
+    np.testing.assert_allclose(predictor.logits(texts[:3]), found[:3], atol=1e-5)
+    assert predictor._opened[0] == 2
 
 
 # The command line
@@ -381,10 +392,12 @@ def test_batches_hold_every_row_once_and_rows_of_similar_length(lengths: list[in
         padded = len(batch) * max(lengths[row] for row in batch)
         assert len(batch) <= BATCH_ROWS
         assert padded <= BATCH_TOKENS or len(batch) == 1
+        assert padded * max(lengths[row] for row in batch) <= BATCH_PAIRS or len(batch) == 1
     for batch, following in pairwise(batches):
         longest, shortest = max(lengths[row] for row in batch), min(lengths[row] for row in following)
         assert longest <= shortest
-        assert len(batch) == BATCH_ROWS or (len(batch) + 1) * shortest > BATCH_TOKENS, "one more would have fitted"
+        tokens = (len(batch) + 1) * shortest
+        assert len(batch) == BATCH_ROWS or tokens > BATCH_TOKENS or tokens * shortest > BATCH_PAIRS, "one more fits"
 
 
 # Cores

@@ -92,7 +92,7 @@ def test_served_batches_take_every_row_once_and_shorter_ones_first(tiny_checkpoi
     assert sorted(chain.from_iterable(rows)) == list(range(400))
     lengths = [[len(found.evaluation[row]["input_ids"]) for row in part] for part in rows]
     assert all(max(one) <= min(next_one) for one, next_one in pairwise(lengths))
-    assert all(len(part) <= 32 and max(part) * len(part) <= 2048 for part in lengths)
+    assert all(len(part) <= 32 and max(part) * len(part) <= 512 for part in lengths)
     assert len(rows) > 1
 
 
