@@ -7,7 +7,7 @@ from typing import Annotated, ParamSpec
 
 import typer
 
-from artifact.layout import Layout
+from artifact.layout import Extras, Layout
 from artifact.precision import Precision
 from artifact.task import Task
 from commands import stages, tell
@@ -330,9 +330,6 @@ def pack(
 
     if candidate and precision:
         raise UserError("both --candidate and --precision are given", "give one of them")
-    stages.need("cpu", "onnxruntime")
-    from artifact.pack import Extras
-
     extras = Extras(layout=layout, dockerfile=dockerfile, hashes=hashes)
     packed = stages.pack(RunFolder(run), out, candidate, precision, extras)
     tell.print_json(packed) if as_json else tell.tell_packed(packed)
@@ -344,12 +341,7 @@ def verify(
     as_json: Json = False,
 ) -> None:
     """Check an artifact on this machine: hashes, golden examples, then its speed beside its card's."""
-    stages.need("cpu", "onnxruntime")
-    from artifact.verify import verify as confirm
-    from measure.machine import read_machine
-
-    machine = read_machine()
-    found = confirm(artifact, machine.cpu_model, machine.cpu_features)
+    found = stages.verify(artifact)
     tell.print_json(found) if as_json else tell.tell_verified(found)
 
 
@@ -374,30 +366,11 @@ def predict(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object for each item.")] = False,
 ) -> None:
     """Answer texts, pictures or recordings: from the command line, a file, or the lines of standard input."""
-    stages.need("cpu", "onnxruntime")
-    from artifact.predict.command import answer_lines, asked_items, told_on_terminal
-    from artifact.predict.folder import MANIFEST
-    from artifact.predict.predictor import Predictor
-    from artifact.predict.rows import ItemColumns
-    from artifact.predict.stream import Wanted, predict_file
-
-    if not (artifact / MANIFEST).is_file():
-        raise UserError(f"{artifact} is not an artifact: it has no {MANIFEST}", "make one with: steelyard pack")
-    if items and data:
-        raise UserError("both ITEM and --data are given", "give one of them")
-    if out and not data:
-        raise UserError("--out is given, and no --data", "name the file whose rows are answered")
-    wanted = Wanted(
-        columns=ItemColumns(text_column, pair_column), kept=tuple(keep or ()), top_k=top_k, threshold=threshold
+    columns = (text_column, pair_column)
+    lines = stages.predict(
+        artifact, items or [], data, out, columns, keep or [], top_k, threshold, threads=threads, as_json=as_json
     )
-    predictor = Predictor.open(artifact, threads=threads)
-    if data and out:
-        rows = predict_file(predictor, data, out, wanted, told_on_terminal())
-        tell.print_json({"rows": rows, "out": str(out)}) if as_json else typer.echo(f"{rows:,} answers in {out}")
-        return
-    for line in answer_lines(
-        predictor, asked_items(predictor, items or (), data, wanted.columns), wanted, as_json=as_json
-    ):
+    for line in lines:
         typer.echo(line)
 
 

@@ -95,18 +95,6 @@ def read_texts(path: Path, *, text_column: str | None = None) -> tuple[str, ...]
     return tuple(texts)
 
 
-def decode_lines(data: bytes, source: str) -> tuple[str, ...]:
-    """One text for each line of what `source` gave. Raises `UserError` naming the line that is not UTF-8."""
-    lines = data.splitlines()
-    texts = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            texts.append(line.decode())
-        except UnicodeDecodeError as error:
-            raise UserError(f"{source}, line {number}: not UTF-8 text", "convert it to UTF-8") from error
-    return tuple(texts)
-
-
 def write_csv(path: Path, examples: Examples) -> None:
     """Write examples as a CSV with the columns `text` and `label`."""
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:

@@ -1,24 +1,20 @@
 """`README.md` of an artifact: what it is, what it answers, its figures, where it comes from, and how it is used."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from artifact.predict.manifest import Card, Manifest
+from artifact.predict.reads import Reads
 from artifact.task import Task
 
-EXAMPLES = {
-    "text": '"A film to remember."',
-    "words": '"Ada Lovelace was born in London."',
-    "pair": '"Who wrote it?" "Ada Lovelace wrote it."',
-    "image": "picture.png",
-    "sound": "recording.wav",
+EXAMPLES: Mapping[Reads, tuple[str, ...]] = {
+    Reads.TEXT: ("A film to remember.",),
+    Reads.WORDS: ("Ada Lovelace was born in London.",),
+    Reads.PAIR: ("Who wrote it?", "Ada Lovelace wrote it."),
+    Reads.IMAGE: ("picture.png",),
+    Reads.SOUND: ("recording.wav",),
 }
-PYTHON_EXAMPLES = {
-    "text": '"A film to remember."',
-    "words": '"Ada Lovelace was born in London."',
-    "pair": '("Who wrote it?", "Ada Lovelace wrote it.")',
-    "image": '"picture.png"',
-    "sound": '"recording.wav"',
-}
+"""An item of each kind, as words on a command line."""
 MOST_LABELS = 30
 
 
@@ -69,13 +65,14 @@ def _summary(manifest: Manifest) -> str:
 
 
 def _use(manifest: Manifest) -> str:
-    reads = manifest.reads
+    words = [f'"{word}"' for word in EXAMPLES[manifest.reads]]
+    item = words[0] if len(words) == 1 else f"({', '.join(words)})"
     return f"""## Use
 
 ```console
 pip install -r requirements.txt
 python predict.py --selftest
-python predict.py {EXAMPLES[reads]}
+python predict.py {" ".join(words)}
 python predict.py --data items.csv --out answers.jsonl
 ```
 
@@ -83,7 +80,7 @@ python predict.py --data items.csv --out answers.jsonl
 from predict import Predictor
 
 predictor = Predictor.open("path/to/this/folder")
-predictor.predict([{PYTHON_EXAMPLES[reads]}])
+predictor.predict([{item}])
 ```"""
 
 

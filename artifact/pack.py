@@ -11,7 +11,7 @@ import msgspec
 from artifact.bundle import bundle
 from artifact.companions import DOCKERFILE, special_tokens_map
 from artifact.labels import read_activation, read_labels
-from artifact.layout import Layout
+from artifact.layout import PLAIN, Extras, Layout
 from artifact.lock import locked
 from artifact.model_card import model_card
 from artifact.precision import Precision
@@ -20,6 +20,7 @@ from artifact.predict.folder import MANIFEST, PackedFile
 from artifact.predict.golden import Golden
 from artifact.predict.manifest import SCHEMA_VERSION, Card, Manifest, read_manifest
 from artifact.predict.predictor import Predictor
+from artifact.predict.reads import Reads
 from artifact.predict.session import SessionConfig
 from artifact.records import cannot_write, read_json, sha256_file, umask, write_bytes, write_json
 from artifact.run_folder import RunFolder
@@ -49,25 +50,13 @@ class Packed(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Extras:
-    """What is chosen of an artifact besides its model: how its files lie, a Dockerfile, and hashes of its packages (for
-    this platform, asked of pip)."""
-
-    layout: Layout = Layout.STEELYARD
-    dockerfile: bool = False
-    hashes: bool = False
-
-
-PLAIN = Extras()
-
-
-@dataclass(frozen=True, kw_only=True)
 class Parts:
     """Everything that goes into one artifact."""
 
     variant: Variant
     graph: Path
     checkpoint: Path
+    reads: Reads
     serving: Serving
     golden: Golden
     session: SessionConfig
@@ -139,9 +128,9 @@ def _parts(
             f"{run.directory} has no checkpoint, so its tokenizer is unknown", "export again from the checkpoint"
         )
     serving = read_json(run.serving, Serving)
-    if serving.refused is not None:
+    if serving.refused is not None or serving.reads is None:
         raise UserError(
-            f"{graph} cannot be packed: {serving.refused}",
+            f"{graph} cannot be packed: {serving.refused or 'nothing says what an item is'}",
             "serve the graph with onnxruntime; variant.json describes its inputs and outputs",
         )
     if variant.task is Task.FEATURE_EXTRACTION and len(variant.outputs[0].shape) != 2:
@@ -156,6 +145,7 @@ def _parts(
         variant=variant,
         graph=graph,
         checkpoint=checkpoint,
+        reads=serving.reads,
         serving=serving,
         golden=golden,
         session=session,
@@ -179,21 +169,13 @@ def _check_target(out: Path) -> None:
 
 
 def _earlier_files(out: Path) -> tuple[str, ...]:
-    """The files of an artifact that lies there already, also of the version before (schema 1)."""
+    """The files that an artifact which lies there already names, whatever its version (schema 1 has `sha256`)."""
     try:
-        return tuple(read_manifest(out).files)
-    except GateFailed:
-        earlier = read_loosely(out / MANIFEST)
-        return tuple(earlier.get("sha256") or earlier.get("files") or ())
-
-
-def read_loosely(path: Path) -> dict[str, dict[str, object]]:
-    """A JSON object of any version, or an empty one."""
-    try:
-        value = msgspec.json.decode(path.read_bytes())
+        value = msgspec.json.decode((out / MANIFEST).read_bytes())
     except (OSError, msgspec.DecodeError, UnicodeDecodeError):
-        return {}
-    return value if isinstance(value, dict) else {}
+        return ()
+    named = (value.get("files") or value.get("sha256")) if isinstance(value, dict) else None
+    return tuple(named) if isinstance(named, dict) else ()
 
 
 def _fill(folder: Path, parts: Parts, extras: Extras) -> None:
@@ -234,7 +216,7 @@ def _manifest(parts: Parts, model_file: str) -> Manifest:
     return Manifest(
         schema_version=SCHEMA_VERSION,
         task=variant.task,
-        reads=serving.reads,
+        reads=parts.reads,
         labels=read_labels(checkpoint) if variant.task in LABELLED else (),
         activation=_activation(variant.task, checkpoint),
         precision=variant.precision,

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from artifact.predict.images import ImageSettings
-from artifact.predict.manifest import Reads
+from artifact.predict.reads import Reads
 from artifact.predict.sounds import SoundSettings
 from artifact.predict.tokens import TextLimits
 
@@ -14,12 +14,12 @@ SERVING_VERSION = 1
 class Serving:
     """What an artifact needs to know to prepare items as transformers does, proved on examples when it was exported.
 
-    `refused` says why that cannot be done without transformers; nothing else but `reads` is set then.
+    `refused` says why that cannot be done without transformers; nothing else is set then.
     """
 
     schema_version: int
     checkpoint_sha256: str
-    reads: Reads
+    reads: Reads | None = None
     limits: TextLimits | None = None
     image: ImageSettings | None = None
     sound: SoundSettings | None = None

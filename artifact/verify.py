@@ -12,6 +12,7 @@ import psutil
 
 from artifact.bundle import bundle
 from artifact.cpu import VNNI
+from artifact.precision import Precision
 from artifact.predict.cores import usable_cores
 from artifact.predict.folder import MANIFEST
 from artifact.predict.golden import Golden, read_golden
@@ -26,11 +27,11 @@ MOST_TOKENS = 2**15
 ALIKE = 1.25
 """Speeds within this factor confirm the card: machines of one kind differ by as much."""
 
-QUANTIZED = ("int8-dynamic", "int8-static", "int4")
+QUANTIZED = (Precision.INT8_DYNAMIC, Precision.INT8_STATIC, Precision.INT4)
 DECISIVE = {
     "VNNI": (QUANTIZED, VNNI),
-    "AVX2": (("fp32", "fp16", *QUANTIZED), ("avx2", "asimddp", "sve")),
-    "AVX-512": (("fp32",), ("avx512f", "sve")),
+    "AVX2": ((Precision.FP32, Precision.FP16, *QUANTIZED), ("avx2", "asimddp", "sve")),
+    "AVX-512": ((Precision.FP32,), ("avx512f", "sve")),
 }
 """Instructions that a precision is fast by: those that use them, and the flags of which one is enough."""
 
@@ -118,7 +119,7 @@ def _is_own(program: Path) -> bool:
     return program.is_file() and program.stat().st_size == len(ours) and program.read_bytes() == ours
 
 
-def _missing(precision: str, card: Card | None, features: Sequence[str]) -> tuple[str, ...]:
+def _missing(precision: Precision, card: Card | None, features: Sequence[str]) -> tuple[str, ...]:
     """Instructions that the precision is fast by, that the card's machine had, and this one has not."""
     if card is None or not features:
         return ()

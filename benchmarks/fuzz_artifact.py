@@ -23,28 +23,12 @@ from artifact.predict.golden import read_golden
 from artifact.predict.graph_file import check_graph
 from artifact.predict.manifest import read_manifest
 from artifact.predict.predictor import Predictor
+from artifact.predict.reads import Reads
 from artifact.predict.rows import ItemColumns, read_items
 from errors import GateFailed, UserError
+from tests.artifact.damage import mutated
 
 SLOW_S = 10.0
-SNIPPETS = (b"-1", b"1e308", b"null", b"[]", b"{}", b'"', b"\xff", b"\x00", b"9" * 30, b"..", b"/", b"\\u0000", b"*+")
-
-
-def mutated(data: bytes, random: np.random.Generator) -> bytes:
-    """A few bytes changed, cut out, doubled, or replaced by something that means something."""
-    found = bytearray(data)
-    for _ in range(int(random.integers(1, 4))):
-        start = int(random.integers(0, len(found) + 1))
-        end = min(len(found), start + int(random.integers(1, 40)))
-        pieces = (
-            random.bytes(end - start),
-            b"",
-            bytes(found[start:end]) * 2,
-            bytes(found[: end - start]),
-            SNIPPETS[int(random.integers(len(SNIPPETS)))],
-        )
-        found[start:end] = pieces[int(random.integers(len(pieces)))]
-    return bytes(found)
 
 
 def seal(folder: Path, name: str, data: bytes) -> None:
@@ -65,7 +49,7 @@ def open_it(folder: Path, name: str) -> str:
     elif name.endswith(".onnx"):
         check_graph(folder / name)
     elif name.startswith("data."):
-        for item, _ in read_items(folder / name, "text", ItemColumns()):
+        for item, _ in read_items(folder / name, Reads.TEXT, ItemColumns()):
             item.encode("utf-8", "surrogatepass")
         return "read"
     return "differs" if Predictor.open(folder, threads=1).selftest() else "passes"

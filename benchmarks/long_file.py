@@ -9,7 +9,6 @@ Prints the peak resident set of both processes, and checks that the answers are 
 
 import argparse
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -19,6 +18,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from artifact.predict.rows import read_rows
+from benchmarks.processes import reaped
 from models.embedded import movie_reviews
 
 
@@ -32,15 +32,13 @@ def write_rows(path: Path, count: int) -> None:
 
 def run(command: list[str], kill_at: Path | None, rows: int) -> tuple[int, int]:
     """Exit code and peak resident bytes; with `kill_at` the process is killed once that note counts so many rows."""
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, text=True)
     while kill_at is not None and process.poll() is None:
         time.sleep(0.05)
         if kill_at.exists() and json.loads(kill_at.read_bytes())["rows"] >= rows:
             process.send_signal(signal.SIGKILL)
             break
-    _, status, used = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    return process.returncode, used.ru_maxrss * 1024
+    return reaped(process)
 
 
 def main() -> None:

@@ -12,21 +12,18 @@ set that the kernel reports for the whole process. The pipeline's batch size is 
 import argparse
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import log
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 
 from artifact.predict.cores import usable_cores
 from artifact.predict.rows import read_rows
-from measure.statistics import LogRatio
+from benchmarks.processes import finished, ratio
 from models.embedded import movie_reviews
 
-PROJECT = Path(__file__).resolve().parent.parent
 BATCH_SIZES = (1, 8, 32)
 OURS = """
 import json, sys, time
@@ -63,23 +60,10 @@ class Run:
 
 
 def measure(program: str, *arguments: str) -> Run:
-    """Run a program that prints its seconds and labels. Raises `RuntimeError` when it fails."""
-    command = [sys.executable, "-P", "-c", program, *arguments]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
-        printed = process.stdout.read() if process.stdout else ""
-        _, status, used = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise RuntimeError(f"a process ended with code {process.returncode}")
-    seconds_s, labels = json.loads(printed.splitlines()[-1])
-    return Run(seconds_s, used.ru_maxrss * 1024, tuple(labels))
-
-
-def ratio(ours: Sequence[float], theirs: Sequence[float]) -> str:
-    """Paired ratio theirs / ours with its 95 % interval."""
-    found = LogRatio.of([[log(b / a)] for a, b in zip(ours, theirs, strict=True)]).interval()
-    interval = "" if found.low is None else f" [{found.low:.2f}–{found.high:.2f}]"
-    return f"{found.estimate:.2f}×{interval}"
+    """Run a program that prints its seconds and labels."""
+    done = finished([sys.executable, "-P", "-c", program, *arguments])
+    seconds_s, labels = json.loads(done.printed.splitlines()[-1])
+    return Run(seconds_s, done.peak_bytes, tuple(labels))
 
 
 def compare(run: Path, name: str, texts: Sequence[str], pairs: int, threads: int, folder: Path) -> None:

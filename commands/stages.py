@@ -1,11 +1,14 @@
 """One function for each stage: check that its extra is installed, show progress, call the room that does it."""
 
+import json
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
+from artifact.layout import PLAIN, Extras
 from artifact.precision import Precision
 from errors import UserError
 from measure.plan import Plan
@@ -15,8 +18,9 @@ EVERY = ("all",)
 
 if TYPE_CHECKING:
     from artifact.examples import Examples
-    from artifact.pack import Extras, Packed
+    from artifact.pack import Packed
     from artifact.run_folder import RunFolder
+    from artifact.verify import Verified
     from exporter.export import Exported
     from exporter.request import Request
     from models.training import TrainingRecord
@@ -262,16 +266,15 @@ def pack(
     out: Path,
     candidate: str | None = None,
     precision: Precision | None = None,
-    extras: "Extras | None" = None,
+    extras: Extras = PLAIN,
 ) -> "Packed":
     """Pack the recommended candidate, or the named one, with its benchmark card; or a variant without one."""
     need("cpu", "onnxruntime")
-    from artifact.pack import PLAIN
     from artifact.pack import pack as make_artifact
 
     if precision is not None:
         reason = "it was packed by its precision, without a comparison"
-        return make_artifact(run, precision, out, card=None, card_reason=reason, extras=extras or PLAIN)
+        return make_artifact(run, precision, out, card=None, card_reason=reason, extras=extras)
     from artifact.predict.session import SessionConfig
     from measure.source import find_models
     from report.choice import choose, make_card
@@ -294,8 +297,56 @@ def pack(
         card=make_card(verdict, row),
         card_reason=None,
         session=session,
-        extras=extras or PLAIN,
+        extras=extras,
     )
+
+
+def verify(artifact: Path) -> "Verified":
+    """Check an artifact on this machine."""
+    need("cpu", "onnxruntime")
+    from artifact.verify import verify as confirm
+    from measure.machine import read_machine
+
+    machine = read_machine()
+    return confirm(artifact, machine.cpu_model, machine.cpu_features)
+
+
+def predict(
+    artifact: Path,
+    items: list[str],
+    data: Path | None,
+    out: Path | None,
+    columns: tuple[str | None, str | None],
+    kept: list[str],
+    top_k: int | None,
+    threshold: float,
+    *,
+    threads: int | None,
+    as_json: bool,
+) -> Iterator[str]:
+    """Lines to print: an answer for each item, as soon as it is known, or how many went into `out`."""
+    need("cpu", "onnxruntime")
+    from artifact.predict.command import answer_lines, asked_items, told_on_terminal
+    from artifact.predict.folder import MANIFEST
+    from artifact.predict.predictor import Predictor
+    from artifact.predict.rows import ItemColumns
+    from artifact.predict.stream import Wanted, predict_file
+
+    if not (artifact / MANIFEST).is_file():
+        raise UserError(f"{artifact} is not an artifact: it has no {MANIFEST}", "make one with: steelyard pack")
+    if items and data:
+        raise UserError("both ITEM and --data are given", "give one of them")
+    if out and not data:
+        raise UserError("--out is given, and no --data", "name the file whose rows are answered")
+    wanted = Wanted(columns=ItemColumns(*columns), kept=tuple(kept), top_k=top_k, threshold=threshold)
+    predictor = Predictor.open(artifact, threads=threads)
+    if data and out:
+        with told_on_terminal() as told:
+            rows = predict_file(predictor, data, out, wanted, told)
+        yield json.dumps({"rows": rows, "out": str(out)}) if as_json else f"{rows:,} answers in {out}"
+        return
+    asked = asked_items(predictor, items, data, wanted.columns)
+    yield from answer_lines(predictor, asked, wanted, as_json=as_json)
 
 
 def need(extra: str, *packages: str) -> None:

@@ -3,7 +3,8 @@
 import base64
 import io
 import wave
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from artifact.predict.golden import GOLDEN_VERSION, INPUT_TOLERANCE, Golden, GoldenExample, Sampled
 from artifact.predict.images import ImageSettings, prepare_picture, read_picture
-from artifact.predict.manifest import Reads
+from artifact.predict.reads import Reads
 from artifact.predict.sounds import SoundSettings, prepare_recording, read_recording
 from artifact.serving import SERVING_VERSION, Serving
 from artifact.task import Task
@@ -66,38 +67,46 @@ def prove_serving(checkpoint: Checkpoint, subject: Subject, examples: ExampleSet
     What cannot be prepared without transformers is `refused` with its reason, and has no examples. Raises `UserError`
     for a tokenizer whose two files disagree.
     """
-    takes = {Task.IMAGE_CLASSIFICATION: _pictures, Task.AUDIO_CLASSIFICATION: _recordings}
     common: dict[str, Any] = {"schema_version": SERVING_VERSION, "checkpoint_sha256": checkpoint.sha256}
-    if checkpoint.limits is not None:
-        serving, prepared = _texts(checkpoint, subject, examples, common)
-    elif checkpoint.task in takes:
-        serving, prepared = takes[checkpoint.task](checkpoint, subject, common)
-    else:
-        refused = f"{checkpoint.task} has no answer in an artifact yet"
-        return Proof(Serving(**common, reads="image", refused=refused), None)
-    wrong = _unfit(subject, prepared)
-    if serving.refused is None and wrong:
-        serving = Serving(**common, reads=serving.reads, refused=wrong)
-    if serving.refused:
-        return Proof(serving, None)
+    try:
+        settings, prepared = _prepared(checkpoint, subject, examples)
+        _check_shapes(subject, prepared)
+    except _RefusedError as error:
+        return Proof(Serving(**common, refused=str(error)), None)
     golden = Golden(
         schema_version=GOLDEN_VERSION,
         checkpoint_sha256=checkpoint.sha256,
         tolerance={},
         examples=tuple(_golden(item, subject) for item in prepared),
     )
-    return Proof(serving, golden, tuple(item.inputs for item in prepared))
+    return Proof(Serving(**common, **settings), golden, tuple(item.inputs for item in prepared))
 
 
-def _unfit(subject: Subject, prepared: Sequence[Prepared]) -> str | None:
-    """What is wrong with the size that items are prepared to, or `None`: the graph may take one size alone."""
+class _RefusedError(Exception):
+    """Says why items cannot be prepared without transformers."""
+
+
+def _prepared(checkpoint: Checkpoint, subject: Subject, examples: ExampleSet) -> tuple[dict[str, Any], list[Prepared]]:
+    """Fields of `Serving`, and items that prove them; `_RefusedError` where that cannot be done."""
+    if checkpoint.limits is not None:
+        return _texts(checkpoint, subject, examples)
+    if checkpoint.task is Task.IMAGE_CLASSIFICATION:
+        return _pictures(checkpoint, subject)
+    if checkpoint.task is Task.AUDIO_CLASSIFICATION:
+        return _recordings(checkpoint, subject)
+    raise _RefusedError(f"{checkpoint.task} has no answer in an artifact yet")
+
+
+def _check_shapes(subject: Subject, prepared: Sequence[Prepared]) -> None:
+    """Refuse items that are prepared to a size which the graph, taking one alone, does not take."""
     for item in prepared:
         for wanted in subject.inputs:
             found = (1, *item.inputs[wanted.name].shape)
-            pairs = list(zip(wanted.shape, found, strict=False))
+            pairs = zip(wanted.shape, found, strict=False)
             if len(wanted.shape) != len(found) or any(isinstance(a, int) and a != b for a, b in pairs):
-                return f"items are prepared to {wanted.name} of shape {found[1:]}, which the graph does not take"
-    return None
+                raise _RefusedError(
+                    f"items are prepared to {wanted.name} of shape {found[1:]}, which the graph does not take"
+                )
 
 
 def _golden(item: Prepared, subject: Subject) -> GoldenExample:
@@ -110,9 +119,7 @@ def _golden(item: Prepared, subject: Subject) -> GoldenExample:
     )
 
 
-def _texts(
-    checkpoint: Checkpoint, subject: Subject, examples: ExampleSet, common: Mapping[str, Any]
-) -> tuple[Serving, list[Prepared]]:
+def _texts(checkpoint: Checkpoint, subject: Subject, examples: ExampleSet) -> tuple[dict[str, Any], list[Prepared]]:
     tokenizer, limits = load_tokenizer(checkpoint.directory), text_limits(checkpoint)
     limits = replace(
         limits,
@@ -121,13 +128,12 @@ def _texts(
         truncate_left=tokenizer.truncation_side == "left",
     )
     items = examples.items or _sample_items(checkpoint)
-    reads: Reads = "pair" if isinstance(items[0], tuple) else "text"
+    reads = Reads.PAIR if isinstance(items[0], tuple) else Reads.TEXT
     if checkpoint.task is Task.TOKEN_CLASSIFICATION:
-        reads = "words"
-    serving = Serving(**common, reads=reads, limits=limits, mask_id=_mask_id(checkpoint, tokenizer))
+        reads = Reads.WORDS
     few = items[:COMPARED_TEXTS]
     theirs = [_encoded(tokenizer, item, limits.max_length_tokens) for item in few]
-    if reads == "pair":  # a long second text is cut into windows there, and otherwise by transformers
+    if reads is Reads.PAIR:  # a long second text is cut into windows there, and otherwise by transformers
         kept = [row for row, ids in enumerate(theirs) if len(ids["input_ids"]) < limits.max_length_tokens]
         if not kept:
             raise UserError(
@@ -147,7 +153,7 @@ def _texts(
                 )
     by_length = sorted(range(len(few)), key=lambda row: len(theirs[row]["input_ids"]))
     picks = np.linspace(0, len(by_length) - 1, min(GOLDEN_EXAMPLES, len(by_length))).round().astype(int)
-    return serving, [
+    return {"reads": reads, "limits": limits, "mask_id": _mask_id(checkpoint, tokenizer)}, [
         Prepared({name: np.asarray(theirs[row][name], dtype=np.int64) for name in names}, _text_fields(few[row]))
         for row in dict.fromkeys(by_length[pick] for pick in picks)
     ]
@@ -175,39 +181,66 @@ def _text_fields(item: Any) -> dict[str, Any]:
     return {"text": item[0], "pair": item[1]} if isinstance(item, tuple) else {"text": item}
 
 
-def _pictures(checkpoint: Checkpoint, subject: Subject, common: Mapping[str, Any]) -> tuple[Serving, list[Prepared]]:
-    def refused(why: str) -> tuple[Serving, list[Prepared]]:
-        return Serving(**common, reads="image", refused=why), []
-
-    if not (checkpoint.directory / "preprocessor_config.json").is_file():
-        return refused("the checkpoint has no preprocessor_config.json, which says how pictures are prepared")
-    try:
+def _pictures(checkpoint: Checkpoint, subject: Subject) -> tuple[dict[str, Any], list[Prepared]]:
+    with _refusing("its image processor cannot be loaded"):
         from PIL import Image
         from transformers import AutoImageProcessor
 
-        processor = AutoImageProcessor.from_pretrained(checkpoint.directory, local_files_only=True)
-    except Exception as error:  # transformers raises many types, all of them about this checkpoint
-        return refused(f"its image processor cannot be loaded: {_first_line(error)}")
+        processor = _load(AutoImageProcessor, checkpoint)
     channels = int(subject.inputs[0].shape[1]) if isinstance(subject.inputs[0].shape[1], int) else 3
-    try:
+    name = type(processor).__name__
+    with _refusing(f"{name} is not known here"):
         settings = image_settings(processor, channels)
-    except (ValueError, AttributeError, TypeError) as error:
-        return refused(f"{type(processor).__name__} {error}")
     prepared = []
     for number, (height, width) in enumerate(PICTURES):
-        image = Image.fromarray(_picture(height, width, number))
-        data = io.BytesIO()
+        image, data = Image.fromarray(_picture(height, width, number)), io.BytesIO()
         image.save(data, format="PNG")
-        try:
+        with _refusing(f"{name} cannot prepare a picture"):
             expected = np.asarray(processor(images=image, return_tensors="np")["pixel_values"][0], dtype=np.float32)
-        except Exception as error:  # transformers raises many types, all of them about this processor
-            return refused(f"{type(processor).__name__} cannot prepare a picture: {_first_line(error)}")
         mine = prepare_picture(read_picture(data.getvalue(), settings), settings)
-        if mine.shape != expected.shape or not np.abs(mine - expected).max() <= INPUT_TOLERANCE:
-            return refused(f"{type(processor).__name__} prepares pictures otherwise than by size, crop and scale")
-        fields = {"file": base64.b64encode(data.getvalue()).decode()}
-        prepared.append(Prepared({subject.inputs[0].name: expected}, fields))
-    return Serving(**common, reads="image", image=settings), prepared
+        prepared.append(_file(subject.inputs[0].name, data.getvalue(), mine, expected, name))
+    return {"reads": Reads.IMAGE, "image": settings}, prepared
+
+
+def _recordings(checkpoint: Checkpoint, subject: Subject) -> tuple[dict[str, Any], list[Prepared]]:
+    with _refusing("its feature extractor cannot be loaded"):
+        from transformers import AutoFeatureExtractor
+
+        extractor = _load(AutoFeatureExtractor, checkpoint)
+    name = type(extractor).__name__
+    with _refusing(f"{name} is not known here"):
+        settings = sound_settings(extractor, subject.inputs[0].name)
+    prepared = []
+    for number, seconds_s in enumerate(SECONDS):
+        data = _recording(seconds_s, settings.rate_hz, number)
+        samples = read_recording(data, settings)
+        with _refusing(f"{name} cannot prepare a recording"):
+            found = extractor(samples, sampling_rate=settings.rate_hz, return_tensors="np")
+            expected = np.asarray(found[settings.input_name][0], dtype=np.float32)
+        prepared.append(_file(settings.input_name, data, prepare_recording(samples, settings), expected, name))
+    return {"reads": Reads.SOUND, "sound": settings}, prepared
+
+
+def _load(kind: Any, checkpoint: Checkpoint) -> Any:
+    if not (checkpoint.directory / "preprocessor_config.json").is_file():
+        raise ValueError("the checkpoint has no preprocessor_config.json, which says how items are prepared")
+    return kind.from_pretrained(checkpoint.directory, local_files_only=True)
+
+
+def _file(name: str, data: bytes, mine: NDArray[np.float32], expected: NDArray[np.float32], processor: str) -> Prepared:
+    """A file that transformers' processor prepares as we do; `_RefusedError` when it does not."""
+    if mine.shape != expected.shape or not np.abs(mine - expected).max() <= INPUT_TOLERANCE:
+        raise _RefusedError(f"{processor} prepares items otherwise than its settings say")
+    return Prepared({name: expected}, {"file": base64.b64encode(data).decode()})
+
+
+@contextmanager
+def _refusing(what: str) -> Iterator[None]:
+    """Refuse with the first line of whatever transformers raises: many types, all of them about this checkpoint."""
+    try:
+        yield
+    except Exception as error:
+        raise _RefusedError(f"{what}: {_first_line(error)}") from error
 
 
 def _first_line(error: Exception) -> str:
@@ -260,43 +293,11 @@ def _picture(height: int, width: int, seed: int) -> NDArray[np.uint8]:
     return np.asarray(np.clip(picture + noise, 0, 255), dtype=np.uint8)
 
 
-def _recordings(checkpoint: Checkpoint, subject: Subject, common: Mapping[str, Any]) -> tuple[Serving, list[Prepared]]:
-    def refused(why: str) -> tuple[Serving, list[Prepared]]:
-        return Serving(**common, reads="sound", refused=why), []
-
-    if not (checkpoint.directory / "preprocessor_config.json").is_file():
-        return refused("the checkpoint has no preprocessor_config.json, which says how recordings are prepared")
-    try:
-        from transformers import AutoFeatureExtractor
-
-        extractor = AutoFeatureExtractor.from_pretrained(checkpoint.directory, local_files_only=True)
-    except Exception as error:  # transformers raises many types, all of them about this checkpoint
-        return refused(f"its feature extractor cannot be loaded: {_first_line(error)}")
-    settings = sound_settings(extractor, subject.inputs[0].name)
-    if settings is None:
-        return refused(f"{type(extractor).__name__} prepares recordings in a way that is not known here")
-    prepared = []
-    for number, seconds_s in enumerate(SECONDS):
-        data = _recording(seconds_s, settings.rate_hz, number)
-        samples = read_recording(data, settings)
-        try:
-            found = extractor(samples, sampling_rate=settings.rate_hz, return_tensors="np")
-            expected = np.asarray(found[settings.input_name][0], dtype=np.float32)
-        except Exception as error:  # transformers raises many types, all of them about this extractor
-            return refused(f"{type(extractor).__name__} cannot prepare a recording: {_first_line(error)}")
-        mine = prepare_recording(samples, settings)
-        if mine.shape != expected.shape or not np.abs(mine - expected).max() <= INPUT_TOLERANCE:
-            return refused(f"{type(extractor).__name__} prepares recordings otherwise than it says")
-        fields = {"file": base64.b64encode(data).decode()}
-        prepared.append(Prepared({settings.input_name: expected}, fields))
-    return Serving(**common, reads="sound", sound=settings), prepared
-
-
-def sound_settings(extractor: Any, input_name: str) -> SoundSettings | None:
-    """What a feature extractor of transformers says that it does, or `None` for one that is not known."""
+def sound_settings(extractor: Any, input_name: str) -> SoundSettings:
+    """What a feature extractor of transformers says that it does; `ValueError` for one that is not known."""
     kind = type(extractor).__name__
     if kind not in ("Wav2Vec2FeatureExtractor", "ASTFeatureExtractor"):
-        return None
+        raise ValueError("it is neither Wav2Vec2's nor AST's")
     common: dict[str, Any] = {"rate_hz": int(extractor.sampling_rate), "normalize": bool(extractor.do_normalize)}
     if kind == "Wav2Vec2FeatureExtractor":
         return SoundSettings(features="waveform", input_name=input_name, **common)

@@ -7,11 +7,11 @@ from pathlib import Path
 from artifact.identity import checkpoint_sha256
 from artifact.labels import read_labels
 from artifact.precision import Precision
-from artifact.predict.folder import MANIFEST, inside
+from artifact.predict.folder import MANIFEST, check_files, inside
 from artifact.predict.graph_file import check_graph
 from artifact.predict.manifest import read_manifest
 from artifact.predict.tokens import TextLimits
-from artifact.records import read_json, sha256_file, sha256_files
+from artifact.records import read_json, sha256_files
 from artifact.run_folder import RunFolder
 from artifact.tokenizer import read_limits
 from artifact.variant import Variant
@@ -109,11 +109,8 @@ def _packed(directory: Path) -> ModelSource:
         graph = inside(directory, manifest.model_file)
         if manifest.limits is None:
             raise UserError(f"{directory} reads no texts, and only those are compared so far", "compare its run")
-        for path in (graph, *graph.parent.glob(EXTERNAL_DATA)):
-            packed = manifest.files.get(path.relative_to(directory).as_posix())
-            if packed is None or sha256_file(path) != packed.sha256:
-                raise GateFailed(f"{path} was changed")
-        check_graph(graph, [path.name for path in graph.parent.glob(EXTERNAL_DATA)])
+        check_files(directory, manifest.graph_files)
+        check_graph(graph, [Path(name).name for name in manifest.graph_files])
     except GateFailed as error:
         raise UserError(error.message, f"steelyard verify {directory}") from error
     return ModelSource(directory, directory, manifest.labels, manifest.limits, None, {manifest.precision: graph}, {})

@@ -16,43 +16,45 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from artifact.predict.predictor import Predictor
+from artifact.predict.reads import Reads
 from artifact.predict.rows import ItemColumns, read_items
-from artifact.predict.stream import Wanted, item_size, plain, predict_file, record, windows
+from artifact.predict.stream import Told, Wanted, item_size, plain, predict_file, record, windows
 from errors import GateFailed, UserError
 
 
-def items_from(words: Sequence[str], reads: str) -> list[Any]:
+def items_from(words: Sequence[str], reads: Reads) -> list[Any]:
     """Items from a command line: each word is a text or a file; two after another are a pair.
 
     Raises `UserError` for a word left over.
     """
-    if reads in ("image", "sound"):
+    if reads.is_file:
         return [Path(word) for word in words]
-    if reads == "pair":
+    if reads is Reads.PAIR:
         if len(words) % 2:
             raise UserError("the model reads two texts at a time, and one is left over", "give texts in pairs")
         return list(zip(words[::2], words[1::2], strict=True))
     return list(words)
 
 
-def items_from_lines(lines: Iterator[bytes], reads: str, source: str) -> Iterator[Any]:
+def items_from_lines(lines: Iterator[bytes], reads: Reads, source: str) -> Iterator[Any]:
     """Items from lines of UTF-8; the two texts of a pair have a tab between them."""
     for number, line in enumerate(lines, start=1):
         try:
             text = line.decode().removesuffix("\n").removesuffix("\r")
         except UnicodeDecodeError as error:
             raise UserError(f"{source}, line {number}: not UTF-8 text", "convert it to UTF-8") from error
-        if reads == "pair":
+        if reads is Reads.PAIR:
             first, tab, second = text.partition("\t")
             if not tab:
                 raise UserError(f"{source}, line {number}: no tab between the two texts", "write TEXT, tab, TEXT")
             yield first, second
         else:
-            yield Path(text) if reads in ("image", "sound") else text
+            yield Path(text) if reads.is_file else text
 
 
 def asked_items(predictor: Predictor, words: Sequence[str], data: Path | None, columns: ItemColumns) -> Iterator[Any]:
@@ -73,19 +75,26 @@ def answer_lines(predictor: Predictor, items: Iterator[Any], wanted: Wanted, *, 
             yield json.dumps(record(item, answer), ensure_ascii=False) if as_json else plain(item, answer)
 
 
-def told_on_terminal() -> Any:
+@contextmanager
+def told_on_terminal() -> Iterator[Told]:
     """Says on a terminal how many rows are answered; elsewhere nothing."""
     if not sys.stderr.isatty():
-        return lambda rows: None
+        yield lambda rows: None
+        return
     began: list[tuple[float, int]] = []
 
     def told(rows: int) -> None:
-        began.append((time.monotonic(), rows))
-        seconds = began[-1][0] - began[0][0]
-        speed = f", {(rows - began[0][1]) / seconds:,.0f} a second" if seconds > 0 else ""
+        now = time.monotonic()
+        if not began:
+            began.append((now, rows))
+        seconds, answered = now - began[0][0], rows - began[0][1]
+        speed = f", {answered / seconds:,.0f} a second" if answered else ""
         print(f"\r{rows:,} rows{speed} ", end="", file=sys.stderr, flush=True)
 
-    return told
+    try:
+        yield told
+    finally:
+        print(file=sys.stderr)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -122,7 +131,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print("\n".join(problems) or f"selftest passed on {predictor.threads} threads")
             return 1 if problems else 0
         if options.out:
-            rows = predict_file(predictor, options.data, options.out, wanted, told_on_terminal())
+            with told_on_terminal() as told:
+                rows = predict_file(predictor, options.data, options.out, wanted, told)
             print(f"{rows:,} answers in {options.out}")
             return 0
         items = asked_items(predictor, options.items, options.data, columns)

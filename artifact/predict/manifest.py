@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from artifact.precision import Precision
 from artifact.predict.folder import MANIFEST, PackedFile
 from artifact.predict.images import ImageSettings
+from artifact.predict.reads import Reads
 from artifact.predict.session import SessionConfig
 from artifact.predict.sounds import SoundSettings
 from artifact.predict.tokens import TextLimits
@@ -19,18 +19,14 @@ SCHEMA_VERSION = 2
 MOST_MANIFEST_BYTES = 16 * 2**20
 NEEDED = ("config.json", "golden.json")
 
-Reads = Literal["text", "pair", "words", "image", "sound"]
-"""What one item is: a text, two texts, a text's words, a picture or a recording."""
-
-
 READS_OF: Mapping[Task, tuple[Reads, ...]] = {
-    Task.TEXT_CLASSIFICATION: ("text", "pair"),
-    Task.TOKEN_CLASSIFICATION: ("words",),
-    Task.QUESTION_ANSWERING: ("pair",),
-    Task.FILL_MASK: ("text",),
-    Task.FEATURE_EXTRACTION: ("text",),
-    Task.IMAGE_CLASSIFICATION: ("image",),
-    Task.AUDIO_CLASSIFICATION: ("sound",),
+    Task.TEXT_CLASSIFICATION: (Reads.TEXT, Reads.PAIR),
+    Task.TOKEN_CLASSIFICATION: (Reads.WORDS,),
+    Task.QUESTION_ANSWERING: (Reads.PAIR,),
+    Task.FILL_MASK: (Reads.TEXT,),
+    Task.FEATURE_EXTRACTION: (Reads.TEXT,),
+    Task.IMAGE_CLASSIFICATION: (Reads.IMAGE,),
+    Task.AUDIO_CLASSIFICATION: (Reads.SOUND,),
 }
 """The tasks that an artifact answers, and what each can be asked with."""
 
@@ -119,8 +115,8 @@ class Manifest:
     def __post_init__(self) -> None:
         if self.reads not in READS_OF.get(self.task, ()):
             raise ValueError(f"nothing answers {self.task} from a {self.reads}")
-        told = {"image": self.image, "sound": self.sound, "text": self.limits}
-        needed = self.reads if self.reads in told else "text"
+        told = {Reads.IMAGE: self.image, Reads.SOUND: self.sound, Reads.TEXT: self.limits}
+        needed = self.reads if self.reads.is_file else Reads.TEXT
         if [name for name, settings in told.items() if settings is not None] != [needed]:
             raise ValueError(f"it reads a {self.reads}, and does not say how, or says more than that")
         if not self.model_file.startswith("onnx/") or not self.model_file.endswith(".onnx"):
@@ -135,6 +131,12 @@ class Manifest:
             raise ValueError(f"it has no sha256 of {unproved[0]}")
         if MANIFEST in self.files:
             raise ValueError("it names itself among its files")
+
+    @property
+    def graph_files(self) -> dict[str, PackedFile]:
+        """The graph, and what lies beside it and may hold its weights."""
+        beside = Path(self.model_file).parent
+        return {name: file for name, file in self.files.items() if Path(name).parent == beside}
 
 
 def read_manifest(folder: Path) -> Manifest:

@@ -1,6 +1,6 @@
 """A packed model, loaded: checked first, then asked."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Lock
@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from artifact.predict.answers import Answerer, Asked, Classifier, Embedder, Head, MaskFiller, Result, Tagger
 from artifact.predict.cores import usable_cores
 from artifact.predict.folder import MANIFEST, check_files, inside
-from artifact.predict.golden import Golden, compare_inputs, read_golden
+from artifact.predict.golden import Golden, GoldenExample, compare_inputs, read_golden
 from artifact.predict.graph_file import check_graph
 from artifact.predict.manifest import Manifest, read_manifest
-from artifact.predict.readers import PictureReader, Reader, RecordingReader, Row, TextReader
+from artifact.predict.readers import ArrayReader, Reader, Row, TextReader
 from artifact.predict.session import open_session
 from artifact.predict.tokens import BATCH_TOKENS, TextEncoder
 from artifact.predict.typed import read_json
@@ -42,6 +42,7 @@ class Predictor:
         self.folder = folder
         self.manifest = manifest
         self.labels = manifest.labels
+        self._names = manifest.outputs
         self.threads = threads
         self.encoder = _encoder(folder, manifest)
         self._reader = _reader(manifest, self.encoder)
@@ -65,9 +66,7 @@ class Predictor:
         folder = Path(folder)
         manifest = read_manifest(folder)
         check_files(folder, manifest.files)
-        beside = Path(manifest.model_file).parent
-        companions = [Path(name).name for name in manifest.files if Path(name).parent == beside]
-        check_graph(inside(folder, manifest.model_file), companions)
+        check_graph(inside(folder, manifest.model_file), [Path(name).name for name in manifest.graph_files])
         named = read_json(inside(folder, "config.json"), MOST_CONFIG_BYTES, strict=False).get("id2label")
         written = tuple(named.get(str(number)) for number in range(len(named))) if isinstance(named, dict) else ()
         if written and manifest.labels and written != manifest.labels:
@@ -94,14 +93,14 @@ class Predictor:
 
     def _run(self, session: Any, batch: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[np.float32]]:
         try:
-            found = session.run(list(self.manifest.outputs), dict(batch))
+            found = session.run(list(self._names), dict(batch))
         except Exception as error:  # onnxruntime raises many types, all of them about this graph and these inputs
             raise GateFailed(f"{self.manifest.model_file} cannot compute: {error}") from error
-        for name, array in zip(self.manifest.outputs, found, strict=True):
+        for name, array in zip(self._names, found, strict=True):
             rows = len(next(iter(batch.values())))
             if not isinstance(array, np.ndarray) or array.dtype.kind != "f" or array.ndim < 2 or len(array) != rows:
                 raise GateFailed(f"{self.manifest.model_file} gives {name} in a shape or type that is no answer")
-        return dict(zip(self.manifest.outputs, found, strict=True))
+        return dict(zip(self._names, found, strict=True))
 
     def outputs(self, items: Sequence[Any]) -> Iterator[tuple[Row, dict[str, NDArray[np.float32]]]]:
         """Each row with its raw outputs, without batch axis and padding, batch by batch and so not in order."""
@@ -166,31 +165,19 @@ class Predictor:
         asked = Asked(top_k, threshold)
         parts: list[list[Any]] = [[] for _ in items]
         for row, outputs in self.outputs(items):
+            if any(np.isnan(array).any() for array in outputs.values()):
+                raise GateFailed(f"item {row.item + 1} of {len(items)}: the model's answer is not a number")
             parts[row.item].append(self._head.part(items[row.item], row.encoding, outputs, asked))
         return [self._head.answer(item, found, asked) for item, found in zip(items, parts, strict=True)]
 
     def golden_errors(self, golden: Golden) -> tuple[list[str], dict[str, float]]:
-        """What the golden examples' inputs or shapes show to be different, and each output's largest absolute error.
+        """What the golden examples' inputs show to be different, and each output's largest absolute error.
 
         Each example is answered alone, from the item itself.
         """
-        problems = []
-        largest: dict[str, float] = dict.fromkeys(self.manifest.outputs, 0.0)
-        for number, example in enumerate(golden.examples):
-            row, outputs = next(iter(self.outputs([example.item])))
-            made = {name: np.asarray(value) for name, value in row.inputs.items()}
-            if unlisted := [name for name in self.input_names if name not in example.inputs]:
-                problems.append(f"example {number}: golden.json has no {unlisted[0]}")
-                continue
-            if difference := compare_inputs(example, made):
-                problems.append(f"example {number}: {difference}")
-                continue
-            for name in self.manifest.outputs:
-                if name not in example.outputs:
-                    problems.append(f"example {number}: golden.json has no {name}")
-                    continue
-                largest[name] = max(largest[name], example.outputs[name].error(outputs[name]))
-        return problems, largest
+        found = [self._example(number, example) for number, example in enumerate(golden.examples)]
+        largest = {name: max((errors.get(name, 0.0) for _, errors in found), default=0.0) for name in self._names}
+        return [problem for problem, _ in found if problem], largest
 
     def selftest(self) -> list[str]:
         """Run the packed examples; return what differs from the reference (empty: all agree).
@@ -200,23 +187,28 @@ class Predictor:
         """
         golden = read_golden(self.folder)
         problems = [] if golden.examples else ["golden.json holds no example"]
-        try:
-            for number, example in enumerate(golden.examples):
-                alone = Golden(
-                    schema_version=golden.schema_version,
-                    checkpoint_sha256=golden.checkpoint_sha256,
-                    tolerance=golden.tolerance,
-                    examples=(example,),
-                )
-                differing, errors = self.golden_errors(alone)
-                problems += [text.replace("example 0", f"example {number}") for text in differing]
-                for name, error in errors.items():
-                    allowed = golden.tolerance.get(name, 0.0)
-                    if not error <= allowed:  # also true for NaN
-                        problems.append(f"example {number}: {name} is off by {error:.4g}, allowed is {allowed:.4g}")
-        except UserError as error:
-            raise GateFailed(error.message, error.hint) from None
+        for number, example in enumerate(golden.examples):
+            try:
+                problem, errors = self._example(number, example)
+            except UserError as unreadable:
+                raise GateFailed(unreadable.message, unreadable.hint) from None
+            problems += [problem] if problem else []
+            for name, error in errors.items():
+                allowed = golden.tolerance.get(name, 0.0)
+                if not error <= allowed:  # also true for NaN
+                    problems.append(f"example {number}: {name} is off by {error:.4g}, allowed is {allowed:.4g}")
         return problems
+
+    def _example(self, number: int, example: GoldenExample) -> tuple[str | None, dict[str, float]]:
+        """What is wrong with an example or its inputs, or else each output's largest absolute error."""
+        row, outputs = next(iter(self.outputs([example.item])))
+        unlisted = [name for name in self.input_names if name not in example.inputs]
+        unlisted += [name for name in self._names if name not in example.outputs]
+        if unlisted:
+            return f"example {number}: golden.json has no {unlisted[0]}", {}
+        if difference := compare_inputs(example, row.inputs):
+            return f"example {number}: {difference}", {}
+        return None, {name: example.outputs[name].error(outputs[name]) for name in self._names}
 
 
 def _encoder(folder: Path, manifest: Manifest) -> TextEncoder | None:
@@ -236,9 +228,9 @@ def _encoder(folder: Path, manifest: Manifest) -> TextEncoder | None:
 
 def _reader(manifest: Manifest, encoder: TextEncoder | None) -> Reader:
     if manifest.image is not None:
-        return PictureReader(manifest.image)
+        return ArrayReader.of_pictures(manifest.image)
     if manifest.sound is not None:
-        return RecordingReader(manifest.sound)
+        return ArrayReader.of_recordings(manifest.sound)
     if encoder is None:
         raise GateFailed("the manifest does not say how an item is read")
     return TextReader(
@@ -251,14 +243,29 @@ def _reader(manifest: Manifest, encoder: TextEncoder | None) -> Reader:
 
 
 def _head(manifest: Manifest, encoder: TextEncoder | None) -> Head:
-    if manifest.task is Task.TOKEN_CLASSIFICATION:
-        return Tagger(manifest.labels)
-    if manifest.task is Task.QUESTION_ANSWERING:
-        return Answerer()
-    if manifest.task is Task.FEATURE_EXTRACTION:
-        return Embedder(manifest.outputs[0])
-    if manifest.task is Task.FILL_MASK and encoder is not None and manifest.mask_id is not None:
-        return MaskFiller(encoder, manifest.mask_id)
-    if manifest.task in (Task.TEXT_CLASSIFICATION, Task.IMAGE_CLASSIFICATION, Task.AUDIO_CLASSIFICATION):
-        return Classifier(manifest.labels, manifest.activation)
-    raise GateFailed(f"this predict.py does not answer for {manifest.task}")
+    make = HEADS.get(manifest.task)
+    if make is None:
+        raise GateFailed(f"this predict.py does not answer for {manifest.task}")
+    return make(manifest, encoder)
+
+
+def _classifier(manifest: Manifest, encoder: TextEncoder | None) -> Head:
+    return Classifier(manifest.labels, manifest.activation)
+
+
+def _mask_filler(manifest: Manifest, encoder: TextEncoder | None) -> Head:
+    if encoder is None or manifest.mask_id is None:
+        raise GateFailed("the manifest does not say which token is a mask")
+    return MaskFiller(encoder, manifest.mask_id)
+
+
+HEADS: Mapping[Task, Callable[[Manifest, TextEncoder | None], Head]] = {
+    Task.TEXT_CLASSIFICATION: _classifier,
+    Task.IMAGE_CLASSIFICATION: _classifier,
+    Task.AUDIO_CLASSIFICATION: _classifier,
+    Task.TOKEN_CLASSIFICATION: lambda manifest, encoder: Tagger(manifest.labels),
+    Task.QUESTION_ANSWERING: lambda manifest, encoder: Answerer(),
+    Task.FEATURE_EXTRACTION: lambda manifest, encoder: Embedder(manifest.outputs[0]),
+    Task.FILL_MASK: _mask_filler,
+}
+"""Who answers each task."""

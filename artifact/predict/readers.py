@@ -1,6 +1,6 @@
 """Items to rows of inputs, and rows to batches: one reader for texts, one for pictures, one for recordings."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from artifact.predict.images import ImageSettings, prepare_picture, read_picture
+from artifact.predict.reads import Reads
 from artifact.predict.sounds import SoundSettings, prepare_recording, read_recording
 from artifact.predict.tokens import BATCH_TOKENS, TextEncoder, batches_by_length
 from errors import UserError
@@ -53,7 +54,7 @@ class TextReader:
     def __init__(
         self,
         encoder: TextEncoder,
-        reads: str,
+        reads: Reads,
         *,
         windows: bool = False,
         encodings: bool = True,
@@ -86,14 +87,14 @@ class TextReader:
         return Row(place, inputs, len(ids), encoding if self._encodings else None)
 
     def _check(self, item: Any) -> None:
-        if self._reads == "pair":
+        if self._reads is Reads.PAIR:
             fits = isinstance(item, tuple) and len(item) == 2 and all(isinstance(part, str) for part in item)
-        elif self._reads == "words":
+        elif self._reads is Reads.WORDS:
             fits = isinstance(item, str) or (isinstance(item, list) and all(isinstance(part, str) for part in item))
         else:
             fits = isinstance(item, str)
         if not fits:
-            wanted = {"pair": "two texts: (text, text)", "words": "a text, or a list of words"}
+            wanted = {Reads.PAIR: "two texts: (text, text)", Reads.WORDS: "a text, or a list of words"}
             raise UserError(f"the model reads {wanted.get(self._reads, 'a text')}, not {type(item).__name__}")
 
     def batches(self, rows: Sequence[Row]) -> Iterator[list[int]]:
@@ -106,13 +107,26 @@ class TextReader:
         return output[row, -length:] if self._encoder.limits.pad_left else output[row, :length]
 
 
-class _ArrayReader:
-    """Rows that are one array each, and are computed together where they have one shape."""
+class ArrayReader:
+    """Pictures or recordings: each becomes one array, the input `name`, and those of one shape are computed together.
+
+    `prepare` makes the array of a path, of a file's bytes, or of pixels or samples.
+    """
+
+    def __init__(self, name: str, prepare: Callable[[Any], NDArray[np.float32]]) -> None:
+        self._name, self._prepare = name, prepare
+
+    @classmethod
+    def of_pictures(cls, settings: ImageSettings) -> "ArrayReader":
+        return cls("pixel_values", lambda item: prepare_picture(read_picture(item, settings), settings))
+
+    @classmethod
+    def of_recordings(cls, settings: SoundSettings) -> "ArrayReader":
+        return cls(settings.input_name, lambda item: prepare_recording(read_recording(item, settings), settings))
 
     def rows(self, items: Sequence[Any]) -> list[Row]:
-        name = self._name
         arrays = [self._prepare(item) for item in items]
-        return [Row(place, {name: array}, array.size) for place, array in enumerate(arrays)]
+        return [Row(place, {self._name: array}, array.size) for place, array in enumerate(arrays)]
 
     def batches(self, rows: Sequence[Row]) -> Iterator[list[int]]:
         shapes: dict[tuple[int, ...], list[int]] = {}
@@ -130,30 +144,3 @@ class _ArrayReader:
 
     def trim(self, output: NDArray[np.float32], row: int, length: int) -> NDArray[np.float32]:
         return np.asarray(output[row])
-
-    _name: str
-
-    def _prepare(self, item: Any) -> NDArray[np.float32]:
-        raise NotImplementedError
-
-
-class PictureReader(_ArrayReader):
-    """Pictures: paths, bytes of files, or arrays."""
-
-    _name = "pixel_values"
-
-    def __init__(self, settings: ImageSettings) -> None:
-        self._settings = settings
-
-    def _prepare(self, item: Any) -> NDArray[np.float32]:
-        return prepare_picture(read_picture(item, self._settings), self._settings)
-
-
-class RecordingReader(_ArrayReader):
-    """Recordings: paths, bytes of files, or samples."""
-
-    def __init__(self, settings: SoundSettings) -> None:
-        self._settings, self._name = settings, settings.input_name
-
-    def _prepare(self, item: Any) -> NDArray[np.float32]:
-        return prepare_recording(read_recording(item, self._settings), self._settings)

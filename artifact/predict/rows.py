@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from artifact.predict.reads import Reads
 from errors import UserError
 
 TEXT_COLUMNS = ("text", "sentence", "review", "content", "document")
@@ -126,18 +127,18 @@ class ItemColumns:
     pair: str | None = None
 
 
-USUAL: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "text": ((*TEXT_COLUMNS, *FIRST_COLUMNS), ()),
-    "pair": ((*FIRST_COLUMNS, "question", *TEXT_COLUMNS), (*PAIR_COLUMNS, "context")),
-    "words": (("tokens", "words", *TEXT_COLUMNS), ()),
-    "image": (("image", "file", "path", "image_path"), ()),
-    "sound": (("audio", "file", "path", "audio_path"), ()),
+USUAL: Mapping[Reads, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    Reads.TEXT: ((*TEXT_COLUMNS, *FIRST_COLUMNS), ()),
+    Reads.PAIR: ((*FIRST_COLUMNS, "question", *TEXT_COLUMNS), (*PAIR_COLUMNS, "context")),
+    Reads.WORDS: (("tokens", "words", *TEXT_COLUMNS), ()),
+    Reads.IMAGE: (("image", "file", "path", "image_path"), ()),
+    Reads.SOUND: (("audio", "file", "path", "audio_path"), ()),
 }
 """Usual columns of each kind of item, and of its second text."""
 
 
 def read_items(
-    path: Path, reads: str, columns: ItemColumns, kept: Sequence[str] = ()
+    path: Path, reads: Reads, columns: ItemColumns, kept: Sequence[str] = ()
 ) -> Iterator[tuple[Any, dict[str, Any]]]:
     """Each row's item as `Predictor.predict` takes it, and the values of the columns `kept`.
 
@@ -156,16 +157,16 @@ def read_items(
         place = f"{path}, row {number}"
         item = _item(place, row.get(names[0]), names[0], reads, path.parent)
         if names[1] is not None:
-            item = (item, _item(place, row.get(names[1]), names[1], "text", path.parent))
+            item = (item, _item(place, row.get(names[1]), names[1], Reads.TEXT, path.parent))
         yield item, {name: row.get(name) for name in kept}
 
 
-def _item(place: str, value: Any, column: str, reads: str, folder: Path) -> Any:
-    if reads == "words" and isinstance(value, list) and value and all(isinstance(word, str) for word in value):
+def _item(place: str, value: Any, column: str, reads: Reads, folder: Path) -> Any:
+    if reads is Reads.WORDS and isinstance(value, list) and value and all(isinstance(word, str) for word in value):
         return value
     if not isinstance(value, str):
         raise UserError(f"{place}: column '{column}' is not text", "fix or remove that row")
-    return folder / value if reads in ("image", "sound") else value
+    return folder / value if reads.is_file else value
 
 
 def find_column(path: Path, row: Mapping[str, Any], asked: str | None, usual: Sequence[str], flag: str) -> str:

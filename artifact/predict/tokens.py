@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,20 +54,8 @@ class TextEncoder:
         self._tokenizer.no_padding()
         direction = "left" if limits.truncate_left else "right"
         windows = {} if window_overlap is None else {"stride": window_overlap, "strategy": "only_second"}
-        try:
+        with _told(f"the tokenizer cannot cut texts to {limits.max_length_tokens} tokens", "raise max_length_tokens"):
             self._tokenizer.enable_truncation(limits.max_length_tokens, direction=direction, **windows)
-        except Exception as error:  # the library raises bare Exception
-            raise UserError(f"the tokenizer cannot cut texts to {limits.max_length_tokens} tokens: {error}") from None
-
-    @property
-    def special_ids(self) -> int:
-        """How many special tokens a pair of texts is given."""
-        return int(self._tokenizer.num_special_tokens_to_add(True))
-
-    def token_id(self, token: str) -> int | None:
-        """The id of a token, or `None`."""
-        found = self._tokenizer.token_to_id(token)
-        return None if found is None else int(found)
 
     def token(self, token_id: int) -> str:
         """The token of an id, as the vocabulary spells it."""
@@ -83,12 +72,8 @@ class TextEncoder:
     def encodings(self, items: Sequence[TextItem]) -> list[Any]:
         """`tokenizers.Encoding` of each item, unpadded. Raises `UserError` for what is no text, or cannot be read."""
         is_words = bool(items) and isinstance(items[0], list)
-        try:
+        with _told("the tokenizer cannot take a text", "is it Unicode, and not empty?"):
             return list(self._tokenizer.encode_batch(list(items), is_pretokenized=is_words))
-        except BaseException as error:  # the library raises bare Exception, and panics that derive from none
-            if isinstance(error, KeyboardInterrupt | SystemExit | MemoryError):
-                raise
-            raise UserError(f"the tokenizer cannot take a text: {error}", "is it Unicode, and not empty?") from None
 
     def encode(self, items: Sequence[TextItem]) -> list[dict[str, list[int]]]:
         """Ids of each item, unpadded: `input_ids`, `attention_mask` and `token_type_ids`, each of the text's length."""
@@ -115,12 +100,19 @@ def open_tokenizer(tokenizer_json: str) -> Tokenizer:
                 f"tokenizer.json has a pattern that could take very long: {why}: {pattern[:80]!r}",
                 "it is not used; published tokenizers have none like it",
             )
-    try:
+    with _told("tokenizer.json cannot be read", "copy the artifact again"):
         return Tokenizer.from_str(tokenizer_json)
-    except BaseException as error:  # the library raises bare Exception, and panics that derive from none
-        if isinstance(error, KeyboardInterrupt | SystemExit | MemoryError):
-            raise
-        raise UserError(f"tokenizer.json cannot be read: {error}", "copy the artifact again") from None
+
+
+@contextmanager
+def _told(what: str, hint: str) -> Iterator[None]:
+    """Tell what the tokenizers library raises: bare `Exception`, and panics that derive from `BaseException` alone."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit, GeneratorExit, MemoryError):
+        raise
+    except BaseException as error:
+        raise UserError(f"{what}: {error}", hint) from None
 
 
 def pad_rows(

@@ -143,14 +143,9 @@ def _number(value: Any, where: str) -> float:
     return float(value)
 
 
-def _anything(value: Any, where: str) -> Any:
-    return value
-
-
 _SCALARS: dict[Any, Callable[[Any, str], Any]] = {
     str: _text,
     bool: _flag,
     int: _integer,
     float: _number,
-    object: _anything,
 }

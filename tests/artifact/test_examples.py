@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from artifact.examples import Examples, decode_lines, label_indices, read_examples, read_texts, write_csv
+from artifact.examples import Examples, label_indices, read_examples, read_texts, write_csv
+from artifact.predict.command import items_from_lines
+from artifact.predict.reads import Reads
 from errors import UserError
 
 GOOD = ("good film", 'a "quoted", split\ntext', "שלום 👩‍👩‍👧")
@@ -188,6 +190,7 @@ def test_an_unknown_label_is_named_with_its_example(label: str) -> None:
 
 
 def test_lines_of_a_stream_are_texts_and_a_broken_one_is_numbered() -> None:
-    assert decode_lines("naïve\r\n\nfin".encode(), "standard input") == ("naïve", "", "fin")
+    lines = iter("naïve\r\n\nfin".encode().splitlines(keepends=True))
+    assert list(items_from_lines(lines, Reads.TEXT, "standard input")) == ["naïve", "", "fin"]
     with pytest.raises(UserError, match="standard input, line 2: not UTF-8"):
-        decode_lines(b"fine\n\xff\n", "standard input")
+        list(items_from_lines(iter((b"fine\n", b"\xff\n")), Reads.TEXT, "standard input"))

@@ -12,8 +12,8 @@ import pytest
 
 import artifact.pack
 from artifact.bundle import bundle
-from artifact.layout import Layout
-from artifact.pack import Extras, Packed
+from artifact.layout import Extras, Layout
+from artifact.pack import Packed
 from artifact.precision import Precision
 from artifact.run_folder import RunFolder
 from errors import GateFailed, UserError

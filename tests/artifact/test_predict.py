@@ -322,6 +322,13 @@ def test_a_graph_with_other_logits_fails_the_selftest(artifact: Path, factor: fl
     assert sum("logits is off by" in problem for problem in problems) == 12
 
 
+def test_an_answer_that_is_not_a_number_is_no_answer(artifact: Path) -> None:
+    scale_logits(artifact / "onnx" / "model.onnx", float("nan"))
+    reseal(artifact)
+    with pytest.raises(GateFailed, match=r"item . of 2: the model's answer is not a number"):
+        Predictor.open(artifact).predict(["a warm film", "dull"])
+
+
 def test_other_ids_fail_the_selftest(artifact: Path) -> None:
     tokenizer = json.loads((artifact / "tokenizer.json").read_text())
     tokenizer["post_processor"]["single"].pop()  # no [SEP] at the end

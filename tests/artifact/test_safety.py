@@ -32,6 +32,7 @@ from artifact.predict.typed import build, read_json
 from artifact.verify import verify
 from errors import GateFailed, UserError
 from tests.artifact.conftest import edit_json, reseal
+from tests.artifact.damage import mutated
 
 PICTURES = ImageSettings(
     channels=3, resize="exact", size=(8, 8), resample=2, crop=(), scale=1.0, mean=(0.5,) * 3, std=(0.5,) * 3
@@ -422,9 +423,6 @@ def files(packed: Path) -> dict[str, bytes]:
     return {name: (packed / name).read_bytes() for name in ("steelyard.json", "golden.json", "onnx/model.onnx")}
 
 
-SNIPPETS = (b"-1", b"1e308", b"null", b"[]", b"{}", b'"', b"\xff", b"\x00", b"9" * 30)
-
-
 def refused_with(where: str, read: Callable[[], object]) -> None:
     """Reading may succeed; if it does not, the refusal says where."""
     try:
@@ -432,25 +430,6 @@ def refused_with(where: str, read: Callable[[], object]) -> None:
     except GateFailed as error:
         if where not in error.message:
             raise AssertionError(error.message) from error
-
-
-def mutated(data: bytes, seed: int) -> bytes:
-    """A few bytes changed, cut out, doubled or taken from elsewhere in the file."""
-    random = np.random.default_rng(seed)
-    found = bytearray(data)
-    for _ in range(int(random.integers(1, 4))):
-        start = int(random.integers(0, len(found) + 1))
-        end = min(len(found), start + int(random.integers(1, 40)))
-        pieces = (
-            random.bytes(end - start),
-            b"",
-            bytes(found[start:end]) * 2,
-            bytes(found[: end - start]),
-            SNIPPETS[int(random.integers(len(SNIPPETS)))],
-        )
-        piece = pieces[int(random.integers(len(pieces)))]
-        found[start:end] = piece
-    return bytes(found)
 
 
 @given(st.integers(0, 2**32))
@@ -461,15 +440,15 @@ def test_mutated_manifests_and_examples_never_crash(files: dict[str, bytes], tmp
 
     readers: dict[str, Callable[[Path], object]] = {"steelyard.json": read_manifest, "golden.json": read_golden}
     for name, reader in readers.items():
-        (tmp_path / name).write_bytes(mutated(files[name], seed))
+        (tmp_path / name).write_bytes(mutated(files[name], np.random.default_rng(seed)))
         refused_with(name, partial(reader, tmp_path))
 
 
 @given(st.integers(0, 2**32))
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_mutated_graphs_never_crash(files: dict[str, bytes], tmp_path: Path, seed: int) -> None:
-    path = tmp_path / "model.onnx"
-    path.write_bytes(mutated(files["onnx/model.onnx"][:5000] + files["onnx/model.onnx"][-20_000:], seed))
+    path, graph = tmp_path / "model.onnx", files["onnx/model.onnx"][:5000] + files["onnx/model.onnx"][-20_000:]
+    path.write_bytes(mutated(graph, np.random.default_rng(seed)))
     refused_with(str(path), partial(check_graph, path))
 
 
