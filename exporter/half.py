@@ -19,10 +19,10 @@ from artifact.variant import Kept
 from errors import GateFailed
 from exporter.edit import Editor, drop_unused_constants, maker
 
-FLOAT = onnx_ir.DataType.FLOAT
-NUMPY = {onnx_ir.DataType.FLOAT16: np.dtype(np.float16), onnx_ir.DataType.BFLOAT16: np.dtype(ml_dtypes.bfloat16)}
+FLOAT, BFLOAT16 = onnx_ir.DataType.FLOAT, onnx_ir.DataType.BFLOAT16
+NUMPY = {onnx_ir.DataType.FLOAT16: np.dtype(np.float16), BFLOAT16: np.dtype(ml_dtypes.bfloat16)}
 LARGEST_FP16 = 65504.0
-LARGEST = {onnx_ir.DataType.FLOAT16: LARGEST_FP16, onnx_ir.DataType.BFLOAT16: (2 - 2**-7) * 2.0**127}
+LARGEST = {onnx_ir.DataType.FLOAT16: LARGEST_FP16, BFLOAT16: (2 - 2**-7) * 2.0**127}
 VANISHING_FP16 = 2.0**-25
 """The largest number that fp16 rounds to 0."""
 
@@ -69,6 +69,57 @@ MAKERS = frozenset(
 """Operators whose number type follows from no input; of their attributes only `value` is converted."""
 
 
+BF16_KERNELS = (
+    frozenset(
+        [
+            "Abs",
+            "Add",
+            "AveragePool",
+            "Cast",
+            "Conv",
+            "Cos",
+            "Div",
+            "Erf",
+            "Exp",
+            "Gelu",
+            "Gemm",
+            "GlobalAveragePool",
+            "GlobalMaxPool",
+            "HardSigmoid",
+            "HardSwish",
+            "LayerNormalization",
+            "MatMul",
+            "Max",
+            "MaxPool",
+            "Min",
+            "Mul",
+            "Neg",
+            "RMSNormalization",
+            "ReduceMean",
+            "ReduceSum",
+            "Relu",
+            "Shape",
+            "Sigmoid",
+            "Sign",
+            "Sin",
+            "Size",
+            "Softmax",
+            "Softplus",
+            "Softsign",
+            "Sqrt",
+            "Sub",
+            "Sum",
+            "Tanh",
+            "Where",
+        ]
+    )
+    | (MOVES - {"Pad"})
+    | MAKERS
+)
+"""ONNX's operators that ONNX Runtime computes in bf16: on CUDA alone, and there not every one that the schemas allow. A
+graph with another (`Less`, `Pow`) does not load. From the kernels compiled into onnxruntime-gpu 1.31.1."""
+
+
 @dataclass(frozen=True, slots=True)
 class WeightRange:
     """How many weights a half number cannot hold: above its largest, or rounded to 0 although they are not."""
@@ -106,7 +157,7 @@ def sensitive(graph: onnx_ir.Model) -> tuple[Kept, ...]:
 
 
 def unsupported(graph: onnx_ir.Model, dtype: onnx_ir.DataType) -> tuple[Kept, ...]:
-    """The operators of a graph that give fp32 values and take none of `dtype`, so that they stay in fp32."""
+    """The operators of a graph that give fp32 values and are not computed on `dtype`, so that they stay in fp32."""
     opset = graph.opset_imports[""]
     counts = Counter(
         node.op_type
@@ -115,7 +166,7 @@ def unsupported(graph: onnx_ir.Model, dtype: onnx_ir.DataType) -> tuple[Kept, ..
     )
     name = dtype.name.lower()
     return tuple(
-        Kept(name=f"{count} {operator}", why=f"it takes no {name} at opset {opset}")
+        Kept(name=f"{count} {operator}", why=f"it is not computed in {name} (opset {opset})")
         for operator, count in sorted(counts.items())
     )
 
@@ -183,7 +234,7 @@ def _widened(graph: onnx_ir.Model, output: onnx_ir.Value) -> onnx_ir.Value:
     """An fp32 output under the name of a half one."""
     name = str(output.name)
     output.name = f"{name}.half"
-    cast = onnx_ir.node("Cast", [output], {"to": FLOAT}, name=f"{name}/Cast")
+    cast = onnx_ir.node("Cast", [output], {"to": FLOAT}, name=f"{name}.wide/Cast")
     wide = cast.outputs[0]
     wide.name, wide.shape, wide.type = name, output.shape, onnx_ir.TensorType(FLOAT)
     graph.graph.append(cast)
@@ -264,6 +315,8 @@ def _type_name(dtype: onnx_ir.DataType) -> str:
 def _can_take(node: onnx_ir.Node, opset: int, dtype: onnx_ir.DataType) -> bool:
     """Whether a node may be computed on `dtype`: what it does not use of its operator does not matter."""
     if node.op_type in MAKERS and "value" not in node.attributes:
+        return False
+    if dtype is BFLOAT16 and node.domain == "" and node.op_type not in BF16_KERNELS:
         return False
     used = [place for place, output in enumerate(node.outputs) if output.uses() or output.is_graph_output()]
     return _takes(node.op_type, node.domain, opset, dtype, len(node.inputs), max(used, default=0) + 1)

@@ -11,7 +11,7 @@ from errors import UserError
 from exporter.options import EXTERNAL_DATA_BYTES, Options, Pooling
 from models.task_examples import Columns
 
-RECIPE = 3
+RECIPE = 4
 """Raised whenever the same checkpoint would give another graph, so that older variants are made again."""
 
 EXPORTED = tuple(precision for precision in Precision if precision is not Precision.TF32)
@@ -20,7 +20,7 @@ EXPORTED = tuple(precision for precision in Precision if precision is not Precis
 CALIBRATED = frozenset({Precision.INT8_STATIC})
 """Precisions whose ranges come from training examples."""
 
-VERSIONED = ("torch", "transformers", "onnx", "onnx-ir", "onnxscript", "onnxruntime")
+VERSIONED = ("torch", "transformers", "onnx", "onnx-ir", "onnxscript")
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,8 +137,10 @@ def uncalibrated(precision: Precision) -> UserError:
 
 
 def versions() -> dict[str, str]:
-    """Versions of everything that shapes a graph."""
-    return {name: version(name) for name in VERSIONED}
+    """Versions of everything that shapes a graph, with the one build of ONNX Runtime that is installed."""
+    import onnxruntime
+
+    return {**{name: version(name) for name in VERSIONED}, "onnxruntime": onnxruntime.__version__}
 
 
 def _mark(source: Source | None) -> object:

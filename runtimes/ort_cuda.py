@@ -12,7 +12,7 @@ import numpy as np
 import onnxruntime
 
 from artifact.precision import Precision
-from runtimes.base import Availability, Batch, Outputs, check_batch
+from runtimes.base import Availability, Batch, Outputs
 from runtimes.options import ORT_CUDA, OrtCudaOptions
 from runtimes.ort_gpu import CUDA, DEVICE, OrtGpu, probe_gpu, to_device
 from runtimes.ort_model import Target, about
@@ -65,7 +65,7 @@ class EngineRuntime(OrtGpu):
         if not self._options.cuda_graph:
             return super().run(batch)
         session = self.session
-        check_batch(batch, self._input_names)
+        self._check(batch)
         with about(batch), _CAPTURING:
             graph = self._graphs.take(session, batch, self._output_names)
             graph.compute()
@@ -78,7 +78,7 @@ class EngineRuntime(OrtGpu):
         if not self._options.cuda_graph:
             return super().bind(batch)
         session = self.session
-        check_batch(batch, self._input_names)
+        self._check(batch)
         with about(batch), _CAPTURING:
             graph = self._graphs.take(session, batch, self._output_names)
 

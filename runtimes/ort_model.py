@@ -150,12 +150,16 @@ class OrtModel:
     def run(self, batch: Batch) -> Outputs:
         """Host to host; ONNX Runtime's `run` blocks until the outputs are on the host, in arrays of their own."""
         session = self.session
-        check_batch(batch, self._input_names)
+        self._check(batch)
         with about(batch):
             outputs = session.run(self._output_names, dict(batch))
         return {
             name: np.asarray(value, dtype=np.float32) for name, value in zip(self._output_names, outputs, strict=True)
         }
+
+    def _check(self, batch: Batch) -> None:
+        """Refuse what does not fit the graph, as far as the engine would not do so itself."""
+        check_batch(batch, self._input_names)
 
     def bind(self, batch: Batch) -> Callable[[], None] | None:
         """`None`: on a CPU the host is the device."""

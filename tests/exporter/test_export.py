@@ -12,12 +12,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import onnx_ir
+import onnxruntime
 import pytest
 import torch
 from onnx import numpy_helper
@@ -32,6 +34,7 @@ from artifact.run_folder import RunFolder
 from artifact.variant import Recipe
 from cli import app
 from errors import UserError
+from exporter import request
 from exporter.derive import DERIVATIONS, Choice, Derivation, Material
 from exporter.export import Exported, export
 from exporter.layers import LayerKind
@@ -764,3 +767,15 @@ def test_a_size_that_the_trace_fixed_is_fixed_for_later_precisions_too(
         assert [item.variant.parity.reasons for item in exported] == [()] * len(precisions)
         assert exported[-1].variant.inputs[0].shape == ("batch", 3, 32, 32)
     assert [item.made for item in exported] == [False, True]
+
+
+def test_an_environment_with_only_the_gpu_build_of_onnxruntime_can_export(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It shares the import name and not the package's name."""
+
+    def without(name: str) -> str:
+        if name == "onnxruntime":
+            raise PackageNotFoundError(name)
+        return version(name)
+
+    monkeypatch.setattr("exporter.request.version", without)
+    assert request.versions()["onnxruntime"] == onnxruntime.__version__

@@ -44,6 +44,14 @@ def test_a_worker_answers_in_its_own_process(worker: WorkerProcess, opens: Opens
     assert len(worker.ask(Block(workload=1, passes=3), Timed, 60).samples_s) == 3 * 6
 
 
+def test_a_worker_finds_packages_where_its_caller_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on clusters, where packages are installed into a folder that PYTHONPATH names."""
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(("/first", "/second")))
+    with WorkerProcess(1) as worker:
+        found = psutil.Process(worker.pid).environ()["PYTHONPATH"].split(os.pathsep)
+    assert found[-3:] == [str(ROOT), "/first", "/second"]
+
+
 def test_what_an_engine_prints_does_not_reach_the_replies(worker: WorkerProcess, opens: Opens) -> None:
     worker.ask(opens("prints"), Opened, 60)
     for passes in (1, 2, 3):

@@ -14,7 +14,10 @@ import onnxruntime
 import pytest
 from numpy.typing import NDArray
 
+from runtimes import ort_gpu
+
 CUDA, CPU, TENSORRT = "CUDAExecutionProvider", "CPUExecutionProvider", "TensorrtExecutionProvider"
+TABLE_ROWS = 99
 
 
 class Value:
@@ -156,4 +159,5 @@ def session(monkeypatch: pytest.MonkeyPatch) -> type[Session]:
     monkeypatch.setattr(onnxruntime, "InferenceSession", Fresh)
     monkeypatch.setattr(onnxruntime, "OrtValue", Value)
     monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: None, raising=False)
+    monkeypatch.setattr(ort_gpu, "table_rows", lambda graph: {"input_ids": TABLE_ROWS})
     return Fresh

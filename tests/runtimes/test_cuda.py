@@ -18,7 +18,7 @@ from runtimes import ort_cuda
 from runtimes.base import Batch, Candidate
 from runtimes.options import ORT_CUDA, OrtCudaOptions
 from runtimes.registry import entry
-from tests.runtimes.gpu import CPU, CUDA, TENSORRT, Session, Value, session
+from tests.runtimes.gpu import CPU, CUDA, TABLE_ROWS, TENSORRT, Session, Value, session
 
 __all__ = ["session"]
 GRAPH = replace(ORT_CUDA, cuda_graph=True)
@@ -51,6 +51,21 @@ def test_a_session_with_nodes_on_cuda_is_accepted_and_its_placement_told(session
     with ort_cuda.EngineRuntime(Path("m"), Precision.FP32, 3) as runtime:
         assert runtime.info.nodes_by_provider == {TENSORRT: 1, CUDA: 40, CPU: 2}
         assert (runtime.info.device, runtime.info.threads) == ("cuda:0", 3)
+
+
+@pytest.mark.parametrize("options", [ORT_CUDA, GRAPH], ids=["plain", "graph"])
+@pytest.mark.parametrize("number", [TABLE_ROWS, -1])
+def test_a_number_that_the_table_does_not_have_never_reaches_the_gpu(
+    session: type[Session], options: OrtCudaOptions, number: int
+) -> None:
+    """The real one answers it with zeros and says nothing."""
+    batch = {"input_ids": np.array([[1, number]])}
+    with ort_cuda.EngineRuntime(Path("m"), Precision.FP32, 1, options) as runtime:
+        for call in (runtime.run, runtime.bind):
+            with pytest.raises(UserError, match="input_ids has numbers outside 0 to 98"):
+                call(batch)
+        assert not session.opened[-1].computed
+        runtime.run(ids(1, 3))
 
 
 def test_a_session_that_fell_back_to_the_cpu_is_refused(session: type[Session]) -> None:
