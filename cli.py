@@ -14,7 +14,7 @@ from commands import stages, tell
 from errors import GateFailed, UserError
 from exporter.options import EXAMPLES, Options, Pooling, PoolingMode, Profile, Target, Weights
 from measure.plan import Budget, find_plan
-from models.training import Device, FinetuneConfig, TrainingPrecision
+from models.training import Device, FinetuneConfig, Optimizer, Schedule, TrainingPrecision
 from report.policy import Objective, Policy
 
 P = ParamSpec("P")
@@ -89,32 +89,67 @@ def finetune(
     where: Where = None,
     epochs: Annotated[int, typer.Option(min=1)] = DEFAULT.epochs,
     batch_size: Annotated[int, typer.Option(min=1)] = DEFAULT.batch_size,
+    accumulate: Annotated[int, typer.Option(min=1, help="Batches that one step learns from.")] = DEFAULT.accumulate,
     learning_rate: Annotated[float, typer.Option(min=0)] = DEFAULT.learning_rate,
+    optimizer: Optimizer = DEFAULT.optimizer,
+    schedule: Annotated[Schedule, typer.Option(help="How the learning rate falls.")] = DEFAULT.schedule,
+    warmup: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of the steps in which it rises.")
+    ] = DEFAULT.warmup_fraction,
+    weight_decay: Annotated[float, typer.Option(min=0)] = DEFAULT.weight_decay,
+    clip_norm: Annotated[float, typer.Option(min=0, help="Longest gradient; 0 clips none.")] = DEFAULT.clip_norm,
+    dropout: Annotated[float | None, typer.Option(min=0, max=0.99, help="Instead of the model's own.")] = None,
+    label_smoothing: Annotated[float, typer.Option(min=0, max=0.99)] = DEFAULT.label_smoothing,
+    balance: Annotated[bool, typer.Option("--balance", help="Weigh rare labels more.")] = False,
+    checkpointing: Annotated[
+        bool, typer.Option("--checkpointing", help="Compute activations twice instead of keeping them.")
+    ] = False,
+    compile_model: Annotated[bool, typer.Option("--compile", help="Compile the model with TorchInductor.")] = False,
     max_length: Annotated[int, typer.Option(min=2, help="Tokens; longer texts are cut.")] = DEFAULT.max_length_tokens,
     precision: Annotated[TrainingPrecision, typer.Option(help="Arithmetic of training.")] = DEFAULT.precision,
     device: Annotated[Device, typer.Option(help="Where to train.")] = DEFAULT.device,
+    side_by_side: Annotated[
+        str | None,
+        typer.Option(
+            "--compare", metavar="D/P,D/P", help="Train in each of these, such as cpu/fp32,cuda/bf16, and compare."
+        ),
+    ] = None,
     seed: int = DEFAULT.seed,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Fine-tune a text classifier in PyTorch; an interrupted run goes on from its last saved step."""
-    from artifact.examples import read_examples
+    """Fine-tune a text classifier in PyTorch; an interrupted run goes on from its last saved step.
 
-    read = functools.partial(read_examples, text_column=text_column, label_column=label_column)
-    examples = read(data, where=_where(where))
+    With --compare, the same training runs in several settings, in turns, and --out holds a run of each.
+    """
     config = FinetuneConfig(
         epochs=epochs,
         batch_size=batch_size,
+        accumulate=accumulate,
         learning_rate=learning_rate,
+        optimizer=optimizer,
+        schedule=schedule,
+        warmup_fraction=warmup,
+        weight_decay=weight_decay,
+        clip_norm=clip_norm,
+        dropout=dropout,
+        label_smoothing=label_smoothing,
+        balance=balance,
+        checkpointing=checkpointing,
+        compile=compile_model,
         max_length_tokens=max_length,
         held_out=held_out,
         seed=seed,
         precision=precision,
         device=device,
     )
-    evaluation = read(eval_data) if eval_data else None
     names = tuple(name.strip() for name in labels.split(",")) if labels else None
-    record, made = stages.finetune(model, examples, out, evaluation, names, config, overwrite=overwrite)
+    texts = stages.Labelled(data, eval_data, text_column, label_column, _where(where) or {})
+    if side_by_side is not None:
+        found = stages.finetune_side_by_side(model, texts, out, names, config, side_by_side, overwrite=overwrite)
+        tell.print_json(found) if as_json else tell.tell_side_by_side(found, out)
+        return
+    record, made = stages.finetune(model, *texts.read(), out, names, config, overwrite=overwrite)
     tell.print_json(record) if as_json else tell.tell_training(record, out, made=made)
 
 

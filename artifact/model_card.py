@@ -6,6 +6,7 @@ from pathlib import Path
 from artifact.predict.manifest import Card, Manifest
 from artifact.predict.reads import Reads
 from artifact.task import Task
+from artifact.variant import Invariance
 
 EXAMPLES: Mapping[Reads, tuple[str, ...]] = {
     Reads.TEXT: ("A film to remember.",),
@@ -18,15 +19,15 @@ EXAMPLES: Mapping[Reads, tuple[str, ...]] = {
 MOST_LABELS = 30
 
 
-def model_card(manifest: Manifest, checkpoint: Path) -> str:
-    """The card in Markdown, with the front matter that model hubs read."""
+def model_card(manifest: Manifest, checkpoint: Path, invariance: Invariance | None) -> str:
+    """The card in Markdown, with the front matter that model hubs read; `invariance` is what the export measured."""
     origin = _front_matter(checkpoint)
     parts = [
         _header(manifest, origin),
         f"# {manifest.task}, {manifest.precision}, for CPUs without PyTorch",
         _summary(manifest),
         _use(manifest),
-        _limits(manifest),
+        _limits(manifest, invariance),
         _figures(manifest.card) if manifest.card else f"## Figures\n\nNone: {manifest.card_reason}.",
         _provenance(manifest, origin),
     ]
@@ -84,7 +85,7 @@ predictor.predict([{item}])
 ```"""
 
 
-def _limits(manifest: Manifest) -> str:
+def _limits(manifest: Manifest, invariance: Invariance | None) -> str:
     lines = []
     if manifest.limits is not None:
         end = "start" if manifest.limits.truncate_left else "end"
@@ -96,13 +97,25 @@ def _limits(manifest: Manifest) -> str:
             lines[-1] = f"A context is read in windows of {manifest.limits.max_length_tokens} tokens that overlap."
     if manifest.sound is not None:
         lines.append(f"Recordings have {manifest.sound.rate_hz:,} samples a second.")
+    if invariance is not None:
+        lines.append(_dependence(invariance))
     if manifest.precision.depends_on_batch:
         lines.append(
-            "Activations are scaled by the whole batch, so an answer depends a little on what shares its batch; the "
-            "gate was applied to batches as `predict.py` makes them."
+            "Activations are scaled by the whole batch; the gate was applied to batches as `predict.py` makes them."
         )
     lines.append("Nothing here says what the model was not trained for, or whom it treats unfairly.")
     return "## Limits\n\n" + "\n".join(f"- {line}" for line in lines)
+
+
+def _dependence(found: Invariance) -> str:
+    """How far an answer depends on what shares its batch, as it was measured."""
+    padded = ""
+    if found.padded_error_fraction is not None:
+        padded = f", and by {found.padded_error_fraction:.1g} between padded and not"
+    return (
+        f"On {found.examples} examples, outputs moved by at most {found.alone_error_fraction:.1g} of their scale "
+        f"between alone and in a batch{padded}; {found.alone_changed} answers changed."
+    )
 
 
 def _figures(card: Card) -> str:

@@ -199,7 +199,7 @@ def _fill(folder: Path, parts: Parts, extras: Extras) -> None:
     if extras.dockerfile:
         write_bytes(folder / "Dockerfile", DOCKERFILE.encode())
     manifest = _manifest(parts, model_file)
-    write_bytes(folder / "README.md", model_card(manifest, checkpoint).encode())
+    write_bytes(folder / "README.md", model_card(manifest, checkpoint, variant.parity.invariance).encode())
     write_json(folder / "golden.json", _golden(folder, parts, manifest))
     files = {
         path.relative_to(folder).as_posix(): PackedFile(size_bytes=path.stat().st_size, sha256=sha256_file(path))

@@ -50,6 +50,16 @@ class RunFolder:
         return self.directory / "training.json"
 
     @property
+    def losses(self) -> Path:
+        """The loss of every step of fine-tuning."""
+        return self.directory / "losses.csv"
+
+    @property
+    def predictions(self) -> Path:
+        """What the fine-tuned model answers to the evaluation data, and what is right."""
+        return self.directory / "predictions.npz"
+
+    @property
     def own_checkpoint(self) -> Path:
         return self.directory / "checkpoint"
 

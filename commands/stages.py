@@ -2,6 +2,8 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,13 +30,32 @@ if TYPE_CHECKING:
     from report.policy import Policy
     from report.terminal import ProgressBar
     from report.verdict import Verdict
+    from side_by_side.records import SideBySide
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """Where labelled texts lie, and which columns and rows of the file are meant."""
+
+    data: Path
+    evaluation: Path | None
+    text_column: str | None
+    label_column: str | None
+    where: dict[str, str]
+
+    def read(self) -> "tuple[Examples, Examples | None]":
+        """The examples, and those to evaluate on where a file of its own holds them."""
+        from artifact.examples import read_examples
+
+        read = partial(read_examples, text_column=self.text_column, label_column=self.label_column)
+        return read(self.data, where=self.where), read(self.evaluation) if self.evaluation else None
 
 
 def finetune(
     model: str,
     examples: "Examples",
-    out: Path,
     evaluation: "Examples | None",
+    out: Path,
     labels: tuple[str, ...] | None,
     config: FinetuneConfig,
     *,
@@ -51,6 +72,38 @@ def finetune(
         return train(
             model, examples, out, evaluation=evaluation, labels=labels, config=config, overwrite=overwrite, progress=bar
         )
+
+
+def finetune_side_by_side(
+    model: str,
+    texts: Labelled,
+    out: Path,
+    labels: tuple[str, ...] | None,
+    config: FinetuneConfig,
+    settings: str,
+    *,
+    overwrite: bool,
+) -> "SideBySide":
+    """Fine-tune in several settings, in turns, and compare them."""
+    need("train", "torch", "transformers", "accelerate")
+    from side_by_side.messages import Lesson
+    from side_by_side.setting import parse_settings
+    from side_by_side.train import train_side_by_side
+
+    named = parse_settings(settings)
+    texts.read()  # what is wrong with the data is said once, and before anything starts
+    lesson = Lesson(
+        base_model=model,
+        data=str(texts.data),
+        evaluation=str(texts.evaluation) if texts.evaluation else None,
+        text_column=texts.text_column,
+        label_column=texts.label_column,
+        where=texts.where,
+        labels=labels,
+        config=config,
+    )
+    with _progress() as bar:
+        return train_side_by_side(lesson, named, out, overwrite=overwrite, progress=bar)
 
 
 def export_request(

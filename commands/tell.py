@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from models.training import TrainingRecord
     from report.load import LoadReport
     from report.verdict import Verdict
+    from side_by_side.records import SideBySide
 
 
 def tell_training(record: "TrainingRecord", out: Path, *, made: bool, err: bool = False) -> None:
@@ -27,6 +28,19 @@ def tell_training(record: "TrainingRecord", out: Path, *, made: bool, err: bool 
         f"{'' if made else ' (done before, reused)'}\n  {out / 'checkpoint'}",
         err=err,
     )
+
+
+def tell_side_by_side(found: "SideBySide", out: Path) -> None:
+    """The settings beside each other, and where the files are."""
+    from report.terminal import console, show_lines, show_table
+    from side_by_side.records import Place
+    from side_by_side.report import headline, tables
+
+    screen, place = console(), Place(out)
+    show_lines(screen, headline(found))
+    for table in tables(found):
+        show_table(screen, table)
+    typer.echo(f"  {place.report}\n  {place.curves}\n  {place.record}")
 
 
 def tell_export(exported: "tuple[Exported, ...]", *, err: bool = False) -> None:

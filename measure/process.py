@@ -9,9 +9,11 @@ import tempfile
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Self, TypeVar
+from typing import IO, Any, Self, TypeVar
 
-from measure.messages import ENCODER, REPLIES, AnyRequest, Failed, Reply
+import msgspec
+
+from measure.messages import ENCODER, REPLIES, Failed, Reply, Request
 
 R = TypeVar("R", bound=Reply)
 ROOT = Path(__file__).resolve().parent.parent
@@ -29,13 +31,16 @@ class WorkerFailed(Exception):
 
 
 class WorkerProcess:
-    """A fresh interpreter that runs one candidate.
+    """A fresh interpreter that runs one candidate, or whatever `module` does; `replies` decodes what it says.
 
     The harness waits in the kernel for its replies and burns no CPU meanwhile. `started` is the moment before the
     process was made, on `time.perf_counter`.
     """
 
-    def __init__(self, threads: int) -> None:
+    def __init__(
+        self, threads: int, module: str = "measure.worker", replies: msgspec.json.Decoder[Any] = REPLIES
+    ) -> None:
+        self._replies = replies
         environment = {
             **os.environ,
             "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))),
@@ -46,7 +51,7 @@ class WorkerProcess:
         self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  closed in __exit__
         self.started = time.perf_counter()
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "measure.worker"],
+            [sys.executable, "-P", "-m", module],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
@@ -67,7 +72,7 @@ class WorkerProcess:
     def pid(self) -> int:
         return self._process.pid
 
-    def ask(self, request: AnyRequest, kind: type[R], timeout_s: float) -> R:
+    def ask(self, request: Request, kind: type[R], timeout_s: float) -> R:
         """Send a request and sleep until its reply.
 
         Raises `WorkerFailed` when the worker refuses, dies, answers something else, or takes longer than `timeout_s`
@@ -79,7 +84,7 @@ class WorkerProcess:
             self._process.stdin.write(ENCODER.encode(request) + b"\n")
         except BrokenPipeError:
             raise self._obituary() from None
-        reply = REPLIES.decode(self._read_line(timeout_s))
+        reply = self._replies.decode(self._read_line(timeout_s))
         if isinstance(reply, Failed):
             raise WorkerFailed(reply.reason, reply.hint)
         if not isinstance(reply, kind):

@@ -1,8 +1,6 @@
 """The process in which one candidate runs. It speaks JSON lines on its standard streams and ends with its input."""
 
 import gc
-import os
-import sys
 import time
 import traceback
 from pathlib import Path
@@ -40,6 +38,7 @@ from measure.messages import (
     Weighed,
 )
 from measure.pipeline import TextRuntime, in_turn, overlapped
+from measure.streams import leave, own_streams
 from measure.timing import time_device_passes, time_passes, warm_up
 from measure.workload import Inputs, load_inputs
 from runtimes.base import Batch, Runtime
@@ -192,13 +191,10 @@ def serve(requests: BinaryIO, replies: BinaryIO) -> None:
 
 
 def main() -> None:
-    """Keep standard output for replies alone: what libraries print goes to standard error."""
-    replies = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    serve(sys.stdin.buffer, replies)
-    replies.flush()
-    sys.stderr.flush()
-    os._exit(0)  # tearing an engine down takes a second and tells nothing
+    """Serve until the input ends."""
+    requests, replies = own_streams()
+    serve(requests, replies)
+    leave(replies)
 
 
 if __name__ == "__main__":

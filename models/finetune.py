@@ -3,17 +3,21 @@
 import json
 import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import msgspec
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from transformers import (
+    AutoConfig,
     AutoModelForSequenceClassification,
     AutoTokenizer,
     DataCollatorWithPadding,
@@ -25,13 +29,40 @@ from transformers.trainer_callback import PrinterCallback
 from artifact.examples import Examples, label_indices, write_csv
 from artifact.identity import checkpoint_sha256
 from artifact.progress import Progress, silent
-from artifact.records import cannot_write, fingerprint, read_if_present, sha256_files, write_json
+from artifact.records import (
+    cannot_write,
+    fingerprint,
+    read_if_present,
+    replacing,
+    sha256_files,
+    write_bytes,
+    write_json,
+)
 from artifact.run_folder import RunFolder, claim_output
 from errors import UserError
 from models.checkpoint import load_model, quiet
+from models.scores import scores
 from models.split import Split, split
-from models.training import SCHEMA_VERSION, Device, FinetuneConfig, TrainingPrecision, TrainingRecord
-from models.watcher import EpochOrder, Watcher
+from models.training import (
+    SCHEMA_VERSION,
+    Device,
+    FinetuneConfig,
+    Optimizer,
+    Schedule,
+    TrainingPrecision,
+    TrainingRecord,
+)
+from models.watcher import EpochOrder, Turn, Watcher, always, at_once
+
+SCHEDULES = {
+    Schedule.LINEAR: "linear",
+    Schedule.COSINE: "cosine",
+    Schedule.CONSTANT: "constant_with_warmup",
+}
+OPTIMIZERS = {Optimizer.ADAMW: "adamw_torch_fused", Optimizer.SGD: "sgd", Optimizer.ADAFACTOR: "adafactor"}
+
+LAST_LOSSES = 10
+"""Steps whose mean is the final loss."""
 
 BASE_SUFFIXES = (".json", ".safetensors", ".txt", ".model")
 """Files of a base model that decide what it answers."""
@@ -47,12 +78,14 @@ def finetune(
     config: FinetuneConfig | None = None,
     overwrite: bool = False,
     progress: Progress = silent,
+    turn: Turn = always,
 ) -> tuple[TrainingRecord, bool]:
     """Fine-tune `base_model` (a folder or a Hub id) and write `data/`, `checkpoint/` and `training.json` to `out`.
 
     Returns the record and whether it was made now (`False`: the same training was already there). An interrupted run
-    goes on from its last saved step. `labels` names the classes in the sorted order of the labels in the data. Raises
-    `UserError` for bad data, a base model that cannot be loaded, or a folder that holds another training.
+    goes on from its last saved step. `labels` names the classes in the sorted order of the labels in the data. `turn`
+    is called before each step and may wait. Raises `UserError` for bad data, a base model that cannot be loaded, a
+    folder that holds another training, a loss that is no number, or when memory runs out.
     """
     config = config or FinetuneConfig()
     run = claim_output(out)
@@ -70,7 +103,7 @@ def finetune(
     earlier = read_if_present(run.training, TrainingRecord)
     if earlier is not None and earlier.fingerprint == mark and _intact(run, earlier):
         return earlier, False
-    job = _Job(base_model, base_sha256, parts, names, config, run, mark, progress)
+    job = _Job(base_model, base_sha256, parts, names, config, run, mark, progress, turn)
     if run.training.is_file() or (run.own_checkpoint.exists() and not job.state.is_dir()):
         if not overwrite:
             raise UserError(
@@ -143,6 +176,7 @@ class _Job:
     run: RunFolder
     mark: str
     progress: Progress
+    turn: Turn = always
 
     @property
     def state(self) -> Path:
@@ -157,20 +191,29 @@ class _Job:
         tokenizer, model = self._load()
         tokenizer.model_max_length = min(self.config.max_length_tokens, tokenizer.model_max_length)
         train, truncated = _encode(tokenizer, self.parts.train, self.labels)
-        with quiet():
-            watch = Watcher(self.progress, self.config.batch_size)
+        watch = Watcher(
+            self.progress,
+            self.config.batch_size * self.config.accumulate,
+            self.turn,
+            torch.cuda.synchronize if device is Device.CUDA else at_once,
+        )
+        with quiet(), self._enough_memory():
             trainer = _Trainer(
+                watch,
                 model=model,
                 args=self._arguments(device, precision, len(train)),
                 train_dataset=train,
                 data_collator=DataCollatorWithPadding(tokenizer),
                 processing_class=tokenizer,
+                compute_loss_func=self._loss(device),
                 callbacks=[watch, EpochOrder()],
             )
             trainer.remove_callback(PrinterCallback)
             outcome = trainer.train(resume_from_checkpoint=_last_complete(self.state))
             self._save(trainer.model, tokenizer)
-            accuracy = self._accuracy(load_model(self.run.own_checkpoint).to(device), tokenizer)
+            logits, truth = self._answers(load_model(self.run.own_checkpoint).to(device), tokenizer)
+        found = scores(truth, logits.argmax(axis=1).tolist(), self.labels)
+        self._keep(watch.losses, logits, truth)
         record = TrainingRecord(
             schema_version=SCHEMA_VERSION,
             fingerprint=self.mark,
@@ -188,8 +231,9 @@ class _Job:
             steps=int(outcome.global_step),
             seconds_s=watch.seconds_s,
             samples_per_s=len(train) * self.config.epochs / watch.seconds_s,
-            final_loss=next(float(log["loss"]) for log in reversed(trainer.state.log_history) if "loss" in log),
-            accuracy_fraction=accuracy,
+            final_loss=fmean(watch.losses[-LAST_LOSSES:]),
+            accuracy_fraction=found.accuracy.value,
+            scores=found,
             checkpoint_sha256=checkpoint_sha256(self.run.own_checkpoint),
             versions=_versions(),
         )
@@ -206,6 +250,8 @@ class _Job:
         return self.config.device
 
     def _precision(self, device: Device) -> TrainingPrecision:
+        if self.config.precision is TrainingPrecision.FP16 and device is Device.CPU:
+            raise UserError("--precision fp16 trains on a GPU only", "use bf16 or fp32 on a CPU")
         if self.config.precision is not TrainingPrecision.AUTO:
             return self.config.precision
         if device == "cuda":
@@ -217,6 +263,7 @@ class _Job:
 
     def _load(self) -> tuple[Any, Any]:
         names = dict(enumerate(self.labels))
+        changes = self._dropouts()
         torch.manual_seed(self.config.seed)  # the new head's weights
         with quiet():
             try:
@@ -231,6 +278,7 @@ class _Job:
                     id2label=names,
                     label2id={name: index for index, name in names.items()},
                     ignore_mismatched_sizes=True,
+                    **changes,
                 )
             except (OSError, ValueError, SafetensorError) as error:
                 first = str(error).strip().splitlines()[0]
@@ -252,8 +300,17 @@ class _Job:
             )
         return tokenizer, model
 
+    def _dropouts(self) -> dict[str, float]:
+        """Every dropout that the base model's configuration names, as it shall be."""
+        if self.config.dropout is None:
+            return {}
+        with quiet():
+            names = AutoConfig.from_pretrained(self.base_model).to_dict()
+        found = [name for name in names if "dropout" in name or name.endswith("pdrop")]
+        return dict.fromkeys(found, self.config.dropout)
+
     def _arguments(self, device: Device, precision: TrainingPrecision, examples: int) -> Any:
-        steps = -(-examples // self.config.batch_size) * self.config.epochs
+        steps = -(-examples // (self.config.batch_size * self.config.accumulate)) * self.config.epochs
         return TrainingArguments(
             output_dir=str(self.state),
             num_train_epochs=self.config.epochs,
@@ -261,36 +318,82 @@ class _Job:
             learning_rate=self.config.learning_rate,
             weight_decay=self.config.weight_decay,
             warmup_steps=self.config.warmup_fraction if self.config.warmup_fraction < 1 else 0,
-            lr_scheduler_type="linear",
-            optim="adamw_torch",
+            lr_scheduler_type=SCHEDULES[self.config.schedule],
+            optim=OPTIMIZERS[self.config.optimizer],
+            max_grad_norm=self.config.clip_norm,
+            gradient_accumulation_steps=self.config.accumulate,
+            activation_checkpointing=self.config.checkpointing,
+            torch_compile=self.config.compile,
             train_sampling_strategy="group_by_length",
             bf16=precision is TrainingPrecision.BF16,
+            fp16=precision is TrainingPrecision.FP16,
             use_cpu=device == "cpu",
             seed=self.config.seed,
             save_steps=max(10, steps // 5),
             save_total_limit=2,
-            logging_steps=max(1, min(10, steps // 10)),
-            logging_strategy="steps",
+            logging_strategy="no",
+            logging_nan_inf_filter=False,  # a loss that is no number ends the training
             report_to="none",
             disable_tqdm=True,
             dataloader_pin_memory=device == "cuda",
         )
 
-    def _accuracy(self, model: Any, tokenizer: Any) -> float:
-        """Accuracy of the saved model in fp32 on the held-out examples, in batches of similar length.
+    def _loss(self, device: Device) -> Callable[..., torch.Tensor] | None:
+        """The loss where it is not the model's own: smoothed labels, or labels weighed by how rare they are."""
+        if not self.config.balance and not self.config.label_smoothing:
+            return None
+        weights = None
+        if self.config.balance:
+            counts = Counter(self.parts.train.labels)
+            even = len(self.parts.train) / len(self.labels)
+            weights = torch.tensor([even / counts[name] for name in self.labels], device=device.value)
 
-        The Trainer's own copy would answer under autocast.
+        def loss(outputs: Any, labels: torch.Tensor, num_items_in_batch: Any = None) -> torch.Tensor:
+            total = torch.nn.functional.cross_entropy(
+                outputs["logits"], labels, weights, reduction="sum", label_smoothing=self.config.label_smoothing
+            )
+            return total / (len(labels) if num_items_in_batch is None else num_items_in_batch)
+
+        return loss
+
+    def _answers(self, model: Any, tokenizer: Any) -> tuple[NDArray[np.float32], list[int]]:
+        """Logits of the saved model in fp32 for the held-out examples, shape (examples, labels), and what is right.
+
+        In batches of similar length. The Trainer's own copy would answer under autocast.
         """
         examples, _ = _encode(tokenizer, self.parts.evaluation, self.labels)
-        examples = sorted(examples, key=lambda example: len(example["input_ids"]))
-        correct = 0
-        for start in range(0, len(examples), self.config.batch_size):
-            batch = tokenizer.pad(examples[start : start + self.config.batch_size], return_tensors="pt")
-            expected = batch.pop("label").to(model.device)
+        truth = [example.pop("label") for example in examples]
+        order = sorted(range(len(examples)), key=lambda row: len(examples[row]["input_ids"]))
+        logits = np.empty((len(examples), len(self.labels)), dtype=np.float32)
+        for start in range(0, len(order), self.config.batch_size):
+            rows = order[start : start + self.config.batch_size]
+            batch = tokenizer.pad([examples[row] for row in rows], return_tensors="pt")
             with torch.inference_mode():
-                correct += int((model(**batch.to(model.device)).logits.argmax(-1) == expected).sum())
-            self.progress("evaluate", min(start + self.config.batch_size, len(examples)), len(examples))
-        return correct / len(examples)
+                logits[rows] = model(**batch.to(model.device)).logits.float().cpu().numpy()
+            self.progress("evaluate", start + len(rows), len(order))
+        return logits, truth
+
+    def _keep(self, losses: Sequence[float], logits: NDArray[np.float32], truth: Sequence[int]) -> None:
+        """Write the curve and the answers, from which everything else can be worked out again."""
+        lines = ["step,loss", *(f"{step},{loss:.6g}" for step, loss in enumerate(losses, start=1)), ""]
+        write_bytes(self.run.losses, "\n".join(lines).encode())
+        with replacing(self.run.predictions) as path, path.open("wb") as file:
+            np.savez(file, logits=logits, truth=np.asarray(truth, dtype=np.int64))
+
+    @contextmanager
+    def _enough_memory(self) -> Iterator[None]:
+        """Say in one sentence that memory ran out, and what would need less."""
+        try:
+            yield
+        except (MemoryError, RuntimeError) as error:
+            if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "allocate memory" not in str(error):
+                raise
+            half = max(1, self.config.batch_size // 2)
+            raise UserError(
+                f"memory ran out at {self.config.batch_size} examples of up to {self.config.max_length_tokens} tokens",
+                f"use --batch-size {half} --accumulate {2 * self.config.accumulate}, which learns the same, or "
+                "--checkpointing, or a smaller --max-length; saved steps are kept",
+            ) from error
 
     def _save(self, model: Any, tokenizer: Any) -> None:
         """Write the checkpoint beside its final place, then put it there."""
@@ -320,7 +423,16 @@ def _encode(tokenizer: Any, examples: Examples, labels: tuple[str, ...]) -> tupl
 
 
 class _Trainer(Trainer):  # type: ignore[misc]  # transformers' class is untyped
-    """A Trainer that tells a failed save in one sentence."""
+    """A Trainer that shows `watch` every loss, and tells a failed save in one sentence."""
+
+    def __init__(self, watch: Watcher, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self._watch = watch
+
+    def training_step(self, *arguments: Any, **more: Any) -> torch.Tensor:
+        loss: torch.Tensor = super().training_step(*arguments, **more)
+        self._watch.learnt(float(loss), self.state.global_step)
+        return loss
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         with _writing(Path(self.args.output_dir)):

@@ -4,15 +4,17 @@ from enum import StrEnum
 
 import msgspec
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 class TrainingPrecision(StrEnum):
-    """Arithmetic of the training steps; weights are always kept in fp32. `auto` is bf16 where the device has it."""
+    """Arithmetic of the training steps; weights are always kept in fp32. `auto` is bf16 where the device has it; fp16
+    scales the loss, and needs a GPU."""
 
     AUTO = "auto"
     FP32 = "fp32"
     BF16 = "bf16"
+    FP16 = "fp16"
 
 
 class Device(StrEnum):
@@ -23,14 +25,83 @@ class Device(StrEnum):
     CUDA = "cuda"
 
 
+class Estimate(msgspec.Struct, frozen=True, kw_only=True):
+    """A figure with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Score(msgspec.Struct, frozen=True, kw_only=True):
+    """How well a label is found, or labels on average."""
+
+    precision: Estimate
+    recall: Estimate
+    f1: Estimate
+
+
+class Confusion(msgspec.Struct, frozen=True, kw_only=True):
+    """How many examples of one label got an answer."""
+
+    truth: str
+    answer: str
+    count: int
+
+
+class Scores(msgspec.Struct, frozen=True, kw_only=True):
+    """How a classifier did on held-out examples.
+
+    `macro` is the mean over labels, `weighted` that by their frequency. `confusion` has every pair that occurs.
+    `most_frequent` is the accuracy of always answering the commonest label.
+    """
+
+    accuracy: Estimate
+    macro: Score
+    weighted: Score
+    labels: dict[str, Score]
+    confusion: tuple[Confusion, ...]
+    most_frequent: float
+
+
+class Optimizer(StrEnum):
+    """What changes the weights. PyTorch's fused kernels where it has them."""
+
+    ADAMW = "adamw"
+    SGD = "sgd"
+    ADAFACTOR = "adafactor"
+
+
+class Schedule(StrEnum):
+    """How the learning rate falls after the warm-up."""
+
+    LINEAR = "linear"
+    COSINE = "cosine"
+    CONSTANT = "constant"
+
+
 class FinetuneConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """How to fine-tune. `max_length_tokens` cuts longer texts, in training and wherever the checkpoint is served."""
+    """How to fine-tune. `max_length_tokens` cuts longer texts, in training and wherever the checkpoint is served.
+
+    A step learns from `batch_size` × `accumulate` examples. Gradients longer than `clip_norm` are shortened to it (0:
+    never). `dropout` replaces every dropout of the model. `balance` weighs each label by the inverse of its frequency.
+    `checkpointing` computes activations twice instead of keeping them.
+    """
 
     epochs: int = 1
     batch_size: int = 32
+    accumulate: int = 1
     learning_rate: float = 1e-4
+    optimizer: Optimizer = Optimizer.ADAMW
+    schedule: Schedule = Schedule.LINEAR
     weight_decay: float = 0.01
     warmup_fraction: float = 0.1
+    clip_norm: float = 1.0
+    dropout: float | None = None
+    label_smoothing: float = 0.0
+    balance: bool = False
+    checkpointing: bool = False
+    compile: bool = False
     max_length_tokens: int = 256
     held_out: int = 1000
     seed: int = 0
@@ -39,9 +110,10 @@ class FinetuneConfig(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TrainingRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """`training.json`: what fine-tuning did. Accuracy is that of the fp32 model on the held-out examples.
+    """`training.json`: what fine-tuning did. Accuracy and `scores` are the fp32 model's on the held-out examples.
 
-    `seconds_s` is the time of the training steps, over all attempts if the run was interrupted.
+    `seconds_s` is the time of the training steps, over all attempts if the run was interrupted; waiting for a turn and
+    saving are left out. The loss of every step stands in `losses.csv`, the answers in `predictions.npz`.
     """
 
     schema_version: int
@@ -62,5 +134,6 @@ class TrainingRecord(msgspec.Struct, frozen=True, kw_only=True):
     samples_per_s: float
     final_loss: float
     accuracy_fraction: float
+    scores: Scores
     checkpoint_sha256: str
     versions: dict[str, str]

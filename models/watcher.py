@@ -1,45 +1,103 @@
-"""Follows a Trainer: progress for the person, seconds for the record, the same order of examples after a kill."""
+"""Follows a Trainer: progress for the person, seconds and losses for the record, the same order of examples after a
+kill."""
 
+import math
 import time
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 from transformers import TrainerCallback
 from transformers.trainer_callback import ExportableState
 
 from artifact.progress import Progress
+from errors import UserError
+
+
+class Steps(NamedTuple):
+    """How far a training is: steps that are done, of how many, the seconds they took, and their mean losses."""
+
+    done: int
+    total: int
+    seconds_s: float
+    losses: tuple[float, ...]
+
+
+Turn = Callable[[Steps], None]
+"""Called before each step and after the last; it returns when the training may go on."""
+
+
+def always(steps: Steps) -> None:
+    """A `Turn` that never waits."""
+
+
+def at_once() -> None:
+    """What a device that works in step with the host has to finish."""
 
 
 class Watcher(TrainerCallback, ExportableState):  # type: ignore[misc]  # transformers' classes are untyped
-    """Reports step, loss and rate after every step, and adds up the seconds of all attempts of one training."""
+    """Reports step, loss and rate after every step, and adds up seconds and losses of all attempts of one training.
 
-    def __init__(self, progress: Progress, batch_size: int) -> None:
-        self._progress, self._batch_size = progress, batch_size
-        self._loss = ""
-        self._first_step = 0
-        self._started = 0.0
-        self._earlier_s = 0.0
+    Waiting for a turn and saving are no part of the seconds. `finish` waits until the device has done its work.
+    """
+
+    def __init__(
+        self, progress: Progress, examples_per_step: int, turn: Turn = always, finish: Callable[[], None] = at_once
+    ) -> None:
+        self._progress, self._examples = progress, examples_per_step
+        self._turn, self._finish = turn, finish
+        self._mark = 0.0
+        self._first = Steps(0, 0, 0.0, ())
+        self._loss = 0.0
         self.seconds_s = 0.0
-        """Seconds of training steps so far, those of interrupted attempts included."""
+        self.losses: list[float] = []
 
     def state(self) -> dict[str, Any]:
         """What the Trainer keeps of this in every saved step."""
-        return {"seconds_s": self.seconds_s}
+        return {"seconds_s": self.seconds_s, "losses": list(self.losses)}
+
+    def learnt(self, loss: float, step: int) -> None:
+        """Take note of a part of a step's loss. Raises `UserError` when it is not a number."""
+        if not math.isfinite(loss):
+            raise UserError(
+                f"the loss became {loss} at step {step + 1}, so nothing could be learnt from there on",
+                "try a smaller --learning-rate, --precision fp32, or look for broken rows in the data",
+            )
+        self._loss += loss
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._first_step, self._started = state.global_step, time.perf_counter()
-        self._earlier_s = self.seconds_s = float(state.stateful_callbacks["Watcher"]["seconds_s"])
+        kept = state.stateful_callbacks["Watcher"]
+        self.seconds_s, self.losses = float(kept["seconds_s"]), list(kept["losses"])
+        self._first = self._steps(state)
+        self._mark = time.perf_counter()
         self._progress("fine-tune", state.global_step, state.max_steps)
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        if logs and "loss" in logs:
-            self._loss = f"loss {float(logs['loss']):.3f}, "
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._spend()
+        self._turn(self._steps(state))
+        self._mark, self._loss = time.perf_counter(), 0.0
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        spent = time.perf_counter() - self._started
-        self.seconds_s = self._earlier_s + spent
-        rate = (state.global_step - self._first_step) * self._batch_size / spent
-        self._progress("fine-tune", state.global_step, state.max_steps, f"{self._loss}{rate:.0f} examples/s")
+        self._finish()
+        self._spend()
+        self.losses.append(self._loss)
+        spent = self.seconds_s - self._first.seconds_s
+        rate = (state.global_step - self._first.done) * self._examples / spent
+        self._progress("fine-tune", state.global_step, state.max_steps, f"loss {self._loss:.3f}, {rate:.0f} examples/s")
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._mark = time.perf_counter()
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._turn(self._steps(state))
+
+    def _steps(self, state: Any) -> Steps:
+        return Steps(state.global_step, state.max_steps, self.seconds_s, tuple(self.losses))
+
+    def _spend(self) -> None:
+        now = time.perf_counter()
+        self.seconds_s += now - self._mark
+        self._mark = now
 
 
 class EpochOrder(TrainerCallback):  # type: ignore[misc]

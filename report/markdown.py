@@ -71,16 +71,16 @@ def render(verdict: Verdict) -> str:
         "# Which runtime, which precision",
         noise(verdict),
         *headline(verdict),
-        _table(summary(verdict)),
-        *([_table(others)] if others else []),
+        written_table(summary(verdict)),
+        *([written_table(others)] if others else []),
         *_section("Warnings", verdict.warnings),
-        _table(workloads(verdict)),
-        *([_table(slow)] if slow else []),
-        *([_table(device)] if device else []),
-        *([_table(joules)] if joules else []),
-        *([_table(texts)] if texts else []),
-        *([_table(missing)] if missing else []),
-        _table(what_ran(verdict)),
+        written_table(workloads(verdict)),
+        *([written_table(slow)] if slow else []),
+        *([written_table(device)] if device else []),
+        *([written_table(joules)] if joules else []),
+        *([written_table(texts)] if texts else []),
+        *([written_table(missing)] if missing else []),
+        written_table(what_ran(verdict)),
         *_section("Expected and measured", explanations(verdict)),
         *_section("How it was measured", how_measured(verdict)),
         *_section("How to read it", (*READING, *(TEXT_READING if texts else ()))),
@@ -93,7 +93,8 @@ def _section(title: str, lines: Iterable[str]) -> list[str]:
     return [f"## {title}", items] if items else []
 
 
-def _table(table: Table) -> str:
+def written_table(table: Table) -> str:
+    """A table under its title, as Markdown."""
     rows = [
         [f"**{cell}**" if number in table.strong and cell else cell for cell in row]
         for number, row in enumerate(table.rows)
@@ -109,7 +110,7 @@ def render_variants(variants: Sequence[Variant]) -> str:
     """What an export made, as Markdown."""
     parts = [
         "# Variants",
-        _table(variants_table(variants)),
+        written_table(variants_table(variants)),
         *_section("Of each", variants_notes(variants)),
         *_section("How to read it", VARIANTS_READING),
     ]
@@ -123,7 +124,7 @@ def render_differences(differences: Differences) -> str:
         parts += [
             f"**{item.later} beside {item.base}**",
             *difference_headline(differences, item),
-            *(_table(table) for table in difference_tables(item)),
+            *(written_table(table) for table in difference_tables(item)),
             difference_controls(item),
             *_section("Warnings", item.warnings),
         ]
@@ -136,7 +137,7 @@ def render_load(report: LoadReport) -> str:
     parts = [
         "# How many requests it bears",
         *load_headline(report),
-        *(_table(table) for table in tables if table),
+        *(written_table(table) for table in tables if table),
         *_section("Warnings", report.warnings),
         *_section("Invalid, in LoadGen's words", invalid(report)),
         *_section("How it was tested", how_tested(report)),

@@ -12,7 +12,7 @@ import pytest
 from runtimes.registry import REGISTRY
 from tests.conftest import ROOT
 
-ROOMS = ("artifact", "models", "exporter", "runtimes", "measure", "report", "commands")
+ROOMS = ("artifact", "models", "exporter", "runtimes", "measure", "report", "side_by_side", "commands")
 MAY_IMPORT = {
     "errors": set[str](),
     "artifact": {"errors"},
@@ -21,6 +21,7 @@ MAY_IMPORT = {
     "runtimes": {"errors", "artifact"},
     "measure": {"errors", "artifact", "runtimes"},
     "report": {"errors", "artifact", "runtimes", "measure"},
+    "side_by_side": {"errors", "artifact", "models", "measure", "report"},
     "commands": {"errors", *ROOMS},
     "cli": {"errors", *ROOMS},
 }

@@ -3,11 +3,11 @@
 import base64
 import io
 import json
+import os
 import subprocess
-import sys
 import wave
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +21,25 @@ from artifact.precision import Precision
 from artifact.predict.answers import Embedding, Filled, Prediction, Span, Tagged
 from artifact.predict.predictor import Predictor
 from artifact.run_folder import RunFolder
-from artifact.verify import verify
 from errors import UserError
 from exporter.export import export
 from exporter.options import Pooling, PoolingMode
 from exporter.request import Request, Source
 from models.task_examples import Columns
 from tests.artifact.conftest import edit_json
+from tests.artifact.environments import BASE, Environments, environments
+from tests.conftest import ROOT
 from tests.exporter.architectures import ARCHITECTURES, Architecture, write_checkpoint
 
+__all__ = ["environments"]
 pytestmark = pytest.mark.slow
 
 TEXTS = ("a warm film", "Two hours, wasted!", "it was made in rome by ada", "", "so good " * 40)
+FIND = """
+import importlib.util, json
+names = ("numpy", "onnxruntime", "tokenizers", "msgspec", "torch", "transformers", "onnx")
+print(json.dumps([name for name in names if importlib.util.find_spec(name)]))
+"""
 PAIRS = tuple(zip(TEXTS, reversed(TEXTS), strict=True))
 NAMES = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")
 
@@ -91,46 +98,74 @@ def tokenized(artifact: Path, *texts: Any, **options: Any) -> dict[str, Any]:
     return dict(tokenizer(*([text] for text in texts), truncation=True, return_tensors="np", **options))
 
 
-def alone(artifact: Path, *arguments: str) -> list[dict[str, Any]]:
-    """The packed program's answers where torch, transformers and our own modules cannot be imported."""
-    program = f"""
-import runpy, sys
-sys.modules.update(dict.fromkeys(["torch", "transformers", "artifact", "errors", "msgspec", "onnx"]))
-sys.argv = ["predict.py", *{arguments!r}]
-runpy.run_path({str(artifact / "predict.py")!r}, run_name="__main__")
-"""
-    done = subprocess.run([sys.executable, "-I", "-c", program], capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
-    return [json.loads(line) for line in done.stdout.splitlines()] if "--json" in arguments else []
+@dataclass(frozen=True)
+class Stranger:
+    """Whoever received an artifact, in an environment of its `requirements.txt`."""
+
+    environments: Environments
+
+    def predicts(self, artifact: Path, *arguments: str | Path) -> list[Any]:
+        """What `predict.py --json` answers."""
+        python = self.environments.python(artifact / "requirements.txt")
+        done = self._ran([python, "-I", artifact / "predict.py", "--json", *arguments])
+        return [json.loads(line) for line in done.stdout.splitlines()]
+
+    def proves(self, artifact: Path) -> None:
+        """The artifact's own test in its own environment, and `steelyard verify` where no other engine is."""
+        python = self.environments.python(artifact / "requirements.txt")
+        assert "selftest passed" in self._ran([python, "-I", artifact / "predict.py", "--selftest"]).stdout
+        python = self.environments.python(artifact / "requirements.txt", *BASE)
+        done = self._ran([python, "-P", "-m", "cli", "verify", artifact, "--json"])
+        told = json.loads(done.stdout)
+        assert told["examples"] > 0
+        assert told["own_predict_py"]
+
+    def _ran(self, command: list[str | Path]) -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
+        assert done.returncode == 0, done.stderr
+        return done
 
 
-def proves_itself(artifact: Path) -> None:
-    alone(artifact, "--selftest")
-    found = verify(artifact, "any")
-    assert found.examples > 0
-    assert found.own_predict_py
+@pytest.fixture
+def stranger(environments: Environments) -> Stranger:
+    return Stranger(environments)
 
 
-def test_pairs_are_classified(make: Make) -> None:
+def test_the_environments_have_neither_torch_nor_transformers(make: Make, environments: Environments) -> None:
+    requirements = make(architecture("BERT")) / "requirements.txt"
+    for more in ((), BASE):
+        found = subprocess.run(
+            [environments.python(requirements, *more), "-I", "-c", FIND], capture_output=True, text=True, check=True
+        )
+        assert json.loads(found.stdout) == [
+            "numpy",
+            "onnxruntime",
+            "tokenizers",
+            *(["msgspec", "typer"] if more else []),
+        ]
+
+
+def test_pairs_are_classified(make: Make, stranger: Stranger) -> None:
     item = architecture("BERT")
     artifact = make(item, rows=tuple({"sentence1": one, "sentence2": two} for one, two in PAIRS if one and two))
-    proves_itself(artifact)
+    stranger.proves(artifact)
     predictor = Predictor.open(artifact)
     assert predictor.manifest.reads == "pair"
     for (one, two), answer in zip(PAIRS, predictor.predict(PAIRS), strict=True):
         expected = softmax(pytorch(artifact, item, **tokenized(artifact, one, two))["logits"])
         assert isinstance(answer, Prediction)
         np.testing.assert_allclose(list(answer.scores.values()), expected, atol=1e-3)
-    (told,) = alone(artifact, "--json", "a warm film", "Two hours, wasted!")
+    (told,) = stranger.predicts(artifact, "a warm film", "Two hours, wasted!")
     assert (told["text"], told["pair"]) == ("a warm film", "Two hours, wasted!")
     with pytest.raises(UserError, match="two texts"):
         predictor.predict(["one text"])
 
 
-def test_several_labels_may_apply(make: Make) -> None:
+def test_several_labels_may_apply(make: Make, stranger: Stranger) -> None:
     item = architecture("DistilBERT")
     artifact = make(item)
-    proves_itself(artifact)
+    stranger.proves(artifact)
     answers = Predictor.open(artifact).predict(TEXTS, threshold=0.4)
     sizes = set()
     for text, answer in zip(TEXTS, answers, strict=True):
@@ -144,10 +179,10 @@ def test_several_labels_may_apply(make: Make) -> None:
     assert all(isinstance(answer, Prediction) and len(answer.scores) == 2 for answer in top)
 
 
-def test_a_number_is_told_as_it_is(make: Make) -> None:
+def test_a_number_is_told_as_it_is(make: Make, stranger: Stranger) -> None:
     item = architecture("RoBERTa", problem_type="regression")
     artifact = make(item)
-    proves_itself(artifact)
+    stranger.proves(artifact)
     for text, answer in zip(TEXTS, Predictor.open(artifact).predict(TEXTS), strict=True):
         assert isinstance(answer, Prediction)
         assert answer.score == pytest.approx(
@@ -164,10 +199,10 @@ def tagger(make: Make) -> Path:
     return make(architecture("XLM-RoBERTa", num_labels=len(NAMES)), name_labels)
 
 
-def test_entities_are_those_of_transformers(tagger: Path) -> None:
+def test_entities_are_those_of_transformers(tagger: Path, stranger: Stranger) -> None:
     from transformers import AutoModelForTokenClassification, AutoTokenizer, pipeline
 
-    proves_itself(tagger)
+    stranger.proves(tagger)
     folder = checkpoint_of(tagger)
     theirs = pipeline(
         "token-classification",
@@ -208,10 +243,10 @@ def test_words_keep_their_places(tagger: Path) -> None:
     assert cut.truncated
 
 
-def test_answers_are_spans_of_their_context(make: Make) -> None:
+def test_answers_are_spans_of_their_context(make: Make, stranger: Stranger) -> None:
     item = architecture("BERT (answers)")
     artifact = make(item)
-    proves_itself(artifact)
+    stranger.proves(artifact)
     question, context = "who?", "ada wrote it in rome"
     (answer,) = Predictor.open(artifact).predict([(question, context)])
     assert isinstance(answer, Span)
@@ -250,11 +285,11 @@ def test_a_long_context_is_read_to_its_end(make: Make) -> None:
     assert max(reached) == len(context.rstrip())
 
 
-def test_masks_are_filled_as_by_transformers(make: Make) -> None:
+def test_masks_are_filled_as_by_transformers(make: Make, stranger: Stranger) -> None:
     from transformers import AutoModelForMaskedLM, AutoTokenizer, pipeline
 
     artifact = make(architecture("BERT (masked)"))
-    proves_itself(artifact)
+    stranger.proves(artifact)
     folder = checkpoint_of(artifact)
     theirs = pipeline(
         "fill-mask",
@@ -278,12 +313,12 @@ def test_masks_are_filled_as_by_transformers(make: Make) -> None:
         Predictor.open(artifact).predict(["nothing to fill"])
 
 
-def test_texts_become_vectors(make: Make) -> None:
+def test_texts_become_vectors(make: Make, stranger: Stranger) -> None:
     import torch
     from transformers import AutoModel
 
     artifact = make(architecture("MPNet"), pooling=Pooling(PoolingMode.MEAN, normalize=True))
-    proves_itself(artifact)
+    stranger.proves(artifact)
     model = AutoModel.from_pretrained(checkpoint_of(artifact)).eval()
     for text, answer in zip(TEXTS, Predictor.open(artifact).predict(TEXTS), strict=True):
         encoded = {name: torch.as_tensor(value) for name, value in tokenized(artifact, text).items()}
@@ -321,7 +356,9 @@ PROCESSORS: Mapping[str, Mapping[str, Any]] = {
 
 
 @pytest.mark.parametrize("options", PROCESSORS.values(), ids=PROCESSORS)
-def test_pictures_are_prepared_as_by_transformers(make: Make, tmp_path: Path, options: Mapping[str, Any]) -> None:
+def test_pictures_are_prepared_as_by_transformers(
+    make: Make, tmp_path: Path, options: Mapping[str, Any], stranger: Stranger
+) -> None:
     import transformers
     from PIL import Image
 
@@ -331,7 +368,7 @@ def test_pictures_are_prepared_as_by_transformers(make: Make, tmp_path: Path, op
 
     item = replace(architecture("ViT"), image=None)
     artifact = make(item, save_processor)
-    proves_itself(artifact)
+    stranger.proves(artifact)
     random = np.random.default_rng(0)
     picture = Image.fromarray(random.integers(0, 255, (31, 77, 3)).astype(np.uint8))
     picture.save(tmp_path / "picture.png")
@@ -341,7 +378,7 @@ def test_pictures_are_prepared_as_by_transformers(make: Make, tmp_path: Path, op
     for answer in Predictor.open(artifact).predict([tmp_path / "picture.png", data, np.asarray(picture)]):
         assert isinstance(answer, Prediction)
         np.testing.assert_allclose(list(answer.scores.values()), expected, atol=1e-3)
-    (told,) = alone(artifact, "--json", str(tmp_path / "picture.png"))
+    (told,) = stranger.predicts(artifact, tmp_path / "picture.png")
     np.testing.assert_allclose(list(told["scores"].values()), expected, atol=1e-3)
 
 
@@ -367,7 +404,7 @@ def wav(samples: NDArray[np.float32], rate: int = 16_000, width: int = 2) -> byt
 
 
 @pytest.mark.parametrize("name", ["Wav2Vec2 (classes)", "AST"])
-def test_recordings_are_prepared_as_by_transformers(make: Make, tmp_path: Path, name: str) -> None:
+def test_recordings_are_prepared_as_by_transformers(make: Make, tmp_path: Path, name: str, stranger: Stranger) -> None:
     from transformers import ASTFeatureExtractor, AutoFeatureExtractor, Wav2Vec2FeatureExtractor
 
     def save_extractor(folder: Path) -> None:
@@ -376,7 +413,7 @@ def test_recordings_are_prepared_as_by_transformers(make: Make, tmp_path: Path, 
 
     item = architecture(name)
     artifact = make(item, save_extractor)
-    proves_itself(artifact)
+    stranger.proves(artifact)
     random = np.random.default_rng(1)
     recordings = [
         (0.3 * np.sin(np.arange(length) / 9) + 0.05 * random.standard_normal(length)).astype(np.float32)
@@ -389,7 +426,7 @@ def test_recordings_are_prepared_as_by_transformers(make: Make, tmp_path: Path, 
         assert isinstance(answer, Prediction)
         np.testing.assert_allclose(list(answer.scores.values()), softmax(logits), atol=1e-3)
     (tmp_path / "sound.wav").write_bytes(wav(recordings[0]))
-    (told,) = alone(artifact, "--json", str(tmp_path / "sound.wav"))
+    (told,) = stranger.predicts(artifact, tmp_path / "sound.wav")
     assert told["file"] == str(tmp_path / "sound.wav")
     (tmp_path / "other.wav").write_bytes(wav(recordings[0], rate=44_100))
     with pytest.raises(UserError, match="44,100 samples a second") as caught:

@@ -8,20 +8,28 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 import torch
+import transformers
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from artifact.examples import Examples, read_examples
 from artifact.progress import silent
+from artifact.run_folder import RunFolder
 from artifact.tokenizer import read_limits
 from errors import UserError
 from models.finetune import _Job, finetune
-from models.training import Device, FinetuneConfig, TrainingPrecision
+from models.split import split
+from models.training import Device, FinetuneConfig, Optimizer, Schedule, TrainingPrecision
+from models.watcher import Steps
 from tests.models.conftest import CONFIG, STEPS, Make, Trained
 
 FLAGS = ["--batch-size=8", "--learning-rate=5e-3", "--held-out=40", "--precision=fp32", "--device=cpu"]
@@ -94,7 +102,9 @@ def test_training_is_recorded(trained: Trained) -> None:
 
 
 def test_state_is_removed_at_the_end(trained: Trained) -> None:
-    assert sorted(path.name for path in trained.out.iterdir()) == ["checkpoint", "data", "run.json", "training.json"]
+    assert sorted(path.name for path in trained.out.iterdir()) == [
+        *("checkpoint", "data", "losses.csv", "predictions.npz", "run.json", "training.json")
+    ]
 
 
 def test_the_split_is_written_with_the_final_labels_and_numbers_sort_by_size(
@@ -210,7 +220,7 @@ def test_an_interrupted_training_ends_as_an_uninterrupted_one(
     assert made
     assert rest.seen == list(range(resumed, STEPS + 1))
     assert _weights(out) == _weights(trained.out)
-    same = ("steps", "final_loss", "accuracy_fraction", "checkpoint_sha256")
+    same = ("steps", "final_loss", "scores", "checkpoint_sha256")
     assert [getattr(record, name) for name in same] == [getattr(trained.record, name) for name in same]
     assert not _states(out)
 
@@ -285,6 +295,209 @@ def test_a_base_model_for_another_kind_of_problem_learns_single_labels(
     finetune(str(base), separable, tmp_path / "run", config=msgspec.structs.replace(CONFIG, epochs=1))
     saved = json.loads((tmp_path / "run" / "checkpoint" / "config.json").read_text())
     assert saved["problem_type"] == "single_label_classification"
+
+
+def test_the_loss_of_every_step_is_kept_over_an_interruption(
+    tiny_checkpoint: Path, separable: Examples, trained: Trained, tmp_path: Path
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        finetune(str(tiny_checkpoint), separable, tmp_path / "run", config=CONFIG, progress=Interruption(45))
+    finetune(str(tiny_checkpoint), separable, tmp_path / "run", config=CONFIG)
+    curve = (trained.out / "losses.csv").read_text()
+    assert (tmp_path / "run" / "losses.csv").read_text() == curve
+    header, *lines = curve.splitlines()
+    assert header == "step,loss"
+    assert [int(line.partition(",")[0]) for line in lines] == list(range(1, STEPS + 1))
+    losses = [float(line.partition(",")[2]) for line in lines]
+    assert trained.record.final_loss == pytest.approx(np.mean(losses[-10:]), rel=1e-5)
+    assert losses[0] > 2 * trained.record.final_loss
+
+
+def test_the_answers_are_kept_beside_what_is_right(trained: Trained) -> None:
+    folder = trained.out / "checkpoint"
+    model, tokenizer = AutoModelForSequenceClassification.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    held_out = read_examples(trained.out / "data" / "evaluation.csv")
+    with np.load(trained.out / "predictions.npz") as kept, torch.inference_mode():
+        expected = [model(**tokenizer(text, return_tensors="pt")).logits[0].numpy() for text in held_out.texts]
+        np.testing.assert_allclose(kept["logits"], expected, atol=1e-5)
+        assert [trained.record.labels[index] for index in kept["truth"]] == list(held_out.labels)
+
+
+@pytest.mark.parametrize("damage", ["inf", "nan"])
+def test_a_loss_that_is_no_number_ends_the_training_at_its_step(
+    tiny_checkpoint: Path, separable: Examples, tmp_path: Path, damage: str
+) -> None:
+    base = Path(shutil.copytree(tiny_checkpoint, tmp_path / "base"))
+    weights = load_file(base / "model.safetensors")
+    weights["bert.embeddings.LayerNorm.bias"][0] = float(damage)
+    save_file(weights, base / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(UserError, match=r"the loss became nan at step 1, so nothing") as raised:
+        finetune(str(base), separable, tmp_path / "run", config=CONFIG)
+    assert "--learning-rate" in raised.value.hint
+
+
+def test_too_high_a_learning_rate_is_named_with_its_step(
+    tiny_checkpoint: Path, separable: Examples, tmp_path: Path
+) -> None:
+    config = msgspec.structs.replace(CONFIG, learning_rate=1e30, optimizer=Optimizer.SGD, clip_norm=0)
+    with pytest.raises(UserError, match=r"the loss became (nan|inf) at step \d+"):
+        finetune(str(tiny_checkpoint), separable, tmp_path / "run", config=config)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+    ],
+    ids=["host", "device", "torch"],
+)
+def test_memory_that_runs_out_is_one_sentence_with_what_needs_less(
+    tiny_checkpoint: Path, separable: Examples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    calls = []
+
+    def step(*arguments: object, **more: object) -> torch.Tensor:
+        calls.append(1)
+        if len(calls) > 22:
+            raise error
+        return real(*arguments, **more)
+
+    real: Callable[..., torch.Tensor] = transformers.Trainer.training_step
+    with monkeypatch.context() as patch:
+        patch.setattr(transformers.Trainer, "training_step", step)
+        with pytest.raises(UserError, match="memory ran out at 8 examples") as raised:
+            finetune(str(tiny_checkpoint), separable, tmp_path / "run", config=CONFIG)
+    assert "--batch-size 4 --accumulate 2" in raised.value.hint
+    rest = Interruption(20)
+    with pytest.raises(KeyboardInterrupt):
+        finetune(str(tiny_checkpoint), separable, tmp_path / "run", config=CONFIG, progress=rest)
+    assert rest.seen == [20]
+
+
+def test_an_error_that_is_not_about_memory_is_not_called_so(
+    tiny_checkpoint: Path, separable: Examples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def step(*arguments: object, **more: object) -> torch.Tensor:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(transformers.Trainer, "training_step", step)
+    with pytest.raises(RuntimeError, match="a bug"):
+        finetune(str(tiny_checkpoint), separable, tmp_path / "run", config=CONFIG)
+
+
+def test_half_batches_twice_accumulated_learn_what_whole_ones_do(
+    tiny_checkpoint: Path, separable: Examples, tmp_path: Path
+) -> None:
+    """Without dropout, whose draws depend on the batch."""
+    whole = msgspec.structs.replace(CONFIG, dropout=0.0)
+    halves = msgspec.structs.replace(whole, batch_size=4, accumulate=2)
+    for name, config in (("whole", whole), ("halves", halves)):
+        record, _ = finetune(str(tiny_checkpoint), separable, tmp_path / name, config=config)
+        assert record.steps == STEPS
+        assert record.final_loss < 0.05
+        assert np.loadtxt(tmp_path / name / "losses.csv", delimiter=",", skiprows=1)[0, 1] > 1
+
+
+def test_activations_that_are_computed_twice_give_the_same_weights(
+    tiny_checkpoint: Path, separable: Examples, trained: Trained, tmp_path: Path
+) -> None:
+    config = msgspec.structs.replace(CONFIG, checkpointing=True)
+    record, _ = finetune(str(tiny_checkpoint), separable, tmp_path / "run", config=config)
+    assert record.checkpoint_sha256 == trained.record.checkpoint_sha256
+
+
+def _arguments(config: FinetuneConfig, tmp_path: Path) -> Any:
+    job = _Job("", "", None, (), config, RunFolder(tmp_path), "", silent)  # type: ignore[arg-type]
+    return job._arguments(Device.CPU, TrainingPrecision.FP32, 200)
+
+
+@pytest.mark.parametrize(
+    ("change", "argument", "expected"),
+    [
+        ({"optimizer": Optimizer.ADAFACTOR}, "optim", "adafactor"),
+        ({"schedule": Schedule.COSINE}, "lr_scheduler_type", "cosine"),
+        ({"weight_decay": 0.3}, "weight_decay", 0.3),
+        ({"warmup_fraction": 0.5}, "warmup_steps", 0.5),
+        ({"clip_norm": 0.1}, "max_grad_norm", 0.1),
+        ({"accumulate": 4}, "gradient_accumulation_steps", 4),
+        ({"checkpointing": True}, "activation_checkpointing", True),
+        ({"compile": True}, "torch_compile", True),
+    ],
+)
+def test_what_is_asked_for_reaches_the_trainer(
+    change: dict[str, Any], argument: str, expected: object, tmp_path: Path
+) -> None:
+    usual, changed = (_arguments(config, tmp_path) for config in (CONFIG, msgspec.structs.replace(CONFIG, **change)))
+    assert getattr(usual, argument) != expected
+    assert getattr(changed, argument) == expected
+
+
+@pytest.mark.parametrize("optimizer", [Optimizer.SGD, Optimizer.ADAFACTOR])
+def test_other_optimizers_learn(
+    tiny_checkpoint: Path, separable: Examples, tmp_path: Path, optimizer: Optimizer
+) -> None:
+    rate = 0.1 if optimizer is Optimizer.SGD else 5e-3
+    config = msgspec.structs.replace(CONFIG, optimizer=optimizer, learning_rate=rate, dropout=0.0)
+    record, _ = finetune(str(tiny_checkpoint), separable, tmp_path / "run", config=config)
+    losses = np.loadtxt(tmp_path / "run" / "losses.csv", delimiter=",", skiprows=1)[:, 1]
+    assert record.final_loss < losses[:10].mean() / 2
+
+
+def test_dropout_is_that_of_every_layer(tiny_checkpoint: Path, separable: Examples, tmp_path: Path) -> None:
+    config = msgspec.structs.replace(CONFIG, dropout=0.25, epochs=1)
+    finetune(str(tiny_checkpoint), separable, tmp_path / "run", config=config)
+    model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "run" / "checkpoint")
+    assert {layer.p for layer in model.modules() if isinstance(layer, torch.nn.Dropout)} == {0.25}
+
+
+def test_smoothed_and_weighed_losses_are_those_of_their_formulas(
+    tiny_checkpoint: Path, separable: Examples, tmp_path: Path
+) -> None:
+    """Worked by hand: of 150 and 50 examples, the weights are 200 / (2 · 150) and 200 / (2 · 50)."""
+    bad = [row for row, label in enumerate(separable.labels) if label == "bad"]
+    rows = separable.select([*range(120), *bad[:40]]) if separable.labels[0] == "good" else separable.select([*bad])
+    parts = split(rows, None, held_out=10, seed=0)
+    counts = Counter(parts.train.labels)
+    config = msgspec.structs.replace(CONFIG, balance=True, label_smoothing=0.2)
+    job = _Job("", "", parts, ("bad", "good"), config, RunFolder(tmp_path), "", silent)
+    loss = job._loss(Device.CPU)
+    assert loss is not None
+    logits, truth = torch.tensor([[2.0, -1.0], [0.5, 0.0]]), torch.tensor([0, 1])
+    logs = torch.log_softmax(logits, dim=1).numpy()
+    weights = [len(parts.train) / 2 / counts[name] for name in ("bad", "good")]
+    right = [0.8 * weights[0] * logs[0, 0], 0.8 * weights[1] * logs[1, 1]]
+    spread = [0.1 * (weights[0] * row[0] + weights[1] * row[1]) for row in logs]
+    found = loss({"logits": logits}, truth, num_items_in_batch=2)
+    assert float(found) == pytest.approx(-(sum(right) + sum(spread)) / 2, rel=1e-5)
+    assert _Job("", "", parts, ("bad", "good"), CONFIG, RunFolder(tmp_path), "", silent)._loss(Device.CPU) is None
+
+
+def test_fp16_is_refused_on_a_cpu(tiny_checkpoint: Path, separable: Examples, tmp_path: Path) -> None:
+    config = msgspec.structs.replace(CONFIG, precision=TrainingPrecision.FP16)
+    with pytest.raises(UserError, match="fp16 trains on a GPU only") as raised:
+        finetune(str(tiny_checkpoint), separable, tmp_path / "run", config=config)
+    assert "bf16" in raised.value.hint
+
+
+def test_waiting_for_a_turn_is_no_part_of_the_seconds(
+    tiny_checkpoint: Path, separable: Examples, trained: Trained, tmp_path: Path
+) -> None:
+    seen: list[Steps] = []
+
+    def turn(steps: Steps) -> None:
+        seen.append(steps)
+        if steps.done == 3:
+            time.sleep(5)
+
+    config = msgspec.structs.replace(CONFIG, epochs=1)
+    record, _ = finetune(str(tiny_checkpoint), separable, tmp_path / "run", config=config, turn=turn)
+    assert record.seconds_s < 5
+    assert [steps.done for steps in seen] == list(range(26))
+    assert {steps.total for steps in seen} == {25}
+    assert [len(steps.losses) for steps in seen] == list(range(26))
+    assert seen[-1].seconds_s == record.seconds_s
 
 
 def _change(folder: Path, name: str) -> None:

@@ -1,0 +1,115 @@
+"""What the turns, the losses and the answers of several trainings say about them. Pure but for reading their files."""
+
+import csv
+from collections.abc import Mapping, Sequence
+from math import log
+
+import numpy as np
+from numpy.typing import NDArray
+
+from artifact.intervals import Interval, paired_difference
+from artifact.run_folder import RunFolder
+from measure.process import WorkerFailed
+from measure.statistics import LogRatio, decide
+from models.training import Estimate
+from side_by_side.messages import Learnt
+from side_by_side.records import Place, Row, TurnRecord
+from side_by_side.setting import Setting
+
+Outcome = Learnt | WorkerFailed | None
+Span = tuple[int, int]
+
+
+def judge(
+    outcomes: Sequence[tuple[Setting, Outcome]], turns: Sequence[TurnRecord], place: Place
+) -> tuple[tuple[Row, ...], str | None]:
+    """A row for each setting, and the name of the baseline: the first that was trained (`None`: none was)."""
+    trained = {setting.name: (setting, found) for setting, found in outcomes if isinstance(found, Learnt)}
+    baseline = next(iter(trained), None)
+    ratios = {
+        name: LogRatio.of([[value] for value in logs])
+        for name in trained
+        if baseline is not None and name != baseline and (logs := log_ratios(turns, baseline, name))
+    }
+    decisions = dict(zip(ratios, decide(list(ratios.values())), strict=True))
+    rows = []
+    for setting, found in outcomes:
+        if not isinstance(found, Learnt):
+            why = found or WorkerFailed("it was not trained")
+            rows.append(Row(setting=setting.name, reason=why.reason, hint=why.hint))
+            continue
+        run = RunFolder(place.run(setting.folder))
+        beside = None if baseline in (None, setting.name) else RunFolder(place.run(trained[str(baseline)][0].folder))
+        ratio = ratios.get(setting.name)
+        rows.append(
+            Row(
+                setting=setting.name,
+                device=found.record.device,
+                steps=found.record.steps,
+                seconds_s=found.record.seconds_s,
+                samples_per_s=found.record.samples_per_s,
+                speed=_estimate(ratio.interval()) if ratio else None,
+                decision=decisions[setting.name].value if ratio else None,
+                accuracy=found.record.scores.accuracy,
+                accuracy_difference=_estimate(accuracy_difference(run, beside)) if beside else None,
+                final_loss=found.record.final_loss,
+                loss_distance=loss_distance(run, beside) if beside else None,
+                peak_bytes=found.peak_bytes,
+                device_peak_bytes=found.device_peak_bytes,
+                energy_j=_energy(turns, setting.name),
+            )
+        )
+    return tuple(rows), baseline
+
+
+def log_ratios(turns: Sequence[TurnRecord], baseline: str, other: str) -> list[float]:
+    """Logarithms of how many times as fast as the baseline each turn was that both had with the same steps.
+
+    The first turn is left out: it fills caches, and may compile. Of a turn that was taken twice, because a training was
+    interrupted after it, the later counts.
+    """
+    base, rival = (_seconds(turns, name) for name in (baseline, other))
+    return [log(base[span] / rival[span]) for span in sorted(base.keys() & rival.keys()) if span[0] > 1]
+
+
+def _energy(turns: Sequence[TurnRecord], setting: str) -> float | None:
+    """What the processor took in all turns; `None` where it has no counter."""
+    known = [turn.energy_j for turn in turns if turn.setting == setting]
+    measured = [joules for joules in known if joules is not None]
+    return sum(measured) if measured and len(measured) == len(known) else None
+
+
+def _seconds(turns: Sequence[TurnRecord], setting: str) -> dict[Span, float]:
+    return {(turn.first, turn.last): turn.seconds_s for turn in turns if turn.setting == setting}
+
+
+def accuracy_difference(run: RunFolder, baseline: RunFolder) -> Interval:
+    """Accuracy minus the baseline's on the same examples, by pairs."""
+    right, wanted = (_right(item) for item in (run, baseline))
+    differences = right - wanted
+    return paired_difference(float(differences.sum()), float((differences**2).sum()), len(differences))
+
+
+def loss_distance(run: RunFolder, baseline: RunFolder) -> float:
+    """Mean over the steps of both of how far one loss is from the other."""
+    one, other = losses(run), losses(baseline)
+    steps = min(len(one), len(other))
+    return float(np.abs(one[:steps] - other[:steps]).mean())
+
+
+def losses(run: RunFolder) -> NDArray[np.float64]:
+    """The loss of every step."""
+    with run.losses.open(newline="") as file:
+        return np.array([float(row["loss"]) for row in csv.DictReader(file)])
+
+
+def _right(run: RunFolder) -> NDArray[np.float64]:
+    with np.load(run.predictions, allow_pickle=False) as answers:
+        found: Mapping[str, NDArray[np.float64]] = dict(answers)
+    return np.asarray(found["logits"].argmax(axis=1) == found["truth"], dtype=np.float64)
+
+
+def _estimate(interval: Interval) -> Estimate | None:
+    if interval.low is None or interval.high is None:
+        return None
+    return Estimate(value=interval.estimate, low=interval.low, high=interval.high)

@@ -1,0 +1,57 @@
+"""What the harness and a training process say to each other: one JSON line each way, typed by its tag."""
+
+import msgspec
+
+from measure.messages import Failed, Reply, Request
+from models.training import FinetuneConfig, TrainingRecord
+
+
+class Lesson(msgspec.Struct, frozen=True, kw_only=True):
+    """What every setting is taught: base model, data and how to train, but for device and precision."""
+
+    base_model: str
+    data: str
+    evaluation: str | None
+    text_column: str | None
+    label_column: str | None
+    where: dict[str, str]
+    labels: tuple[str, ...] | None
+    config: FinetuneConfig
+
+
+class Begin(Request, frozen=True):
+    """Load everything, and wait before the first step. The run goes to `out`."""
+
+    lesson: Lesson
+    out: str
+    overwrite: bool
+
+
+class Go(Request, frozen=True):
+    """Train so many steps; after the last one, save and evaluate."""
+
+    steps: int
+
+
+class Paused(Reply, frozen=True):
+    """So many steps are done, of `total`; the seconds of all of them, and what the processor took since the last pause
+    (`None` where it has no counter)."""
+
+    done: int
+    total: int
+    seconds_s: float
+    energy_j: float | None
+
+
+class Learnt(Reply, frozen=True):
+    """The training is over (`made`: by this process). The most memory it held, on the host and on the device (`None`
+    where there is no other)."""
+
+    record: TrainingRecord
+    made: bool
+    peak_bytes: int
+    device_peak_bytes: int | None
+
+
+REQUESTS = msgspec.json.Decoder(Begin | Go)
+REPLIES = msgspec.json.Decoder(Paused | Learnt | Failed)

@@ -1,0 +1,95 @@
+"""The process in which one setting is trained: it trains while it is told to, and waits in between."""
+
+import resource
+import sys
+import traceback
+from functools import partial
+from pathlib import Path
+from typing import BinaryIO
+
+import torch
+
+from artifact.examples import read_examples
+from errors import UserError
+from measure.energy import Meter, find_domains
+from measure.messages import ENCODER, Failed, Reply
+from measure.streams import leave, own_streams
+from models.finetune import finetune
+from models.watcher import Steps
+from side_by_side.messages import REQUESTS, Begin, Go, Learnt, Paused
+
+
+class Turns:
+    """Trains as far as the harness lets it, then says how long that took and waits for the next turn."""
+
+    def __init__(self, requests: BinaryIO, replies: BinaryIO) -> None:
+        self._requests, self._replies = requests, replies
+        self._until = 0
+        self._domains = find_domains()
+        self._meter = Meter(self._domains)
+
+    def hear(self) -> Begin | Go:
+        """The next request. Ends the process when there is none any more, as when the harness was killed."""
+        line = self._requests.readline()
+        if not line:
+            sys.exit("the harness is gone")
+        request: Begin | Go = REQUESTS.decode(line)
+        return request
+
+    def say(self, reply: Reply) -> None:
+        """Send a reply."""
+        self._replies.write(ENCODER.encode(reply) + b"\n")
+        self._replies.flush()
+
+    def __call__(self, steps: Steps) -> None:
+        if self._until > steps.done < steps.total:
+            return
+        self.say(Paused(done=steps.done, total=steps.total, seconds_s=steps.seconds_s, energy_j=self._meter.joules()))
+        request = self.hear()
+        if not isinstance(request, Go):
+            raise TypeError(f"{type(request).__name__} in the middle of a training")
+        self._until = steps.done + request.steps
+        self._meter = Meter(self._domains)
+
+
+def learn(request: Begin, turns: Turns) -> Learnt:
+    """Fine-tune, in turns. Raises what `finetune` raises."""
+    lesson = request.lesson
+    read = partial(read_examples, text_column=lesson.text_column, label_column=lesson.label_column)
+    record, made = finetune(
+        lesson.base_model,
+        read(Path(lesson.data), where=lesson.where),
+        Path(request.out),
+        evaluation=read(Path(lesson.evaluation)) if lesson.evaluation else None,
+        labels=lesson.labels,
+        config=lesson.config,
+        overwrite=request.overwrite,
+        turn=turns,
+    )
+    return Learnt(
+        record=record,
+        made=made,
+        peak_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        device_peak_bytes=torch.cuda.max_memory_allocated() if record.device != "cpu" else None,
+    )
+
+
+def main() -> None:
+    """Train once. A failure is a reply: it ends one setting and not the comparison."""
+    requests, replies = own_streams()
+    turns = Turns(requests, replies)
+    request = turns.hear()
+    if not isinstance(request, Begin):
+        raise TypeError(f"{type(request).__name__} before the beginning")
+    try:
+        turns.say(learn(request, turns))
+    except UserError as error:
+        turns.say(Failed(reason=error.message, hint=error.hint, ours=False))
+    except Exception as error:
+        traceback.print_exc()
+        turns.say(Failed(reason=f"{type(error).__name__}: {error}", hint="", ours=True))
+    leave(replies)
+
+
+if __name__ == "__main__":
+    main()
