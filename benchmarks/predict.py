@@ -6,7 +6,8 @@ Run by hand on a quiet machine, after `make demo`:
 
 Both answer the same texts from the same fine-tuned model with the same number of threads, each in a fresh process, in
 turn. Seconds are those of answering, tokenising included, without the start of the process; memory is the peak resident
-set that the kernel reports for the whole process. The pipeline's batch size is the best of 1, 8 and 32, found first.
+set that the kernel reports for the whole process, and once more for `predict.py --data FILE --out FILE` as it is
+shipped. The pipeline's batch size is the best of 1, 8 and 32, found first.
 """
 
 import argparse
@@ -85,6 +86,15 @@ def compare(run: Path, name: str, texts: Sequence[str], pairs: int, threads: int
         print(f"  {side:<9} {speed:7.0f} texts a second, {median(one.peak_bytes for one in runs) / 1e6:5.0f} MB")
     print(f"  speed {ratio([one.seconds_s for one in ours], [one.seconds_s for one in theirs])}")
     print(f"  memory {ratio([one.peak_bytes for one in ours], [one.peak_bytes for one in theirs])} less")
+    rows, answers = folder / f"{name}.jsonl", folder / f"{name}-answers.jsonl"
+    rows.write_text("".join(f"{json.dumps({'text': text})}\n" for text in texts), encoding="utf-8")
+    command = [sys.executable, str(run / "artifact" / "predict.py"), "--data", str(rows), "--out", str(answers)]
+    shipped = []
+    for _ in range(pairs):
+        answers.unlink(missing_ok=True)
+        shipped.append(finished([*command, "--threads", str(threads)]).peak_bytes)
+    less = ratio(shipped, [one.peak_bytes for one in theirs])
+    print(f"  predict.py --data: {median(shipped) / 1e6:.0f} MB, {less} less")
     alike = sum(a == b for a, b in zip(ours[0].labels, tried[1].labels, strict=True)) / len(texts)
     print(f"  labels as PyTorch fp32 one by one: {alike:.2%}", flush=True)
 

@@ -43,11 +43,11 @@ def draw(losses: Mapping[str, NDArray[np.float64]]) -> str:
         lines.append(element("polyline", points=points, fill="none", stroke=colour, stroke_width=1.5))
         at = _free(_y(heights, float(curve[-1])), taken)
         lines.append(_text(name, WIDTH - RIGHT + 6, at + 4, "start", colour))
-    axes = _text("step", (LEFT + WIDTH - RIGHT) / 2, HEIGHT - 4, "middle")
+    axes = (_text("step", (LEFT + WIDTH - RIGHT) / 2, HEIGHT - 4, "middle"), _text("loss", LEFT - 6, TOP, "end"))
     drawing = element(
         "svg",
         element("title", "The loss of every step, as a running mean"),
-        *(*upwards, *across, axes, *lines),
+        *(*upwards, *across, *axes, *lines),
         xmlns="http://www.w3.org/2000/svg",
         viewBox=f"0 0 {WIDTH} {HEIGHT}",
         width=WIDTH,

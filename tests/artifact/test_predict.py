@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from scipy.special import expit, softmax
 
 from artifact.predict.answers import Prediction, scores_from_logits
+from artifact.predict.command import main
 from artifact.predict.cores import cgroup_cores, usable_cores
 from artifact.predict.predictor import Predictor
 from artifact.predict.tokens import BATCH_PAIRS, BATCH_ROWS, BATCH_TOKENS, batches_by_length, pad_rows
@@ -483,3 +484,18 @@ def test_a_reader_that_has_seen_enough_ends_the_program_quietly(artifact: Path) 
         process.stdout.close()
         assert process.stderr.read() == b""
     assert process.returncode == 0
+
+
+@pytest.mark.parametrize("library", [object(), None], ids=["another C library", "none"])
+def test_a_system_without_glibc_predicts_as_well(
+    packed: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], library: object
+) -> None:
+    def load(name: None) -> object:
+        if library is None:
+            raise OSError("no such library")
+        return library
+
+    monkeypatch.setattr("ctypes.CDLL", load)
+    monkeypatch.setattr("artifact.predict.command.__file__", str(packed / "predict.py"))
+    assert main(["--selftest"]) == 0
+    assert "selftest passed" in capsys.readouterr().out

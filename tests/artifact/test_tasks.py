@@ -142,7 +142,7 @@ def test_the_environments_have_neither_torch_nor_transformers(make: Make, enviro
             "numpy",
             "onnxruntime",
             "tokenizers",
-            *(["msgspec", "typer"] if more else []),
+            *(["msgspec"] if more else []),
         ]
 
 
