@@ -14,7 +14,7 @@ from commands import stages, tell
 from errors import GateFailed, UserError
 from exporter.options import EXAMPLES, Options, Pooling, PoolingMode, Profile, Target, Weights
 from measure.plan import Budget, find_plan
-from models.training import Device, FinetuneConfig, Optimizer, Schedule, TrainingPrecision
+from models.training import Device, FinetuneConfig, Optimizer, Schedule, Teacher, TrainingPrecision
 from report.policy import Objective, Policy
 
 P = ParamSpec("P")
@@ -105,6 +105,14 @@ def finetune(
         bool, typer.Option("--checkpointing", help="Compute activations twice instead of keeping them.")
     ] = False,
     compile_model: Annotated[bool, typer.Option("--compile", help="Compile the model with TorchInductor.")] = False,
+    layers: Annotated[int | None, typer.Option(min=1, help="Keep only the first layers of the model.")] = None,
+    patience: Annotated[
+        int, typer.Option(min=0, help="End when a tenth of --data that validates got no better so often; 0: never.")
+    ] = DEFAULT.patience,
+    teacher: Annotated[Path | None, typer.Option(help="A checkpoint whose answers are learnt as well.")] = None,
+    teacher_share: Annotated[float, typer.Option(min=0, max=1, help="Their part of the loss.")] = 0.5,
+    temperature: Annotated[float, typer.Option(min=0.01, help="What softens them.")] = 2.0,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write event files into the run.")] = False,
     max_length: Annotated[int, typer.Option(min=2, help="Tokens; longer texts are cut.")] = DEFAULT.max_length_tokens,
     precision: Annotated[TrainingPrecision, typer.Option(help="Arithmetic of training.")] = DEFAULT.precision,
     device: Annotated[Device, typer.Option(help="Where to train.")] = DEFAULT.device,
@@ -137,19 +145,22 @@ def finetune(
         balance=balance,
         checkpointing=checkpointing,
         compile=compile_model,
+        layers=layers,
+        patience=patience,
         max_length_tokens=max_length,
         held_out=held_out,
         seed=seed,
         precision=precision,
         device=device,
     )
-    names = tuple(name.strip() for name in labels.split(",")) if labels else None
     texts = stages.Labelled(data, eval_data, text_column, label_column, _where(where) or {})
+    guide = Teacher(checkpoint=str(teacher), share=teacher_share, temperature=temperature) if teacher else None
+    how = stages.How(_names(labels), config, guide, overwrite=overwrite, tensorboard=tensorboard)
     if side_by_side is not None:
-        found = stages.finetune_side_by_side(model, texts, out, names, config, side_by_side, overwrite=overwrite)
+        found = stages.finetune_side_by_side(model, texts, out, how, side_by_side)
         tell.print_json(found) if as_json else tell.tell_side_by_side(found, out)
         return
-    record, made = stages.finetune(model, *texts.read(), out, names, config, overwrite=overwrite)
+    record, made = stages.finetune(model, *texts.read(), out, how)
     tell.print_json(record) if as_json else tell.tell_training(record, out, made=made)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import typer
 
 from artifact.precision import Precision
-from commands.stages import compare, export, finetune, need, pack
+from commands.stages import How, compare, export, finetune, need, pack
 from commands.tell import print_json, tell_export, tell_packed, tell_training, tell_verdict
 from errors import GateFailed
 from measure.plan import Plan
@@ -44,7 +44,7 @@ def run_demo(out: Path, examples: int | None, plan: Plan, *, as_json: bool) -> N
     config = FinetuneConfig(held_out=min(FinetuneConfig().held_out, len(reviews) // 5))
 
     say("1/5 fine-tune MiniLM on film reviews, in PyTorch")
-    record, made = finetune(str(minilm()), reviews, None, out, LABELS, config, overwrite=False)
+    record, made = finetune(str(minilm()), reviews, None, out, How(LABELS, config))
     tell_training(record, out, made=made, err=as_json)
 
     say("2/5 export to ONNX from one trace, and check against PyTorch")

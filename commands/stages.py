@@ -14,7 +14,7 @@ from artifact.layout import PLAIN, Extras
 from artifact.precision import Precision
 from errors import UserError
 from measure.plan import Plan
-from models.training import FinetuneConfig
+from models.training import FinetuneConfig, Teacher
 
 EVERY = ("all",)
 
@@ -51,18 +51,28 @@ class Labelled:
         return read(self.data, where=self.where), read(self.evaluation) if self.evaluation else None
 
 
+@dataclass(frozen=True, slots=True)
+class How:
+    """How to fine-tune, and what else the run shall have. `labels` name those of the data, in their sorted order."""
+
+    labels: tuple[str, ...] | None
+    config: FinetuneConfig
+    teacher: Teacher | None = None
+    overwrite: bool = False
+    tensorboard: bool = False
+
+    def check_packages(self) -> None:
+        """Raise `UserError` when something that this needs is not installed."""
+        need("train", "torch", "transformers", "accelerate")
+        if self.tensorboard:
+            need("tensorboard", "tensorboard")
+
+
 def finetune(
-    model: str,
-    examples: "Examples",
-    evaluation: "Examples | None",
-    out: Path,
-    labels: tuple[str, ...] | None,
-    config: FinetuneConfig,
-    *,
-    overwrite: bool,
+    model: str, examples: "Examples", evaluation: "Examples | None", out: Path, how: How
 ) -> "tuple[TrainingRecord, bool]":
     """Fine-tune, or reuse what the same data and settings made before; says which."""
-    need("train", "torch", "transformers", "accelerate")
+    how.check_packages()
     from models.quiet import ON_IMPORT, hushed
 
     with hushed(*ON_IMPORT):
@@ -70,22 +80,22 @@ def finetune(
 
     with _progress() as bar:
         return train(
-            model, examples, out, evaluation=evaluation, labels=labels, config=config, overwrite=overwrite, progress=bar
+            model,
+            examples,
+            out,
+            evaluation=evaluation,
+            labels=how.labels,
+            config=how.config,
+            overwrite=how.overwrite,
+            progress=bar,
+            teacher=how.teacher,
+            tensorboard=how.tensorboard,
         )
 
 
-def finetune_side_by_side(
-    model: str,
-    texts: Labelled,
-    out: Path,
-    labels: tuple[str, ...] | None,
-    config: FinetuneConfig,
-    settings: str,
-    *,
-    overwrite: bool,
-) -> "SideBySide":
+def finetune_side_by_side(model: str, texts: Labelled, out: Path, how: How, settings: str) -> "SideBySide":
     """Fine-tune in several settings, in turns, and compare them."""
-    need("train", "torch", "transformers", "accelerate")
+    how.check_packages()
     from side_by_side.messages import Lesson
     from side_by_side.setting import parse_settings
     from side_by_side.train import train_side_by_side
@@ -99,11 +109,13 @@ def finetune_side_by_side(
         text_column=texts.text_column,
         label_column=texts.label_column,
         where=texts.where,
-        labels=labels,
-        config=config,
+        labels=how.labels,
+        config=how.config,
+        teacher=how.teacher,
+        tensorboard=how.tensorboard,
     )
     with _progress() as bar:
-        return train_side_by_side(lesson, named, out, overwrite=overwrite, progress=bar)
+        return train_side_by_side(lesson, named, out, overwrite=how.overwrite, progress=bar)
 
 
 def export_request(

@@ -1,10 +1,8 @@
 """Fine-tune a text classifier with transformers' Trainer, resumable and recorded."""
 
-import json
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -15,57 +13,40 @@ import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from transformers import (
-    AutoConfig,
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
-    DataCollatorWithPadding,
-    Trainer,
-    TrainingArguments,
-)
+from transformers import DataCollatorWithPadding, EarlyStoppingCallback
 from transformers.trainer_callback import PrinterCallback
 
 from artifact.examples import Examples, label_indices, write_csv
 from artifact.identity import checkpoint_sha256
 from artifact.progress import Progress, silent
-from artifact.records import (
-    cannot_write,
-    fingerprint,
-    read_if_present,
-    replacing,
-    sha256_files,
-    write_bytes,
-    write_json,
-)
+from artifact.records import fingerprint, read_if_present, replacing, write_bytes, write_json
 from artifact.run_folder import RunFolder, claim_output
+from artifact.task import Task
 from errors import UserError
-from models.checkpoint import load_model, quiet
+from models.answering import Encoded, answers, encode
+from models.base_model import identity, load_base
+from models.board import Board
+from models.checkpoint import load_model, load_tokenizer, open_checkpoint, quiet
+from models.objective import GUIDE, objective
 from models.scores import scores
 from models.split import Split, split
-from models.training import (
-    SCHEMA_VERSION,
-    Device,
-    FinetuneConfig,
-    Optimizer,
-    Schedule,
-    TrainingPrecision,
-    TrainingRecord,
+from models.trainer import (
+    WatchedTrainer,
+    arguments,
+    choose_device,
+    choose_precision,
+    enough_memory,
+    last_complete,
+    writing,
 )
+from models.training import SCHEMA_VERSION, Best, Device, FinetuneConfig, Teacher, TrainingRecord
 from models.watcher import EpochOrder, Turn, Watcher, always, at_once
-
-SCHEDULES = {
-    Schedule.LINEAR: "linear",
-    Schedule.COSINE: "cosine",
-    Schedule.CONSTANT: "constant_with_warmup",
-}
-OPTIMIZERS = {Optimizer.ADAMW: "adamw_torch_fused", Optimizer.SGD: "sgd", Optimizer.ADAFACTOR: "adafactor"}
 
 LAST_LOSSES = 10
 """Steps whose mean is the final loss."""
 
-BASE_SUFFIXES = (".json", ".safetensors", ".txt", ".model")
-"""Files of a base model that decide what it answers."""
+VALIDATED = 0.1
+"""Share of the training examples that tells when to end."""
 
 
 def finetune(
@@ -79,18 +60,22 @@ def finetune(
     overwrite: bool = False,
     progress: Progress = silent,
     turn: Turn = always,
+    teacher: Teacher | None = None,
+    tensorboard: bool = False,
 ) -> tuple[TrainingRecord, bool]:
     """Fine-tune `base_model` (a folder or a Hub id) and write `data/`, `checkpoint/` and `training.json` to `out`.
 
     Returns the record and whether it was made now (`False`: the same training was already there). An interrupted run
     goes on from its last saved step. `labels` names the classes in the sorted order of the labels in the data. `turn`
-    is called before each step and may wait. Raises `UserError` for bad data, a base model that cannot be loaded, a
-    folder that holds another training, a loss that is no number, or when memory runs out.
+    is called before each step and may wait; with `tensorboard` the run gets event files. Raises `UserError` for bad
+    data, a base model or teacher that cannot be loaded, a folder that holds another training, a loss that is no
+    number, or when memory runs out.
     """
     config = config or FinetuneConfig()
     run = claim_output(out)
     parts, names = _name_labels(split(data, evaluation, held_out=config.held_out, seed=config.seed), labels)
-    base_sha256 = _base_sha256(base_model)
+    base_sha256 = identity(base_model)
+    taught = None if teacher is None else [_check_teacher(teacher, names), teacher.share, teacher.temperature]
     mark = fingerprint(
         {
             "base": base_sha256,
@@ -98,12 +83,13 @@ def finetune(
             "train": parts.train.sha256,
             "evaluation": parts.evaluation.sha256,
             "labels": names,
+            "teacher": taught,
         }
     )
     earlier = read_if_present(run.training, TrainingRecord)
     if earlier is not None and earlier.fingerprint == mark and _intact(run, earlier):
         return earlier, False
-    job = _Job(base_model, base_sha256, parts, names, config, run, mark, progress, turn)
+    job = _Job(base_model, base_sha256, parts, names, config, run, mark, progress, turn, teacher, tensorboard)
     if run.training.is_file() or (run.own_checkpoint.exists() and not job.state.is_dir()):
         if not overwrite:
             raise UserError(
@@ -140,20 +126,16 @@ def _name_labels(parts: Split, names: tuple[str, ...] | None) -> tuple[Split, tu
     return named, tuple(final.values())
 
 
-def _base_sha256(base_model: str) -> str:
-    """Identity of the base model: a hash of a local folder's files, or the Hub id itself."""
-    folder = Path(base_model)
-    if folder.is_dir():
-        if not (folder / "config.json").is_file():
-            raise UserError(
-                f"{folder} has no config.json, so it is not a model", "give a folder written by save_pretrained"
-            )
-        if not list(folder.glob("*.safetensors")):
-            raise UserError(f"{folder} has no safetensors weights", "save it with model.save_pretrained(folder)")
-        return sha256_files(path for path in folder.iterdir() if path.suffix in BASE_SUFFIXES)
-    if base_model.startswith((".", "/", "~")) or base_model.count("/") > 1:
-        raise UserError(f"{base_model} does not exist", "give a folder written by save_pretrained, or a Hub id")
-    return base_model
+def _check_teacher(teacher: Teacher, labels: tuple[str, ...]) -> str:
+    """Identity of the teacher. Raises `UserError` for a checkpoint that classifies something else."""
+    checkpoint = open_checkpoint(Path(teacher.checkpoint))
+    if checkpoint.task is not Task.TEXT_CLASSIFICATION or sorted(checkpoint.labels) != sorted(labels):
+        known = ", ".join(checkpoint.labels) or checkpoint.task
+        raise UserError(
+            f"the teacher {teacher.checkpoint} answers {known}, and the data has: {', '.join(labels)}",
+            "give a checkpoint that was fine-tuned on these labels; --labels names those of the data",
+        )
+    return checkpoint.sha256
 
 
 def _versions() -> dict[str, str]:
@@ -177,43 +159,51 @@ class _Job:
     mark: str
     progress: Progress
     turn: Turn = always
+    teacher: Teacher | None = None
+    tensorboard: bool = False
 
     @property
     def state(self) -> Path:
         """Where the Trainer saves its steps; another training, device, precision or version never resumes from it."""
-        device = self._device()
-        how = {"training": self.mark, "device": device, "precision": self._precision(device), "versions": _versions()}
+        device = choose_device(self.config)
+        precision = choose_precision(self.config, device)
+        how = {"training": self.mark, "device": device, "precision": precision, "versions": _versions()}
         return self.run.directory / f"training-state-{fingerprint(how)[:12]}"
 
     def train(self) -> TrainingRecord:
-        device = self._device()
-        precision = self._precision(device)
-        tokenizer, model = self._load()
-        tokenizer.model_max_length = min(self.config.max_length_tokens, tokenizer.model_max_length)
-        train, truncated = _encode(tokenizer, self.parts.train, self.labels)
+        device = choose_device(self.config)
+        precision = choose_precision(self.config, device)
+        tokenizer, model = load_base(self.base_model, self.labels, self.config)
+        examples, validation = self._validated()
+        train, truncated = self._encoded(tokenizer, examples)
+        if self.teacher is not None:
+            self._guide(train, examples, Path(self.teacher.checkpoint), device)
         watch = Watcher(
             self.progress,
             self.config.batch_size * self.config.accumulate,
             self.turn,
             torch.cuda.synchronize if device is Device.CUDA else at_once,
         )
-        with quiet(), self._enough_memory():
-            trainer = _Trainer(
+        with quiet(), enough_memory(self.config):
+            trainer = WatchedTrainer(
                 watch,
+                objective(self.config, self.teacher, examples.labels, self.labels),
                 model=model,
-                args=self._arguments(device, precision, len(train)),
+                args=arguments(self.config, device, precision, self.state, len(train), logged=self.tensorboard),
                 train_dataset=train,
+                eval_dataset=None if validation is None else self._encoded(tokenizer, validation)[0],
                 data_collator=DataCollatorWithPadding(tokenizer),
                 processing_class=tokenizer,
-                compute_loss_func=self._loss(device),
-                callbacks=[watch, EpochOrder()],
+                compute_metrics=_share_of_right,
+                callbacks=[watch, EpochOrder(), *self._callbacks()],
             )
             trainer.remove_callback(PrinterCallback)
-            outcome = trainer.train(resume_from_checkpoint=_last_complete(self.state))
+            outcome = trainer.train(resume_from_checkpoint=last_complete(self.state))
             self._save(trainer.model, tokenizer)
             logits, truth = self._answers(load_model(self.run.own_checkpoint).to(device), tokenizer)
         found = scores(truth, logits.argmax(axis=1).tolist(), self.labels)
         self._keep(watch.losses, logits, truth)
+        counts = {"train": len(examples), "evaluation": len(self.parts.evaluation)}
         record = TrainingRecord(
             schema_version=SCHEMA_VERSION,
             fingerprint=self.mark,
@@ -223,17 +213,19 @@ class _Job:
             device=torch.cuda.get_device_name(0) if device is Device.CUDA else "cpu",
             labels=self.labels,
             data_sha256={"train": self.parts.train.sha256, "evaluation": self.parts.evaluation.sha256},
-            examples={"train": len(self.parts.train), "evaluation": len(self.parts.evaluation)},
-            class_counts=dict(Counter(self.parts.train.labels)),
+            examples=counts if validation is None else {**counts, "validation": len(validation)},
+            class_counts=dict(Counter(examples.labels)),
             duplicates_removed=self.parts.duplicates_removed,
             leaked_removed=self.parts.leaked_removed,
             truncated_fraction=truncated,
             steps=int(outcome.global_step),
             seconds_s=watch.seconds_s,
-            samples_per_s=len(train) * self.config.epochs / watch.seconds_s,
+            samples_per_s=int(outcome.global_step) * len(train) / _steps_per_epoch(trainer) / watch.seconds_s,
             final_loss=fmean(watch.losses[-LAST_LOSSES:]),
             accuracy_fraction=found.accuracy.value,
             scores=found,
+            teacher=self.teacher,
+            best=_best(trainer.state) if self.config.patience else None,
             checkpoint_sha256=checkpoint_sha256(self.run.own_checkpoint),
             versions=_versions(),
         )
@@ -242,136 +234,43 @@ class _Job:
             shutil.rmtree(state, ignore_errors=True)
         return record
 
-    def _device(self) -> Device:
-        if self.config.device is Device.CUDA and not torch.cuda.is_available():
-            raise UserError("--device cuda was asked for, but torch finds no GPU", "see: steelyard doctor")
-        if self.config.device is Device.AUTO:
-            return Device.CUDA if torch.cuda.is_available() else Device.CPU
-        return self.config.device
+    def _validated(self) -> tuple[Examples, Examples | None]:
+        """The examples to learn from, and those that tell when to end, if anything shall."""
+        if not self.config.patience:
+            return self.parts.train, None
+        number = max(len(self.labels), round(VALIDATED * len(self.parts.train)))
+        parts = split(self.parts.train, None, held_out=number, seed=self.config.seed)
+        return parts.train, parts.evaluation
 
-    def _precision(self, device: Device) -> TrainingPrecision:
-        if self.config.precision is TrainingPrecision.FP16 and device is Device.CPU:
-            raise UserError("--precision fp16 trains on a GPU only", "use bf16 or fp32 on a CPU")
-        if self.config.precision is not TrainingPrecision.AUTO:
-            return self.config.precision
-        if device == "cuda":
-            fast = torch.cuda.is_bf16_supported(including_emulation=False)
-        else:
-            able = torch.cpu.get_capabilities()
-            fast = any(able.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
-        return TrainingPrecision.BF16 if fast else TrainingPrecision.FP32
+    def _encoded(self, tokenizer: Any, examples: Examples) -> tuple[list[Encoded], float]:
+        """Inputs with the position of each label, and the fraction of texts that were cut."""
+        rows, truncated = encode(tokenizer, examples.texts)
+        for row, label in zip(rows, label_indices(examples, self.labels), strict=True):
+            row["label"] = label
+        return rows, truncated
 
-    def _load(self) -> tuple[Any, Any]:
-        names = dict(enumerate(self.labels))
-        changes = self._dropouts()
-        torch.manual_seed(self.config.seed)  # the new head's weights
-        with quiet():
-            try:
-                tokenizer = AutoTokenizer.from_pretrained(self.base_model)
-                model, loaded = AutoModelForSequenceClassification.from_pretrained(
-                    self.base_model,
-                    output_loading_info=True,
-                    dtype=torch.float32,
-                    use_safetensors=True,
-                    num_labels=len(names),
-                    problem_type="single_label_classification",
-                    id2label=names,
-                    label2id={name: index for index, name in names.items()},
-                    ignore_mismatched_sizes=True,
-                    **changes,
-                )
-            except (OSError, ValueError, SafetensorError) as error:
-                first = str(error).strip().splitlines()[0]
-                raise UserError(
-                    f"the base model {self.base_model} cannot be loaded: {first}",
-                    "without network give a local folder; 'steelyard demo' uses a model that a package carries",
-                ) from error
-        if len(loaded["missing_keys"]) > len(model.state_dict()) / 2:  # a new head lacks two or three
-            raise UserError(
-                f"the weights of {self.base_model} are not those of the {model.config.model_type} in its config.json",
-                "give the folder as save_pretrained wrote it",
-            )
-        if tokenizer.vocab_size <= len(tokenizer.all_special_ids):  # transformers invents one where there is none
-            raise UserError(f"{self.base_model} has no tokenizer", "save the tokenizer beside the weights")
-        if not tokenizer.is_fast:
-            raise UserError(
-                f"the tokenizer of {self.base_model} has no fast version and cannot be served without transformers",
-                "choose a base model that has a tokenizer.json",
-            )
-        return tokenizer, model
+    def _guide(self, train: list[Encoded], examples: Examples, teacher: Path, device: Device) -> None:
+        """Put the teacher's logits beside each example, in the order of our labels."""
+        model, tokenizer = load_model(teacher).to(device), load_tokenizer(teacher)
+        rows, _ = encode(tokenizer, examples.texts)
+        logits = answers(model, tokenizer, rows, self.config.batch_size, self.progress, "ask the teacher")
+        theirs = {name: place for place, name in model.config.id2label.items()}
+        order = [theirs[name] for name in self.labels]
+        for row, guide in zip(train, logits[:, order].tolist(), strict=True):
+            row[GUIDE] = guide
 
-    def _dropouts(self) -> dict[str, float]:
-        """Every dropout that the base model's configuration names, as it shall be."""
-        if self.config.dropout is None:
-            return {}
-        with quiet():
-            names = AutoConfig.from_pretrained(self.base_model).to_dict()
-        found = [name for name in names if "dropout" in name or name.endswith("pdrop")]
-        return dict.fromkeys(found, self.config.dropout)
-
-    def _arguments(self, device: Device, precision: TrainingPrecision, examples: int) -> Any:
-        steps = -(-examples // (self.config.batch_size * self.config.accumulate)) * self.config.epochs
-        return TrainingArguments(
-            output_dir=str(self.state),
-            num_train_epochs=self.config.epochs,
-            per_device_train_batch_size=self.config.batch_size,
-            learning_rate=self.config.learning_rate,
-            weight_decay=self.config.weight_decay,
-            warmup_steps=self.config.warmup_fraction if self.config.warmup_fraction < 1 else 0,
-            lr_scheduler_type=SCHEDULES[self.config.schedule],
-            optim=OPTIMIZERS[self.config.optimizer],
-            max_grad_norm=self.config.clip_norm,
-            gradient_accumulation_steps=self.config.accumulate,
-            activation_checkpointing=self.config.checkpointing,
-            torch_compile=self.config.compile,
-            train_sampling_strategy="group_by_length",
-            bf16=precision is TrainingPrecision.BF16,
-            fp16=precision is TrainingPrecision.FP16,
-            use_cpu=device == "cpu",
-            seed=self.config.seed,
-            save_steps=max(10, steps // 5),
-            save_total_limit=2,
-            logging_strategy="no",
-            logging_nan_inf_filter=False,  # a loss that is no number ends the training
-            report_to="none",
-            disable_tqdm=True,
-            dataloader_pin_memory=device == "cuda",
-        )
-
-    def _loss(self, device: Device) -> Callable[..., torch.Tensor] | None:
-        """The loss where it is not the model's own: smoothed labels, or labels weighed by how rare they are."""
-        if not self.config.balance and not self.config.label_smoothing:
-            return None
-        weights = None
-        if self.config.balance:
-            counts = Counter(self.parts.train.labels)
-            even = len(self.parts.train) / len(self.labels)
-            weights = torch.tensor([even / counts[name] for name in self.labels], device=device.value)
-
-        def loss(outputs: Any, labels: torch.Tensor, num_items_in_batch: Any = None) -> torch.Tensor:
-            total = torch.nn.functional.cross_entropy(
-                outputs["logits"], labels, weights, reduction="sum", label_smoothing=self.config.label_smoothing
-            )
-            return total / (len(labels) if num_items_in_batch is None else num_items_in_batch)
-
-        return loss
+    def _callbacks(self) -> list[Any]:
+        stop = [EarlyStoppingCallback(self.config.patience)] if self.config.patience else []
+        return [*stop, *([Board(self.run.directory / "tensorboard")] if self.tensorboard else [])]
 
     def _answers(self, model: Any, tokenizer: Any) -> tuple[NDArray[np.float32], list[int]]:
-        """Logits of the saved model in fp32 for the held-out examples, shape (examples, labels), and what is right.
+        """Logits of the saved model in fp32 for the held-out examples, and what is right.
 
-        In batches of similar length. The Trainer's own copy would answer under autocast.
+        The Trainer's own copy would answer under autocast.
         """
-        examples, _ = _encode(tokenizer, self.parts.evaluation, self.labels)
-        truth = [example.pop("label") for example in examples]
-        order = sorted(range(len(examples)), key=lambda row: len(examples[row]["input_ids"]))
-        logits = np.empty((len(examples), len(self.labels)), dtype=np.float32)
-        for start in range(0, len(order), self.config.batch_size):
-            rows = order[start : start + self.config.batch_size]
-            batch = tokenizer.pad([examples[row] for row in rows], return_tensors="pt")
-            with torch.inference_mode():
-                logits[rows] = model(**batch.to(model.device)).logits.float().cpu().numpy()
-            self.progress("evaluate", start + len(rows), len(order))
-        return logits, truth
+        rows, _ = encode(tokenizer, self.parts.evaluation.texts)
+        logits = answers(model, tokenizer, rows, self.config.batch_size, self.progress, "evaluate")
+        return logits, label_indices(self.parts.evaluation, self.labels)
 
     def _keep(self, losses: Sequence[float], logits: NDArray[np.float32], truth: Sequence[int]) -> None:
         """Write the curve and the answers, from which everything else can be worked out again."""
@@ -380,27 +279,12 @@ class _Job:
         with replacing(self.run.predictions) as path, path.open("wb") as file:
             np.savez(file, logits=logits, truth=np.asarray(truth, dtype=np.int64))
 
-    @contextmanager
-    def _enough_memory(self) -> Iterator[None]:
-        """Say in one sentence that memory ran out, and what would need less."""
-        try:
-            yield
-        except (MemoryError, RuntimeError) as error:
-            if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "allocate memory" not in str(error):
-                raise
-            half = max(1, self.config.batch_size // 2)
-            raise UserError(
-                f"memory ran out at {self.config.batch_size} examples of up to {self.config.max_length_tokens} tokens",
-                f"use --batch-size {half} --accumulate {2 * self.config.accumulate}, which learns the same, or "
-                "--checkpointing, or a smaller --max-length; saved steps are kept",
-            ) from error
-
     def _save(self, model: Any, tokenizer: Any) -> None:
         """Write the checkpoint beside its final place, then put it there."""
         folder = self.run.own_checkpoint
         part = folder.with_name(".checkpoint.part")
         try:
-            with _writing(folder):
+            with writing(folder):
                 shutil.rmtree(part, ignore_errors=True)
                 model.to("cpu").save_pretrained(part)
                 tokenizer.save_pretrained(part)
@@ -410,60 +294,17 @@ class _Job:
             shutil.rmtree(part, ignore_errors=True)
 
 
-def _encode(tokenizer: Any, examples: Examples, labels: tuple[str, ...]) -> tuple[list[dict[str, Any]], float]:
-    """Token ids with the label of each example, and the fraction of texts that were cut to the tokenizer's limit."""
-    indices = label_indices(examples, labels)
-    limit = tokenizer.model_max_length
-    encoded = tokenizer(list(examples.texts), truncation=True)
-    lengths = [len(ids) for ids in tokenizer(list(examples.texts), truncation=False, verbose=False)["input_ids"]]
-    rows = [
-        {**{name: values[row] for name, values in encoded.items()}, "label": label} for row, label in enumerate(indices)
-    ]
-    return rows, sum(length > limit for length in lengths) / len(lengths)
+def _share_of_right(found: Any) -> dict[str, float]:
+    """What the Trainer asks of its own validation."""
+    logits = found.predictions[0] if isinstance(found.predictions, tuple) else found.predictions
+    return {"accuracy": float((logits.argmax(-1) == found.label_ids).mean())}
 
 
-class _Trainer(Trainer):  # type: ignore[misc]  # transformers' class is untyped
-    """A Trainer that shows `watch` every loss, and tells a failed save in one sentence."""
-
-    def __init__(self, watch: Watcher, **arguments: Any) -> None:
-        super().__init__(**arguments)
-        self._watch = watch
-
-    def training_step(self, *arguments: Any, **more: Any) -> torch.Tensor:
-        loss: torch.Tensor = super().training_step(*arguments, **more)
-        self._watch.learnt(float(loss), self.state.global_step)
-        return loss
-
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        with _writing(Path(self.args.output_dir)):
-            super()._save_checkpoint(model, trial)
+def _steps_per_epoch(trainer: Any) -> int:
+    return int(trainer.state.max_steps) // int(trainer.args.num_train_epochs)
 
 
-@contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    """Raise `UserError` for a failed write, whichever library made it; torch's own error does not say why."""
-    try:
-        yield
-    except OSError as error:
-        raise cannot_write(path, error) from error
-    except SafetensorError as error:
-        raise cannot_write(path, OSError(str(error))) from error
-    except RuntimeError as error:
-        raise cannot_write(path, OSError("torch could not finish the file, as on a full disk")) from error
-
-
-def _last_complete(state: Path) -> str | None:
-    """The newest saved step that was written to its end (the Trainer writes its own state last)."""
-    saved = sorted(state.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
-    complete = [path for path in saved if _is_json(path / "trainer_state.json")]
-    for path in set(saved) - set(complete):
-        shutil.rmtree(path, ignore_errors=True)
-    return str(complete[-1]) if complete else None
-
-
-def _is_json(path: Path) -> bool:
-    try:
-        json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return False
-    return True
+def _best(state: Any) -> Best:
+    """Of a training that was validated."""
+    step = int(str(state.best_model_checkpoint).rpartition("-")[2])
+    return Best(step=step, accuracy_fraction=float(state.best_metric))

@@ -85,7 +85,10 @@ class FinetuneConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     A step learns from `batch_size` × `accumulate` examples. Gradients longer than `clip_norm` are shortened to it (0:
     never). `dropout` replaces every dropout of the model. `balance` weighs each label by the inverse of its frequency.
-    `checkpointing` computes activations twice instead of keeping them.
+    `checkpointing` computes activations twice instead of keeping them. `layers` keeps only the first of them.
+
+    With `patience`, a tenth of the training examples validates now and then, training ends when that has not become
+    better so many times in a row, and the best weights are kept.
     """
 
     epochs: int = 1
@@ -102,11 +105,28 @@ class FinetuneConfig(msgspec.Struct, frozen=True, kw_only=True):
     balance: bool = False
     checkpointing: bool = False
     compile: bool = False
+    layers: int | None = None
+    patience: int = 0
     max_length_tokens: int = 256
     held_out: int = 1000
     seed: int = 0
     precision: TrainingPrecision = TrainingPrecision.AUTO
     device: Device = Device.AUTO
+
+
+class Teacher(msgspec.Struct, frozen=True, kw_only=True):
+    """A checkpoint whose answers are learnt as well: `share` is their part of the loss, `temperature` softens them."""
+
+    checkpoint: str
+    share: float = 0.5
+    temperature: float = 2.0
+
+
+class Best(msgspec.Struct, frozen=True, kw_only=True):
+    """The step whose weights were kept, and its accuracy on the validation examples."""
+
+    step: int
+    accuracy_fraction: float
 
 
 class TrainingRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -135,5 +155,7 @@ class TrainingRecord(msgspec.Struct, frozen=True, kw_only=True):
     final_loss: float
     accuracy_fraction: float
     scores: Scores
+    teacher: Teacher | None = None
+    best: Best | None = None
     checkpoint_sha256: str
     versions: dict[str, str]

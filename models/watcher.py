@@ -88,6 +88,9 @@ class Watcher(TrainerCallback, ExportableState):  # type: ignore[misc]  # transf
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._mark = time.perf_counter()
 
+    def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._mark = time.perf_counter()
+
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._turn(self._steps(state))
 

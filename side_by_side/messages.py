@@ -3,7 +3,7 @@
 import msgspec
 
 from measure.messages import Failed, Reply, Request
-from models.training import FinetuneConfig, TrainingRecord
+from models.training import FinetuneConfig, Teacher, TrainingRecord
 
 
 class Lesson(msgspec.Struct, frozen=True, kw_only=True):
@@ -17,6 +17,8 @@ class Lesson(msgspec.Struct, frozen=True, kw_only=True):
     where: dict[str, str]
     labels: tuple[str, ...] | None
     config: FinetuneConfig
+    teacher: Teacher | None = None
+    tensorboard: bool = False
 
 
 class Begin(Request, frozen=True):

@@ -63,6 +63,8 @@ def learn(request: Begin, turns: Turns) -> Learnt:
         evaluation=read(Path(lesson.evaluation)) if lesson.evaluation else None,
         labels=lesson.labels,
         config=lesson.config,
+        teacher=lesson.teacher,
+        tensorboard=lesson.tensorboard,
         overwrite=request.overwrite,
         turn=turns,
     )

@@ -19,16 +19,16 @@ import pytest
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
+from scipy.special import softmax
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from artifact.examples import Examples, read_examples
-from artifact.progress import silent
-from artifact.run_folder import RunFolder
 from artifact.tokenizer import read_limits
 from errors import UserError
 from models.finetune import _Job, finetune
-from models.split import split
-from models.training import Device, FinetuneConfig, Optimizer, Schedule, TrainingPrecision
+from models.trainer import arguments, choose_precision
+from models.training import Device, FinetuneConfig, Optimizer, Schedule, Teacher, TrainingPrecision
 from models.watcher import Steps
 from tests.models.conftest import CONFIG, STEPS, Make, Trained
 
@@ -409,8 +409,7 @@ def test_activations_that_are_computed_twice_give_the_same_weights(
 
 
 def _arguments(config: FinetuneConfig, tmp_path: Path) -> Any:
-    job = _Job("", "", None, (), config, RunFolder(tmp_path), "", silent)  # type: ignore[arg-type]
-    return job._arguments(Device.CPU, TrainingPrecision.FP32, 200)
+    return arguments(config, Device.CPU, TrainingPrecision.FP32, tmp_path, 200, logged=False)
 
 
 @pytest.mark.parametrize(
@@ -452,26 +451,80 @@ def test_dropout_is_that_of_every_layer(tiny_checkpoint: Path, separable: Exampl
     assert {layer.p for layer in model.modules() if isinstance(layer, torch.nn.Dropout)} == {0.25}
 
 
-def test_smoothed_and_weighed_losses_are_those_of_their_formulas(
+def test_a_student_is_taught_and_says_by_whom(
+    tiny_checkpoint: Path, separable: Examples, longer: Trained, tmp_path: Path
+) -> None:
+    """It comes closer to the teacher's answers than one that learns alone."""
+    config = msgspec.structs.replace(CONFIG, layers=1)
+    teacher = Teacher(checkpoint=str(longer.out / "checkpoint"), share=0.9)
+    taught, _ = finetune(str(tiny_checkpoint), separable, tmp_path / "taught", config=config, teacher=teacher)
+    finetune(str(tiny_checkpoint), separable, tmp_path / "alone", config=config)
+    assert taught.teacher == teacher
+    saved = json.loads((tmp_path / "taught" / "checkpoint" / "config.json").read_text())
+    assert saved["num_hidden_layers"] == 1
+    with np.load(longer.out / "predictions.npz") as answers:
+        wanted = softmax(answers["logits"] / 2, axis=1)
+    distances = []
+    for name in ("taught", "alone"):
+        with np.load(tmp_path / name / "predictions.npz") as answers:
+            distances.append(float(np.abs(softmax(answers["logits"] / 2, axis=1) - wanted).mean()))
+    assert distances[0] < distances[1]
+
+
+def test_a_teacher_of_other_labels_is_refused(tiny_checkpoint: Path, separable: Examples, tmp_path: Path) -> None:
+    teacher = Teacher(checkpoint=str(tiny_checkpoint))
+    with pytest.raises(UserError, match="answers negative, positive, and the data has: bad, good"):
+        finetune(str(tiny_checkpoint), separable, tmp_path / "run", config=CONFIG, teacher=teacher)
+
+
+def test_more_layers_than_there_are_cannot_be_kept(tiny_checkpoint: Path, separable: Examples, tmp_path: Path) -> None:
+    config = msgspec.structs.replace(CONFIG, layers=3)
+    with pytest.raises(UserError, match=r"--layers 3, and .* has 2"):
+        finetune(str(tiny_checkpoint), separable, tmp_path / "run", config=config)
+
+
+def test_training_ends_when_validation_no_longer_improves_and_keeps_the_best(
     tiny_checkpoint: Path, separable: Examples, tmp_path: Path
 ) -> None:
-    """Worked by hand: of 150 and 50 examples, the weights are 200 / (2 · 150) and 200 / (2 · 50)."""
-    bad = [row for row, label in enumerate(separable.labels) if label == "bad"]
-    rows = separable.select([*range(120), *bad[:40]]) if separable.labels[0] == "good" else separable.select([*bad])
-    parts = split(rows, None, held_out=10, seed=0)
-    counts = Counter(parts.train.labels)
-    config = msgspec.structs.replace(CONFIG, balance=True, label_smoothing=0.2)
-    job = _Job("", "", parts, ("bad", "good"), config, RunFolder(tmp_path), "", silent)
-    loss = job._loss(Device.CPU)
-    assert loss is not None
-    logits, truth = torch.tensor([[2.0, -1.0], [0.5, 0.0]]), torch.tensor([0, 1])
-    logs = torch.log_softmax(logits, dim=1).numpy()
-    weights = [len(parts.train) / 2 / counts[name] for name in ("bad", "good")]
-    right = [0.8 * weights[0] * logs[0, 0], 0.8 * weights[1] * logs[1, 1]]
-    spread = [0.1 * (weights[0] * row[0] + weights[1] * row[1]) for row in logs]
-    found = loss({"logits": logits}, truth, num_items_in_batch=2)
-    assert float(found) == pytest.approx(-(sum(right) + sum(spread)) / 2, rel=1e-5)
-    assert _Job("", "", parts, ("bad", "good"), CONFIG, RunFolder(tmp_path), "", silent)._loss(Device.CPU) is None
+    config = msgspec.structs.replace(CONFIG, epochs=40, patience=2)
+    record, _ = finetune(str(tiny_checkpoint), separable, tmp_path / "run", config=config)
+    assert record.examples == {"train": 180, "evaluation": 40, "validation": 20}
+    assert record.steps < 40 * 23
+    assert record.best is not None
+    assert record.best.step < record.steps
+    assert record.best.accuracy_fraction >= 0.9
+    saved = read_examples(tmp_path / "run" / "data" / "train.csv")
+    assert len(saved) == 200  # what validates is a part of it
+
+
+def test_an_interrupted_training_that_validates_ends_as_an_uninterrupted_one(
+    tiny_checkpoint: Path, separable: Examples, tmp_path: Path
+) -> None:
+    config = msgspec.structs.replace(CONFIG, epochs=8, patience=2)
+    whole, _ = finetune(str(tiny_checkpoint), separable, tmp_path / "whole", config=config)
+    with pytest.raises(KeyboardInterrupt):
+        finetune(str(tiny_checkpoint), separable, tmp_path / "run", config=config, progress=Interruption(50))
+    record, _ = finetune(str(tiny_checkpoint), separable, tmp_path / "run", config=config)
+    assert (record.best, record.steps, record.checkpoint_sha256) == (whole.best, whole.steps, whole.checkpoint_sha256)
+
+
+def test_tensorboard_reads_every_step_once_after_an_interruption(
+    tiny_checkpoint: Path, separable: Examples, tmp_path: Path
+) -> None:
+    run = partial(finetune, str(tiny_checkpoint), separable, tmp_path / "run", config=CONFIG, tensorboard=True)
+    with pytest.raises(KeyboardInterrupt):
+        run(progress=Interruption(45))
+    run()
+    events = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
+    events.Reload()
+    assert set(events.Tags()["scalars"]) == {"train/loss", "train/learning_rate", "train/grad_norm"}
+    losses = events.Scalars("train/loss")
+    assert [event.step for event in losses] == list(range(1, STEPS + 1))
+    expected = np.loadtxt(tmp_path / "run" / "losses.csv", delimiter=",", skiprows=1)[:, 1]
+    np.testing.assert_allclose([event.value for event in losses], expected, atol=1e-3)
+    rates = [event.value for event in events.Scalars("train/learning_rate")]
+    assert max(rates) == pytest.approx(CONFIG.learning_rate, rel=0.01)
+    assert rates[-1] < CONFIG.learning_rate / 20
 
 
 def test_fp16_is_refused_on_a_cpu(tiny_checkpoint: Path, separable: Examples, tmp_path: Path) -> None:
@@ -592,8 +645,7 @@ def test_bf16_is_chosen_only_where_the_cpu_has_it(
     monkeypatch: pytest.MonkeyPatch, capabilities: dict[str, object], expected: TrainingPrecision
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
-    job = _Job("", "", None, (), FinetuneConfig(), None, "", silent)  # type: ignore[arg-type]
-    assert job._precision(Device.CPU) is expected
+    assert choose_precision(FinetuneConfig(), Device.CPU) is expected
 
 
 def _command(tiny_checkpoint: Path, data: Path, out: Path, epochs: int) -> list[str]:

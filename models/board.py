@@ -1,0 +1,36 @@
+"""TensorBoard's event files of a training."""
+
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback
+
+SCALARS = {"loss": "train/loss", "learning_rate": "train/learning_rate", "grad_norm": "train/grad_norm"}
+
+
+class Board(TrainerCallback):  # type: ignore[misc]  # transformers' class is untyped
+    """Writes loss, learning rate and gradient norm of every step, and validation's accuracy, while it trains.
+
+    What an interrupted attempt wrote after its last saved step is taken back.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._writer: Any = None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        make: Any = SummaryWriter  # torch leaves it untyped
+        self._writer = make(log_dir=str(self._folder), purge_step=state.global_step + 1)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        for name, value in (logs or {}).items():
+            if name in SCALARS:
+                self._writer.add_scalar(SCALARS[name], float(value), state.global_step)
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **kwargs: Any) -> None:
+        self._writer.add_scalar("validation/accuracy", float(metrics["eval_accuracy"]), state.global_step)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._writer.close()

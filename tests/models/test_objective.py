@@ -1,0 +1,49 @@
+"""The losses of fine-tuning, worked out by hand and by scipy."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.special import log_softmax, softmax
+
+from models.objective import Objective, objective
+from models.training import FinetuneConfig, Teacher
+
+LOGITS = torch.tensor([[2.0, -1.0], [0.5, 0.0]])
+TRUTH = torch.tensor([0, 1])
+LOGS = log_softmax(LOGITS.numpy(), axis=1)
+
+
+def test_the_models_own_loss_is_kept_where_nothing_else_is_asked_for() -> None:
+    assert objective(FinetuneConfig(), None, ("a", "b"), ("a", "b")) is None
+
+
+def test_smoothed_labels_are_spread_over_all() -> None:
+    found = objective(FinetuneConfig(label_smoothing=0.2), None, ("a", "b"), ("a", "b"))
+    assert found is not None
+    right, spread = 0.8 * (LOGS[0, 0] + LOGS[1, 1]), 0.1 * LOGS.sum()
+    assert float(found(LOGITS, TRUTH, None, 2)) == pytest.approx(-(right + spread) / 2)
+
+
+def test_rare_labels_weigh_more() -> None:
+    """Of 3 and 1 examples: 4 / (2 · 3) and 4 / (2 · 1)."""
+    found = objective(FinetuneConfig(balance=True), None, ("a", "a", "a", "b"), ("a", "b"))
+    assert found is not None
+    assert float(found(LOGITS, TRUTH, None, 2)) == pytest.approx(-(2 / 3 * LOGS[0, 0] + 2 * LOGS[1, 1]) / 2)
+
+
+def test_a_teacher_is_followed_by_the_divergence_from_its_softened_answers() -> None:
+    guide = np.array([[1.0, 0.0], [-1.0, 3.0]], dtype=np.float32)
+    taught = Objective(None, 0.0, Teacher(checkpoint="", share=0.7, temperature=2.0))
+    found = taught(LOGITS, TRUTH, torch.tensor(guide), 2)
+    theirs, ours = softmax(guide / 2, axis=1), log_softmax(LOGITS.numpy() / 2, axis=1)
+    divergence = (theirs * (np.log(theirs) - ours)).sum() * 2.0**2
+    expected = (0.3 * -(LOGS[0, 0] + LOGS[1, 1]) + 0.7 * divergence) / 2
+    assert float(found) == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_parts_of_an_accumulated_step_add_up_to_it() -> None:
+    found = Objective(None, 0.1, Teacher(checkpoint="", temperature=1.0))
+    guide = torch.tensor([[1.0, 0.0], [-1.0, 3.0]])
+    whole = found(LOGITS, TRUTH, guide, 2)
+    parts = [found(LOGITS[row : row + 1], TRUTH[row : row + 1], guide[row : row + 1], 2) for row in (0, 1)]
+    assert float(sum(parts)) == pytest.approx(float(whole))
