@@ -1,0 +1,65 @@
+"""A student of three layers taught by the fine-tuned model, beside the same student trained alone.
+
+Run by hand, after `make demo` (some minutes for each seed):
+
+    .venv/bin/python -m benchmarks.distillation runs/demo --seeds 3
+
+Both students begin from MiniLM's first layers and the same new head, and see the same reviews in the same order. What
+is compared are their answers to the reviews that the run held out, by pairs, all seeds together.
+"""
+
+import argparse
+import os
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+from numpy.typing import NDArray
+
+from artifact.examples import read_examples
+from artifact.intervals import paired_difference
+from artifact.run_folder import RunFolder
+from models.embedded import minilm
+from models.finetune import finetune
+from models.training import FinetuneConfig, Teacher
+
+
+def right(run: Path) -> NDArray[np.float64]:
+    """1 for each held-out example that a run's model answers rightly, else 0."""
+    with np.load(RunFolder(run).predictions, allow_pickle=False) as found:
+        return np.asarray(found["logits"].argmax(axis=1) == found["truth"], dtype=np.float64)
+
+
+def main() -> None:
+    """Train the students and print how they compare."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, help="the teacher's run")
+    parser.add_argument("--layers", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=1)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--share", type=float, default=0.9, help="the teacher's part of the loss")
+    options = parser.parse_args()
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    teacher = Teacher(checkpoint=str(options.run / "checkpoint"), share=options.share)
+    train, held_out = (
+        read_examples(path) for path in (RunFolder(options.run).training_data, RunFolder(options.run).evaluation_data)
+    )
+    differences = []
+    with TemporaryDirectory(prefix="steelyard-") as folder:
+        for seed in range(options.seeds):
+            config = FinetuneConfig(layers=options.layers, epochs=options.epochs, seed=seed)
+            found = {}
+            for name, guide in (("alone", None), ("taught", teacher)):
+                out = Path(folder) / f"{name}-{seed}"
+                record, _ = finetune(str(minilm()), train, out, evaluation=held_out, config=config, teacher=guide)
+                found[name] = right(out)
+                print(f"seed {seed}, {name:<6}: accuracy {record.accuracy_fraction:.3f}", flush=True)
+            differences.append(found["taught"] - found["alone"])
+    pairs = np.concatenate(differences)
+    gain = paired_difference(float(pairs.sum()), float((pairs**2).sum()), len(pairs))
+    low, high = (100 * (end or 0.0) for end in (gain.low, gain.high))
+    print(f"the teacher gains {100 * gain.estimate:+.1f} [{low:+.1f} to {high:+.1f}] points")
+
+
+if __name__ == "__main__":
+    main()
