@@ -14,7 +14,7 @@ from commands import stages, tell
 from errors import GateFailed, UserError
 from exporter.options import EXAMPLES, Options, Pooling, PoolingMode, Profile, Target, Weights
 from measure.plan import Budget, find_plan
-from models.training import Device, FinetuneConfig, Optimizer, Schedule, Teacher, TrainingPrecision
+from models.training import Device, FinetuneConfig, Optimizer, Schedule, TrainingPrecision
 from report.policy import Objective, Policy
 
 P = ParamSpec("P")
@@ -110,8 +110,10 @@ def finetune(
         int, typer.Option(min=0, help="End when a tenth of --data that validates got no better so often; 0: never.")
     ] = DEFAULT.patience,
     teacher: Annotated[Path | None, typer.Option(help="A checkpoint whose answers are learnt as well.")] = None,
-    teacher_share: Annotated[float, typer.Option(min=0, max=1, help="Their part of the loss.")] = 0.5,
-    temperature: Annotated[float, typer.Option(min=0.01, help="What softens them.")] = 2.0,
+    teacher_share: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Their part of the loss (default: 0.5).")
+    ] = None,
+    temperature: Annotated[float | None, typer.Option(min=0.01, help="What softens them (default: 2).")] = None,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write event files into the run.")] = False,
     max_length: Annotated[int, typer.Option(min=2, help="Tokens; longer texts are cut.")] = DEFAULT.max_length_tokens,
     precision: Annotated[TrainingPrecision, typer.Option(help="Arithmetic of training.")] = DEFAULT.precision,
@@ -154,7 +156,7 @@ def finetune(
         device=device,
     )
     texts = stages.Labelled(data, eval_data, text_column, label_column, _where(where) or {})
-    guide = Teacher(checkpoint=str(teacher), share=teacher_share, temperature=temperature) if teacher else None
+    guide = stages.name_teacher(teacher, teacher_share, temperature)
     how = stages.How(_names(labels), config, guide, overwrite=overwrite, tensorboard=tensorboard)
     if side_by_side is not None:
         found = stages.finetune_side_by_side(model, texts, out, how, side_by_side)

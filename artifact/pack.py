@@ -82,7 +82,8 @@ def pack(
     answers.
     """
     _check_target(out)
-    parts = _parts(run, precision, card, card_reason, session or SessionConfig())
+    served = replace(session or SessionConfig(), memory_pattern=False)  # real texts seldom repeat a shape; a plan stays
+    parts = _parts(run, precision, card, card_reason, served)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".part", dir=out.parent))

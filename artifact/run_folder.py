@@ -55,6 +55,11 @@ class RunFolder:
         return self.directory / "losses.csv"
 
     @property
+    def tensorboard(self) -> Path:
+        """Event files of fine-tuning."""
+        return self.directory / "tensorboard"
+
+    @property
     def predictions(self) -> Path:
         """What the fine-tuned model answers to the evaluation data, and what is right."""
         return self.directory / "predictions.npz"

@@ -17,7 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 from statistics import median
-from typing import Any, cast
+from typing import Any
 
 from benchmarks.processes import finished, ratio
 
@@ -28,9 +28,15 @@ def plain() -> dict[str, Any]:
     """One epoch of the plain loop, and its accuracy on the held-out reviews."""
     import torch
     from torch.utils.data import DataLoader
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer, get_linear_schedule_with_warmup
+    from transformers import (
+        AutoModelForSequenceClassification,
+        AutoTokenizer,
+        DataCollatorWithPadding,
+        get_linear_schedule_with_warmup,
+    )
 
-    from artifact.examples import read_examples
+    from artifact.examples import Examples, read_examples
+    from models.answering import encode
     from models.checkpoint import quiet
     from models.embedded import minilm, movie_reviews
     from models.split import split
@@ -45,16 +51,14 @@ def plain() -> dict[str, Any]:
         tokenizer = AutoTokenizer.from_pretrained(minilm())
         model = AutoModelForSequenceClassification.from_pretrained(minilm(), num_labels=2)
 
-    def collate(rows: list[tuple[str, str]]) -> Any:
-        texts, labels = zip(*rows, strict=True)
-        batch = tokenizer(
-            list(texts), truncation=True, max_length=config.max_length_tokens, padding=True, return_tensors="pt"
-        )
-        batch["labels"] = torch.tensor([int(label) for label in labels])
-        return batch
+    def prepared(part: Examples) -> Any:
+        rows, _ = encode(tokenizer, part.texts)
+        return [{**row, "label": int(label)} for row, label in zip(rows, part.labels, strict=True)]
 
-    train, held_out = (list(zip(part.texts, part.labels, strict=True)) for part in (parts.train, parts.evaluation))
-    loader: Any = DataLoader(cast("Any", train), batch_size=config.batch_size, shuffle=True, collate_fn=collate)
+    tokenizer.model_max_length = config.max_length_tokens
+    collate: Any = DataCollatorWithPadding(tokenizer)
+    train, held_out = prepared(parts.train), prepared(parts.evaluation)
+    loader: Any = DataLoader(train, batch_size=config.batch_size, shuffle=True, collate_fn=collate)
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
     steps = len(loader)
     schedule = get_linear_schedule_with_warmup(optimizer, int(config.warmup_fraction * steps), steps)
@@ -70,7 +74,7 @@ def plain() -> dict[str, Any]:
     model.eval()
     right = 0
     with torch.inference_mode():
-        for batch in DataLoader(cast("Any", held_out), batch_size=config.batch_size, collate_fn=collate):
+        for batch in DataLoader(held_out, batch_size=config.batch_size, collate_fn=collate):
             labels = batch.pop("labels")
             right += int((model(**batch).logits.argmax(-1) == labels).sum())
     return {"precision": "fp32", "seconds_s": seconds_s, "accuracy": right / len(held_out)}

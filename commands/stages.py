@@ -14,7 +14,7 @@ from artifact.layout import PLAIN, Extras
 from artifact.precision import Precision
 from errors import UserError
 from measure.plan import Plan
-from models.training import FinetuneConfig, Teacher
+from models.training import Device, FinetuneConfig, Teacher, TrainingPrecision
 
 EVERY = ("all",)
 
@@ -49,6 +49,16 @@ class Labelled:
 
         read = partial(read_examples, text_column=self.text_column, label_column=self.label_column)
         return read(self.data, where=self.where), read(self.evaluation) if self.evaluation else None
+
+
+def name_teacher(checkpoint: Path | None, share: float | None, temperature: float | None) -> Teacher | None:
+    """The teacher with what was said about it. Raises `UserError` for what is said of none."""
+    said = {name: value for name, value in (("share", share), ("temperature", temperature)) if value is not None}
+    if checkpoint is None:
+        if said:
+            raise UserError("--teacher-share and --temperature are about a teacher", "name one: --teacher CHECKPOINT")
+        return None
+    return Teacher(checkpoint=str(checkpoint), **said)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +111,8 @@ def finetune_side_by_side(model: str, texts: Labelled, out: Path, how: How, sett
     from side_by_side.train import train_side_by_side
 
     named = parse_settings(settings)
+    if how.config.device is not Device.AUTO or how.config.precision is not TrainingPrecision.AUTO:
+        raise UserError("--compare names devices and precisions", "leave --device and --precision out")
     texts.read()  # what is wrong with the data is said once, and before anything starts
     lesson = Lesson(
         base_model=model,

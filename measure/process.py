@@ -31,14 +31,20 @@ class WorkerFailed(Exception):
 
 
 class WorkerProcess:
-    """A fresh interpreter that runs one candidate, or whatever `module` does; `replies` decodes what it says.
+    """A fresh interpreter that runs one candidate, or whatever `module` does; `replies` decodes what it says. Where it
+    is not `offline`, it may ask a hub as this process may.
 
     The harness waits in the kernel for its replies and burns no CPU meanwhile. `started` is the moment before the
     process was made, on `time.perf_counter`.
     """
 
     def __init__(
-        self, threads: int, module: str = "measure.worker", replies: msgspec.json.Decoder[Any] = REPLIES
+        self,
+        threads: int,
+        module: str = "measure.worker",
+        replies: msgspec.json.Decoder[Any] = REPLIES,
+        *,
+        offline: bool = True,
     ) -> None:
         self._replies = replies
         environment = {
@@ -46,7 +52,7 @@ class WorkerProcess:
             "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))),
             "OMP_NUM_THREADS": str(threads),
             "TOKENIZERS_PARALLELISM": "false",
-            "HF_HUB_OFFLINE": "1",
+            **({"HF_HUB_OFFLINE": "1"} if offline else {}),
         }
         self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  closed in __exit__
         self.started = time.perf_counter()

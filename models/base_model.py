@@ -1,38 +1,14 @@
-"""The model that fine-tuning begins with: what it is, and how it is loaded with a new head."""
+"""The model that fine-tuning begins with, loaded with a new head."""
 
-from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
-from artifact.records import sha256_files
 from errors import UserError
 from models.checkpoint import quiet
 from models.training import FinetuneConfig
-
-BASE_SUFFIXES = (".json", ".safetensors", ".txt", ".model")
-"""Files of a base model that decide what it answers."""
-
-
-def identity(base_model: str) -> str:
-    """A hash of a local folder's files, or the Hub id itself.
-
-    Raises `UserError` for a folder that does not exist or holds no model.
-    """
-    folder = Path(base_model)
-    if folder.is_dir():
-        if not (folder / "config.json").is_file():
-            raise UserError(
-                f"{folder} has no config.json, so it is not a model", "give a folder written by save_pretrained"
-            )
-        if not list(folder.glob("*.safetensors")):
-            raise UserError(f"{folder} has no safetensors weights", "save it with model.save_pretrained(folder)")
-        return sha256_files(path for path in folder.iterdir() if path.suffix in BASE_SUFFIXES)
-    if base_model.startswith((".", "/", "~")) or base_model.count("/") > 1:
-        raise UserError(f"{base_model} does not exist", "give a folder written by save_pretrained, or a Hub id")
-    return base_model
 
 
 def load_base(base_model: str, labels: tuple[str, ...], config: FinetuneConfig) -> tuple[Any, Any]:

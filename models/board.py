@@ -32,5 +32,8 @@ class Board(TrainerCallback):  # type: ignore[misc]  # transformers' class is un
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **kwargs: Any) -> None:
         self._writer.add_scalar("validation/accuracy", float(metrics["eval_accuracy"]), state.global_step)
 
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._writer.flush()  # what a kill must not lose, because a resumed training begins behind it
+
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._writer.close()

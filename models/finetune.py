@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import DataCollatorWithPadding, EarlyStoppingCallback
+from transformers import DataCollatorWithPadding
 from transformers.trainer_callback import PrinterCallback
 
 from artifact.examples import Examples, label_indices, write_csv
@@ -24,19 +24,22 @@ from artifact.run_folder import RunFolder, claim_output
 from artifact.task import Task
 from errors import UserError
 from models.answering import Encoded, answers, encode
-from models.base_model import identity, load_base
+from models.base_model import load_base
 from models.board import Board
 from models.checkpoint import load_model, load_tokenizer, open_checkpoint, quiet
+from models.identity import identity
 from models.objective import GUIDE, objective
 from models.scores import scores
 from models.split import Split, split
 from models.trainer import (
+    Patience,
     WatchedTrainer,
     arguments,
     choose_device,
     choose_precision,
     enough_memory,
     last_complete,
+    steps_per_epoch,
     writing,
 )
 from models.training import SCHEMA_VERSION, Best, Device, FinetuneConfig, Teacher, TrainingRecord
@@ -97,7 +100,10 @@ def finetune(
                 "choose another --out, or add --overwrite to replace it",
             )
         run.training.unlink(missing_ok=True)  # so that a kill never leaves an old model beside new data
-        shutil.rmtree(run.own_checkpoint, ignore_errors=True)
+        for folder in (run.own_checkpoint, run.tensorboard):
+            shutil.rmtree(folder, ignore_errors=True)
+        for file in (run.losses, run.predictions):
+            file.unlink(missing_ok=True)
     run.begin()
     write_csv(run.training_data, parts.train)
     write_csv(run.evaluation_data, parts.evaluation)
@@ -176,15 +182,16 @@ class _Job:
         tokenizer, model = load_base(self.base_model, self.labels, self.config)
         examples, validation = self._validated()
         train, truncated = self._encoded(tokenizer, examples)
-        if self.teacher is not None:
-            self._guide(train, examples, Path(self.teacher.checkpoint), device)
         watch = Watcher(
             self.progress,
             self.config.batch_size * self.config.accumulate,
+            self.mark,
             self.turn,
             torch.cuda.synchronize if device is Device.CUDA else at_once,
         )
         with quiet(), enough_memory(self.config):
+            if self.teacher is not None:
+                self._guide(train, examples, Path(self.teacher.checkpoint), device)
             trainer = WatchedTrainer(
                 watch,
                 objective(self.config, self.teacher, examples.labels, self.labels),
@@ -199,10 +206,12 @@ class _Job:
             )
             trainer.remove_callback(PrinterCallback)
             outcome = trainer.train(resume_from_checkpoint=last_complete(self.state))
+            _check_weights(trainer.model)
             self._save(trainer.model, tokenizer)
             logits, truth = self._answers(load_model(self.run.own_checkpoint).to(device), tokenizer)
         found = scores(truth, logits.argmax(axis=1).tolist(), self.labels)
         self._keep(watch.losses, logits, truth)
+        per_epoch = steps_per_epoch(self.config, len(train))
         counts = {"train": len(examples), "evaluation": len(self.parts.evaluation)}
         record = TrainingRecord(
             schema_version=SCHEMA_VERSION,
@@ -220,7 +229,7 @@ class _Job:
             truncated_fraction=truncated,
             steps=int(outcome.global_step),
             seconds_s=watch.seconds_s,
-            samples_per_s=int(outcome.global_step) * len(train) / _steps_per_epoch(trainer) / watch.seconds_s,
+            samples_per_s=outcome.global_step * len(train) / per_epoch / watch.seconds_s,
             final_loss=fmean(watch.losses[-LAST_LOSSES:]),
             accuracy_fraction=found.accuracy.value,
             scores=found,
@@ -239,6 +248,13 @@ class _Job:
         if not self.config.patience:
             return self.parts.train, None
         number = max(len(self.labels), round(VALIDATED * len(self.parts.train)))
+        rare = [name for name, count in Counter(self.parts.train.labels).items() if count < 2 / VALIDATED]
+        if rare:
+            least = round(2 / VALIDATED)
+            raise UserError(
+                f"--patience validates with a tenth of the examples, and '{rare[0]}' has fewer than {least}",
+                "leave --patience out, or give more examples of it",
+            )
         parts = split(self.parts.train, None, held_out=number, seed=self.config.seed)
         return parts.train, parts.evaluation
 
@@ -260,8 +276,8 @@ class _Job:
             row[GUIDE] = guide
 
     def _callbacks(self) -> list[Any]:
-        stop = [EarlyStoppingCallback(self.config.patience)] if self.config.patience else []
-        return [*stop, *([Board(self.run.directory / "tensorboard")] if self.tensorboard else [])]
+        stop = [Patience(self.config.patience)] if self.config.patience else []
+        return [*stop, *([Board(self.run.tensorboard)] if self.tensorboard else [])]
 
     def _answers(self, model: Any, tokenizer: Any) -> tuple[NDArray[np.float32], list[int]]:
         """Logits of the saved model in fp32 for the held-out examples, and what is right.
@@ -300,8 +316,12 @@ def _share_of_right(found: Any) -> dict[str, float]:
     return {"accuracy": float((logits.argmax(-1) == found.label_ids).mean())}
 
 
-def _steps_per_epoch(trainer: Any) -> int:
-    return int(trainer.state.max_steps) // int(trainer.args.num_train_epochs)
+def _check_weights(model: Any) -> None:
+    """Raise `UserError` for what the last step made of a loss that was still a number."""
+    if not all(bool(torch.isfinite(weight).all()) for weight in model.parameters()):
+        raise UserError(
+            "the weights are no numbers after the last step, so nothing was learnt", "try a smaller --learning-rate"
+        )
 
 
 def _best(state: Any) -> Best:

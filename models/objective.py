@@ -1,4 +1,7 @@
-"""What a classifier is taught where that is not its model's own loss."""
+"""What a classifier is taught.
+
+A model's own loss is a mean over its batch; a step of several batches would be taught several times as much by it.
+"""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -15,7 +18,7 @@ GUIDE = "guide"
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """Cross-entropy with smoothed or weighed labels and, where a teacher guides, what it answers.
+    """Cross-entropy, with smoothed or weighed labels if asked for, and where a teacher guides, what it answers.
 
     The teacher's `share` of the loss is the Kullback-Leibler divergence from its answers, both softened by its
     `temperature`, times the square of that (Hinton et al., *Distilling the Knowledge in a Neural Network*, 2015).
@@ -30,7 +33,9 @@ class Objective:
     ) -> torch.Tensor:
         """The sum over a batch divided by the `examples` of the whole step."""
         weights = None if self.weights is None else self.weights.to(logits.device)
-        loss: torch.Tensor = cross_entropy(logits, labels, weights, reduction="sum", label_smoothing=self.smoothing)
+        loss: torch.Tensor = cross_entropy(
+            logits.float(), labels, weights, reduction="sum", label_smoothing=self.smoothing
+        )
         if self.teacher is not None and guide is not None:
             heat, share = self.teacher.temperature, self.teacher.share
             ours, theirs = (log_softmax(found.float() / heat, dim=-1) for found in (logits, guide))
@@ -41,10 +46,8 @@ class Objective:
 
 def objective(
     config: FinetuneConfig, teacher: Teacher | None, truth: Sequence[str], labels: Sequence[str]
-) -> Objective | None:
-    """The objective that is asked for; `None` where it is the model's own. `truth` are the labels trained on."""
-    if not (config.balance or config.label_smoothing or teacher):
-        return None
+) -> Objective:
+    """The objective that is asked for. `truth` are the labels of the examples trained on; each of `labels` is there."""
     weights = None
     if config.balance:
         counts = Counter(truth)

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import Trainer, TrainingArguments
+from transformers import EarlyStoppingCallback, Trainer, TrainingArguments
 
 from artifact.records import cannot_write
 from errors import UserError
@@ -51,12 +51,18 @@ def choose_precision(config: FinetuneConfig, device: Device) -> TrainingPrecisio
     return TrainingPrecision.BF16 if fast else TrainingPrecision.FP32
 
 
+def steps_per_epoch(config: FinetuneConfig, examples: int) -> int:
+    """Steps in which all examples are seen once."""
+    batches = -(-examples // config.batch_size)
+    return -(-batches // config.accumulate)
+
+
 def arguments(
     config: FinetuneConfig, device: Device, precision: TrainingPrecision, state: Path, examples: int, *, logged: bool
 ) -> TrainingArguments:
     """What the Trainer is told for so many examples an epoch; it saves its steps in `state`, and tells its callbacks of
     each if it is `logged`."""
-    steps = -(-examples // (config.batch_size * config.accumulate)) * config.epochs
+    steps = steps_per_epoch(config, examples) * config.epochs
     every = max(10, steps // SAVES)
     early = {
         "eval_strategy": "steps",
@@ -65,13 +71,13 @@ def arguments(
         "metric_for_best_model": "accuracy",
         "per_device_eval_batch_size": config.batch_size,
     }
-    return TrainingArguments(
+    made = TrainingArguments(
         output_dir=str(state),
         num_train_epochs=config.epochs,
         per_device_train_batch_size=config.batch_size,
         learning_rate=config.learning_rate,
         weight_decay=config.weight_decay,
-        warmup_steps=config.warmup_fraction if config.warmup_fraction < 1 else 0,
+        warmup_steps=config.warmup_fraction if config.warmup_fraction < 1 else steps,
         lr_scheduler_type=SCHEDULES[config.schedule],
         optim=OPTIMIZERS[config.optimizer],
         max_grad_norm=config.clip_norm,
@@ -92,18 +98,22 @@ def arguments(
         disable_tqdm=True,
         remove_unused_columns=False,  # what a teacher answered is no input
         dataloader_pin_memory=device is Device.CUDA,
+        max_steps=ended_at(state, config) or -1,
         **(early if config.patience else {}),
     )
+    if device is Device.CUDA:
+        made._setup_devices  # noqa: B018  a property that finds every GPU
+        made._n_gpu = 1  # two would learn from twice the examples in a step
+    return made
 
 
 class WatchedTrainer(Trainer):  # type: ignore[misc]  # transformers' class is untyped
     """A Trainer that shows `watch` every loss, follows an objective, and tells a failed save in one sentence."""
 
-    def __init__(self, watch: Watcher, objective: Objective | None, **parts: Any) -> None:
+    def __init__(self, watch: Watcher, objective: Objective, **parts: Any) -> None:
         super().__init__(**parts)
         self._watch, self._objective = watch, objective
-        if objective is not None:
-            self.loss_is_scaled_for_ga = True
+        self.loss_is_scaled_for_ga = True  # the objective divides by the examples of the whole step
 
     def training_step(self, *given: Any, **more: Any) -> torch.Tensor:
         loss: torch.Tensor = super().training_step(*given, **more)
@@ -113,8 +123,6 @@ class WatchedTrainer(Trainer):  # type: ignore[misc]  # transformers' class is u
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        if self._objective is None:
-            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         labels, guide = inputs.pop("labels"), inputs.pop(GUIDE, None)
         outputs = model(**inputs)
         examples = len(labels) if num_items_in_batch is None else num_items_in_batch
@@ -147,12 +155,33 @@ def enough_memory(config: FinetuneConfig) -> Iterator[None]:
     except (MemoryError, RuntimeError) as error:
         if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "allocate memory" not in str(error):
             raise
-        half = max(1, config.batch_size // 2)
+        half, rest = divmod(config.batch_size, 2)
+        same = f"--batch-size {half} --accumulate {2 * config.accumulate}, which learns the same, or "
         raise UserError(
             f"memory ran out at {config.batch_size} examples of up to {config.max_length_tokens} tokens",
-            f"use --batch-size {half} --accumulate {2 * config.accumulate}, which learns the same, or "
-            "--checkpointing, or a smaller --max-length; saved steps are kept",
+            f"use {same if half and not rest else ''}--checkpointing, or a smaller --max-length; saved steps are kept",
         ) from error
+
+
+class Patience(EarlyStoppingCallback):  # type: ignore[misc]  # transformers' class is untyped
+    """Ends a training whose validation got no better so often; what it counted outlives an interruption."""
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        super().on_train_begin(args, state, control, **kwargs)
+        self.early_stopping_patience_counter = _counted(state.stateful_callbacks)
+
+
+def ended_at(state: Path, config: FinetuneConfig) -> int | None:
+    """The step at which a training ended early before it was interrupted, while it was being saved."""
+    saved = last_complete(state) if config.patience else None
+    if saved is None:
+        return None
+    kept = json.loads((Path(saved) / "trainer_state.json").read_bytes())
+    return int(kept["global_step"]) if _counted(kept["stateful_callbacks"]) >= config.patience else None
+
+
+def _counted(callbacks: Any) -> int:
+    return int(callbacks[Patience.__name__]["attributes"]["early_stopping_patience_counter"])
 
 
 def last_complete(state: Path) -> str | None:

@@ -15,12 +15,13 @@ from errors import UserError
 
 
 class Steps(NamedTuple):
-    """How far a training is: steps that are done, of how many, the seconds they took, and their mean losses."""
+    """How far a training (its fingerprint) is: steps that are done, of how many, their seconds, whether it is over."""
 
+    training: str
     done: int
     total: int
     seconds_s: float
-    losses: tuple[float, ...]
+    over: bool = False
 
 
 Turn = Callable[[Steps], None]
@@ -42,12 +43,17 @@ class Watcher(TrainerCallback, ExportableState):  # type: ignore[misc]  # transf
     """
 
     def __init__(
-        self, progress: Progress, examples_per_step: int, turn: Turn = always, finish: Callable[[], None] = at_once
+        self,
+        progress: Progress,
+        examples_per_step: int,
+        training: str,
+        turn: Turn = always,
+        finish: Callable[[], None] = at_once,
     ) -> None:
         self._progress, self._examples = progress, examples_per_step
         self._turn, self._finish = turn, finish
         self._mark = 0.0
-        self._first = Steps(0, 0, 0.0, ())
+        self._first = Steps(training, 0, 0, 0.0)
         self._loss = 0.0
         self.seconds_s = 0.0
         self.losses: list[float] = []
@@ -92,10 +98,10 @@ class Watcher(TrainerCallback, ExportableState):  # type: ignore[misc]  # transf
         self._mark = time.perf_counter()
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._turn(self._steps(state))
+        self._turn(self._steps(state, over=True))
 
-    def _steps(self, state: Any) -> Steps:
-        return Steps(state.global_step, state.max_steps, self.seconds_s, tuple(self.losses))
+    def _steps(self, state: Any, *, over: bool = False) -> Steps:
+        return Steps(self._first.training, state.global_step, state.max_steps, self.seconds_s, over)
 
     def _spend(self) -> None:
         now = time.perf_counter()

@@ -17,7 +17,6 @@ from side_by_side.records import Place, Row, TurnRecord
 from side_by_side.setting import Setting
 
 Outcome = Learnt | WorkerFailed | None
-Span = tuple[int, int]
 
 
 def judge(
@@ -56,31 +55,37 @@ def judge(
                 loss_distance=loss_distance(run, beside) if beside else None,
                 peak_bytes=found.peak_bytes,
                 device_peak_bytes=found.device_peak_bytes,
-                energy_j=_energy(turns, setting.name),
+                energy_j=energy(turns, setting.name),
             )
         )
     return tuple(rows), baseline
 
 
 def log_ratios(turns: Sequence[TurnRecord], baseline: str, other: str) -> list[float]:
-    """Logarithms of how many times as fast as the baseline each turn was that both had with the same steps.
-
-    The first turn is left out: it fills caches, and may compile. Of a turn that was taken twice, because a training was
-    interrupted after it, the later counts.
-    """
+    """Logarithms of how many times as fast as the baseline each turn was that both had in one session, with the same
+    steps. The first turn of a process is left out."""
     base, rival = (_seconds(turns, name) for name in (baseline, other))
-    return [log(base[span] / rival[span]) for span in sorted(base.keys() & rival.keys()) if span[0] > 1]
+    return [log(base[span] / rival[span]) for span in sorted(base.keys() & rival.keys())]
 
 
-def _energy(turns: Sequence[TurnRecord], setting: str) -> float | None:
-    """What the processor took in all turns; `None` where it has no counter."""
-    known = [turn.energy_j for turn in turns if turn.setting == setting]
-    measured = [joules for joules in known if joules is not None]
-    return sum(measured) if measured and len(measured) == len(known) else None
+def _seconds(turns: Sequence[TurnRecord], setting: str) -> dict[tuple[str, int, int], float]:
+    return {
+        (turn.session, turn.first, turn.last): turn.seconds_s
+        for turn in turns
+        if turn.setting == setting and not turn.opening
+    }
 
 
-def _seconds(turns: Sequence[TurnRecord], setting: str) -> dict[Span, float]:
-    return {(turn.first, turn.last): turn.seconds_s for turn in turns if turn.setting == setting}
+def energy(turns: Sequence[TurnRecord], setting: str) -> float | None:
+    """What the processor took for all steps; `None` where it has no counter. Of a step that was made twice, because a
+    training was interrupted after it, the later counts."""
+    by_step: dict[int, float | None] = {}
+    for turn in turns:
+        if turn.setting == setting:
+            share = None if turn.energy_j is None else turn.energy_j / (turn.last - turn.first + 1)
+            by_step.update(dict.fromkeys(range(turn.first, turn.last + 1), share))
+    known = [joules for joules in by_step.values() if joules is not None]
+    return sum(known) if known and len(known) == len(by_step) else None
 
 
 def accuracy_difference(run: RunFolder, baseline: RunFolder) -> Interval:

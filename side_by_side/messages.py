@@ -36,9 +36,10 @@ class Go(Request, frozen=True):
 
 
 class Paused(Reply, frozen=True):
-    """So many steps are done, of `total`; the seconds of all of them, and what the processor took since the last pause
-    (`None` where it has no counter)."""
+    """So many steps of a training (its fingerprint) are done, of `total`; the seconds of all of them, and what the
+    processor took since the last pause (`None` where it has no counter, or one that may have wrapped)."""
 
+    training: str
     done: int
     total: int
     seconds_s: float
@@ -47,11 +48,11 @@ class Paused(Reply, frozen=True):
 
 class Learnt(Reply, frozen=True):
     """The training is over (`made`: by this process). The most memory it held, on the host and on the device (`None`
-    where there is no other)."""
+    where there is no other, or where another process trained it)."""
 
     record: TrainingRecord
     made: bool
-    peak_bytes: int
+    peak_bytes: int | None
     device_peak_bytes: int | None
 
 

@@ -12,10 +12,17 @@ SCHEMA_VERSION = 1
 
 
 class TurnRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """One turn of one setting: steps `first` to `last` (from 1), their seconds, and what the processor took."""
+    """One turn of one setting: steps `first` to `last` (from 1), their seconds, and what the processor took.
 
-    lesson: str
+    `training` is the fingerprint of its `training.json`. Turns of one `session` alternated with each other, and only
+    those may be compared. `opening` marks the first of a
+    process, which fills caches and may compile.
+    """
+
+    session: str
+    training: str
     setting: str
+    opening: bool
     first: int
     last: int
     seconds_s: float
@@ -26,8 +33,9 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     """One setting beside the baseline; `reason` says why it was not trained, and the rest is then `None`.
 
     `speed` is how many times as fast as the baseline a turn of the same steps is, `decision` what its interval says.
-    `seconds_s` are those of all steps, `energy_j` what all packages of the processor took in them, other programs'
-    included. `loss_distance` is the mean over steps of how far its loss is from the baseline's.
+    `seconds_s` are those of all steps, `energy_j` what all packages of the processor took in its turns, other
+    programs' and saving included; a GPU's is not in it. `loss_distance` is the mean over steps of how far its loss is
+    from the baseline's.
     """
 
     setting: str

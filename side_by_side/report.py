@@ -9,12 +9,14 @@ from side_by_side.records import Row, SideBySide
 READING = (
     "Every setting learnt from the same examples in the same order, from the same first weights. They trained in "
     "turns, a few steps of each, in an order drawn anew for each round. Speed is the geometric mean over turns of the "
-    "baseline's seconds over the setting's for the same steps, with Student's 95 % interval; the first turn is left "
-    "out.",
+    "baseline's seconds over the setting's for the same steps, with Student's 95 % interval; the first turn of a "
+    "process is left out. Each setting ran in one process: how far others of it would differ, the interval does not "
+    "know; on a shared machine that can be some per cent.",
     "Accuracy is that of the saved fp32 weights, answered in fp32; its interval is a bootstrap over the held-out "
     "examples, that of the difference is by pairs of answers.",
     "Distance is how far the loss is from the baseline's, on average over the steps. Memory is the most that the "
-    "process held (peak RSS), and the most that PyTorch allocated on the device.",
+    "process held (peak RSS), and the most that PyTorch allocated on the device. Energy is what the processor took, "
+    "other programs' included, where it has a counter; a GPU's is not in it.",
 )
 
 
@@ -54,7 +56,7 @@ def _costs(found: SideBySide) -> Table:
     rows = [row for row in found.rows if row.reason is None]
     return Table(
         title="Speed and costs",
-        headers=("setting", "speed", "verdict", "examples/s", "all steps", "memory", "on the device", "energy"),
+        headers=("setting", "speed", "verdict", "examples/s", "all steps", "memory", "on the device", "CPU energy"),
         rows=tuple(
             (
                 row.setting,

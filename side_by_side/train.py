@@ -4,14 +4,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from uuid import uuid4
 
 import msgspec
 import numpy as np
 
 from artifact.predict.cores import usable_cores
 from artifact.progress import Progress, silent
-from artifact.records import append_line, fingerprint, read_if_present, read_lines, write_bytes, write_json
+from artifact.records import append_line, read_if_present, read_lines, write_bytes, write_json
 from artifact.run_folder import RunFolder, claim_output
+from errors import UserError
 from measure.machine import read_machine
 from measure.messages import Reply
 from measure.process import WorkerFailed, WorkerProcess
@@ -40,14 +42,15 @@ def train_side_by_side(
     """Fine-tune `lesson` in every setting and compare them with the first that can be trained.
 
     Each setting's run lies in `out`, in a folder named after it. What is trained already is not trained again, and an
-    interrupted comparison goes on from the last saved steps. Raises `UserError` when `out` holds something else.
+    interrupted comparison goes on from the last saved steps. Raises `UserError` when `out` holds something else, or
+    nothing could be trained; what was there before is kept then.
     """
     claim_output(out).begin()
     place, anywhere = Place(out), {"device": Device.AUTO, "precision": TrainingPrecision.AUTO}
     lesson = msgspec.structs.replace(lesson, config=msgspec.structs.replace(lesson.config, **anywhere))
-    mark = fingerprint({"lesson": msgspec.to_builtins(lesson)})
+    session = uuid4().hex
     with ExitStack() as stack:
-        pupils = [_Pupil(setting, lesson, place, mark) for setting in settings]
+        pupils = [_Pupil(setting, lesson, place, session) for setting in settings]
         for number, pupil in enumerate(pupils):
             progress("start", number, len(pupils), pupil.setting.name)
             stack.enter_context(pupil.process())
@@ -58,9 +61,13 @@ def train_side_by_side(
                 pupil = waiting[number]
                 progress("train", sum(pupil.done for pupil in pupils), sum(pupil.total for pupil in pupils), pupil.note)
                 pupil.go_on()
-    turns = [turn for turn in read_lines(place.turns, _turn) if turn.lesson == mark]
+    outcomes = [pupil.learnt for pupil in pupils if pupil.learnt is not None]
+    if not outcomes:
+        first = pupils[0].failure or WorkerFailed("no process ran")
+        raise UserError(f"nothing could be trained: {first.reason}", first.hint)
+    trainings = {found.record.fingerprint for found in outcomes}
+    turns = [turn for turn in read_lines(place.turns, _turn) if turn.training in trainings]
     rows, baseline = judge([(pupil.setting, pupil.learnt or pupil.failure) for pupil in pupils], turns, place)
-    records = [pupil.learnt.record for pupil in pupils if isinstance(pupil.learnt, Learnt)]
     found = SideBySide(
         schema_version=SCHEMA_VERSION,
         lesson=lesson,
@@ -68,15 +75,14 @@ def train_side_by_side(
         rows=rows,
         turns=TURNS,
         steps_per_turn=max((pupil.steps_per_turn for pupil in pupils), default=None),
-        examples=records[0].examples if records else {},
+        examples=outcomes[0].record.examples,
         machine=read_machine(),
-        versions=records[0].versions if records else {},
+        versions=outcomes[0].record.versions,
     )
     write_json(place.record, found)
     write_bytes(place.report, render(found).encode())
     trained = {row.setting: losses(RunFolder(place.run(folder(row.setting)))) for row in rows if row.reason is None}
-    if trained:
-        write_bytes(place.curves, draw(trained).encode())
+    write_bytes(place.curves, draw(trained).encode())
     return found
 
 
@@ -91,7 +97,9 @@ class _Pupil:
     setting: Setting
     lesson: Lesson
     place: Place
-    mark: str
+    session: str
+    training: str = ""
+    opening: bool = True
     done: int = 0
     total: int = 0
     seconds_s: float = 0.0
@@ -102,7 +110,7 @@ class _Pupil:
     @contextmanager
     def process(self) -> Iterator[None]:
         """The process that trains it, ended with the block."""
-        with WorkerProcess(usable_cores(), "side_by_side.trainee", REPLIES) as self._process:
+        with WorkerProcess(usable_cores(), "side_by_side.trainee", REPLIES, offline=False) as self._process:
             yield
 
     @property
@@ -132,14 +140,17 @@ class _Pupil:
         energy_j = self._ask(Go(steps=self.steps_per_turn))
         if self.done > before[0]:
             turn = TurnRecord(
-                lesson=self.mark,
+                session=self.session,
+                training=self.training,
                 setting=self.setting.name,
+                opening=self.opening,
                 first=before[0] + 1,
                 last=self.done,
                 seconds_s=self.seconds_s - before[1],
                 energy_j=energy_j,
             )
             append_line(self.place.turns, turn)
+            self.opening = False
 
     def _ask(self, request: Begin | Go) -> float | None:
         if self._process is None:
@@ -151,13 +162,16 @@ class _Pupil:
             self.failure = failure
             return None
         if isinstance(reply, Paused):
+            self.training = reply.training
             self.done, self.total, self.seconds_s = reply.done, reply.total, reply.seconds_s
             return reply.energy_j
         if not isinstance(reply, Learnt):
             raise TypeError(f"{type(reply).__name__} from a training process")
-        earlier = None if reply.made else read_if_present(kept, Learnt)
-        self.learnt = earlier or reply
-        self.done = self.total = reply.record.steps
-        if earlier is None:
+        self.learnt = reply
+        if reply.made:
             write_json(kept, reply)
+        else:
+            earlier = read_if_present(kept, Learnt)
+            known = earlier is not None and earlier.record == reply.record
+            self.learnt = earlier if known else msgspec.structs.replace(reply, peak_bytes=None, device_peak_bytes=None)
         return None

@@ -1,8 +1,12 @@
 """The process in which one setting is trained: it trains while it is told to, and waits in between."""
 
+import ctypes
 import resource
+import signal
 import sys
+import time
 import traceback
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO
@@ -18,6 +22,18 @@ from models.finetune import finetune
 from models.watcher import Steps
 from side_by_side.messages import REQUESTS, Begin, Go, Learnt, Paused
 
+LONGEST_METERED_S = 60.0
+"""A processor's counter may wrap after that."""
+
+PR_SET_PDEATHSIG = 1
+
+
+def end_with_parent() -> None:
+    """Let Linux end this process when the harness is killed: in the middle of a turn nobody else would tell it, and the
+    same command, started again, would find it at work. Elsewhere it ends with its turn."""
+    with suppress(AttributeError, OSError, TypeError):
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
 
 class Turns:
     """Trains as far as the harness lets it, then says how long that took and waits for the next turn."""
@@ -26,7 +42,7 @@ class Turns:
         self._requests, self._replies = requests, replies
         self._until = 0
         self._domains = find_domains()
-        self._meter = Meter(self._domains)
+        self._meter, self._begun = Meter(self._domains), time.monotonic()
 
     def hear(self) -> Begin | Go:
         """The next request. Ends the process when there is none any more, as when the harness was killed."""
@@ -42,14 +58,23 @@ class Turns:
         self._replies.flush()
 
     def __call__(self, steps: Steps) -> None:
-        if self._until > steps.done < steps.total:
+        if steps.done < self._until and not steps.over:
             return
-        self.say(Paused(done=steps.done, total=steps.total, seconds_s=steps.seconds_s, energy_j=self._meter.joules()))
+        energy_j = self._meter.joules() if time.monotonic() - self._begun < LONGEST_METERED_S else None
+        self.say(
+            Paused(
+                training=steps.training,
+                done=steps.done,
+                total=steps.total,
+                seconds_s=steps.seconds_s,
+                energy_j=energy_j,
+            )
+        )
         request = self.hear()
         if not isinstance(request, Go):
             raise TypeError(f"{type(request).__name__} in the middle of a training")
         self._until = steps.done + request.steps
-        self._meter = Meter(self._domains)
+        self._meter, self._begun = Meter(self._domains), time.monotonic()
 
 
 def learn(request: Begin, turns: Turns) -> Learnt:
@@ -78,6 +103,7 @@ def learn(request: Begin, turns: Turns) -> Learnt:
 
 def main() -> None:
     """Train once. A failure is a reply: it ends one setting and not the comparison."""
+    end_with_parent()
     requests, replies = own_streams()
     turns = Turns(requests, replies)
     request = turns.hear()

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -78,13 +77,12 @@ class Predictor:
             raise GateFailed(error.message, error.hint) from None
 
     def _open(self, threads: int) -> Any:
-        """Without plans for repeated shapes: batches of real texts seldom repeat one, and each plan keeps memory."""
         try:
             return open_session(
                 inside(self.folder, self.manifest.model_file),
                 provider="CPUExecutionProvider",
                 threads=threads,
-                config=replace(self.manifest.session, memory_pattern=False),
+                config=self.manifest.session,
             )
         except ImportError as error:
             raise UserError(f"onnxruntime cannot be loaded ({error}); pip install -r requirements.txt") from None

@@ -27,7 +27,7 @@ from artifact.examples import Examples, read_examples
 from artifact.tokenizer import read_limits
 from errors import UserError
 from models.finetune import _Job, finetune
-from models.trainer import arguments, choose_precision
+from models.trainer import arguments, choose_precision, enough_memory
 from models.training import Device, FinetuneConfig, Optimizer, Schedule, Teacher, TrainingPrecision
 from models.watcher import Steps
 from tests.models.conftest import CONFIG, STEPS, Make, Trained
@@ -49,6 +49,9 @@ class Interruption:
             self.seen.append(done)
             if done == self.step:
                 raise KeyboardInterrupt
+
+    def interrupt(self, *_: object) -> None:
+        raise KeyboardInterrupt
 
 
 def _states(out: Path) -> list[Path]:
@@ -370,6 +373,10 @@ def test_memory_that_runs_out_is_one_sentence_with_what_needs_less(
         with pytest.raises(UserError, match="memory ran out at 8 examples") as raised:
             finetune(str(tiny_checkpoint), separable, tmp_path / "run", config=CONFIG)
     assert "--batch-size 4 --accumulate 2" in raised.value.hint
+    odd = msgspec.structs.replace(CONFIG, batch_size=1)
+    with pytest.raises(UserError) as raised, enough_memory(odd):
+        raise error
+    assert "--batch-size" not in raised.value.hint
     rest = Interruption(20)
     with pytest.raises(KeyboardInterrupt):
         finetune(str(tiny_checkpoint), separable, tmp_path / "run", config=CONFIG, progress=rest)
@@ -387,17 +394,23 @@ def test_an_error_that_is_not_about_memory_is_not_called_so(
         finetune(str(tiny_checkpoint), separable, tmp_path / "run", config=CONFIG)
 
 
-def test_half_batches_twice_accumulated_learn_what_whole_ones_do(
+def test_a_step_of_several_batches_learns_what_one_of_all_their_examples_does(
     tiny_checkpoint: Path, separable: Examples, tmp_path: Path
 ) -> None:
-    """Without dropout, whose draws depend on the batch."""
-    whole = msgspec.structs.replace(CONFIG, dropout=0.0)
-    halves = msgspec.structs.replace(whole, batch_size=4, accumulate=2)
-    for name, config in (("whole", whole), ("halves", halves)):
-        record, _ = finetune(str(tiny_checkpoint), separable, tmp_path / name, config=config)
-        assert record.steps == STEPS
-        assert record.final_loss < 0.05
-        assert np.loadtxt(tmp_path / name / "losses.csv", delimiter=",", skiprows=1)[0, 1] > 1
+    """The order of examples depends on the batch size, so a step is all of them: 200 at once, or 4 batches of 50."""
+    config = msgspec.structs.replace(CONFIG, dropout=0.0, optimizer=Optimizer.SGD, learning_rate=0.1, clip_norm=0)
+    shapes = {"whole": (200, 1), "parts": (50, 4)}
+    for name, (batch_size, accumulate) in shapes.items():
+        changed = msgspec.structs.replace(config, batch_size=batch_size, accumulate=accumulate)
+        record, _ = finetune(str(tiny_checkpoint), separable, tmp_path / name, config=changed)
+        assert record.steps == 4
+    curves, weights = (
+        [np.loadtxt(tmp_path / name / "losses.csv", delimiter=",", skiprows=1)[:, 1] for name in shapes],
+        [load_file(tmp_path / name / "checkpoint" / "model.safetensors") for name in shapes],
+    )
+    np.testing.assert_allclose(curves[1], curves[0], rtol=1e-4)
+    for name, weight in weights[0].items():
+        torch.testing.assert_close(weights[1][name], weight, rtol=1e-3, atol=1e-5)
 
 
 def test_activations_that_are_computed_twice_give_the_same_weights(
@@ -419,6 +432,7 @@ def _arguments(config: FinetuneConfig, tmp_path: Path) -> Any:
         ({"schedule": Schedule.COSINE}, "lr_scheduler_type", "cosine"),
         ({"weight_decay": 0.3}, "weight_decay", 0.3),
         ({"warmup_fraction": 0.5}, "warmup_steps", 0.5),
+        ({"warmup_fraction": 1.0}, "warmup_steps", 100),
         ({"clip_norm": 0.1}, "max_grad_norm", 0.1),
         ({"accumulate": 4}, "gradient_accumulation_steps", 4),
         ({"checkpointing": True}, "activation_checkpointing", True),
@@ -498,14 +512,51 @@ def test_training_ends_when_validation_no_longer_improves_and_keeps_the_best(
 
 
 def test_an_interrupted_training_that_validates_ends_as_an_uninterrupted_one(
+    tiny_checkpoint: Path, separable: Examples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a validation that was no better, and once more while it is being saved after the last of them."""
+    config = msgspec.structs.replace(CONFIG, epochs=20, patience=2)
+    whole, _ = finetune(str(tiny_checkpoint), separable, tmp_path / "whole", config=config)
+    assert whole.best is not None
+    last = whole.steps
+    assert whole.best.step < last < 20 * 23
+    every = (last - whole.best.step) // 2
+    out = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        finetune(str(tiny_checkpoint), separable, out, config=config, progress=Interruption(last - every + 2))
+    with monkeypatch.context() as patch:
+        patch.setattr(_Job, "_save", Interruption(0).interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            finetune(str(tiny_checkpoint), separable, out, config=config)
+    record, _ = finetune(str(tiny_checkpoint), separable, out, config=config)
+    assert (record.best, record.steps, record.checkpoint_sha256) == (whole.best, last, whole.checkpoint_sha256)
+
+
+def test_a_label_that_is_too_rare_to_validate_is_named(
     tiny_checkpoint: Path, separable: Examples, tmp_path: Path
 ) -> None:
-    config = msgspec.structs.replace(CONFIG, epochs=8, patience=2)
-    whole, _ = finetune(str(tiny_checkpoint), separable, tmp_path / "whole", config=config)
-    with pytest.raises(KeyboardInterrupt):
-        finetune(str(tiny_checkpoint), separable, tmp_path / "run", config=config, progress=Interruption(50))
-    record, _ = finetune(str(tiny_checkpoint), separable, tmp_path / "run", config=config)
-    assert (record.best, record.steps, record.checkpoint_sha256) == (whole.best, whole.steps, whole.checkpoint_sha256)
+    bad = [row for row, label in enumerate(separable.labels) if label == "bad"]
+    good = [row for row, label in enumerate(separable.labels) if label == "good"]
+    few = separable.select([*bad[:100], *good[:12]])
+    config = msgspec.structs.replace(CONFIG, patience=1, held_out=10)
+    with pytest.raises(UserError, match="'good' has fewer than 20"):
+        finetune(str(tiny_checkpoint), few, tmp_path / "run", config=config)
+
+
+def test_weights_that_the_last_step_ruined_are_not_saved(
+    tiny_checkpoint: Path, separable: Examples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def step(trainer: Any, *arguments: object, **more: object) -> torch.Tensor:
+        loss = real(trainer, *arguments, **more)
+        if trainer.state.global_step == STEPS - 1:
+            next(trainer.model.parameters()).grad[0] = float("nan")
+        return loss
+
+    real: Callable[..., torch.Tensor] = transformers.Trainer.training_step
+    monkeypatch.setattr(transformers.Trainer, "training_step", step)
+    with pytest.raises(UserError, match="the weights are no numbers after the last step"):
+        finetune(str(tiny_checkpoint), separable, tmp_path / "run", config=CONFIG)
+    assert not (tmp_path / "run" / "checkpoint").exists()
 
 
 def test_tensorboard_reads_every_step_once_after_an_interruption(
@@ -549,7 +600,8 @@ def test_waiting_for_a_turn_is_no_part_of_the_seconds(
     assert record.seconds_s < 5
     assert [steps.done for steps in seen] == list(range(26))
     assert {steps.total for steps in seen} == {25}
-    assert [len(steps.losses) for steps in seen] == list(range(26))
+    assert [steps.over for steps in seen] == [False] * 25 + [True]
+    assert {steps.training for steps in seen} == {record.fingerprint}
     assert seen[-1].seconds_s == record.seconds_s
 
 

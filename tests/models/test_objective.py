@@ -13,13 +13,13 @@ TRUTH = torch.tensor([0, 1])
 LOGS = log_softmax(LOGITS.numpy(), axis=1)
 
 
-def test_the_models_own_loss_is_kept_where_nothing_else_is_asked_for() -> None:
-    assert objective(FinetuneConfig(), None, ("a", "b"), ("a", "b")) is None
+def test_it_is_the_cross_entropy_where_nothing_else_is_asked_for() -> None:
+    found = objective(FinetuneConfig(), None, ("a", "b"), ("a", "b"))
+    assert float(found(LOGITS, TRUTH, None, 2)) == pytest.approx(-(LOGS[0, 0] + LOGS[1, 1]) / 2)
 
 
 def test_smoothed_labels_are_spread_over_all() -> None:
     found = objective(FinetuneConfig(label_smoothing=0.2), None, ("a", "b"), ("a", "b"))
-    assert found is not None
     right, spread = 0.8 * (LOGS[0, 0] + LOGS[1, 1]), 0.1 * LOGS.sum()
     assert float(found(LOGITS, TRUTH, None, 2)) == pytest.approx(-(right + spread) / 2)
 
@@ -27,7 +27,6 @@ def test_smoothed_labels_are_spread_over_all() -> None:
 def test_rare_labels_weigh_more() -> None:
     """Of 3 and 1 examples: 4 / (2 · 3) and 4 / (2 · 1)."""
     found = objective(FinetuneConfig(balance=True), None, ("a", "a", "a", "b"), ("a", "b"))
-    assert found is not None
     assert float(found(LOGITS, TRUTH, None, 2)) == pytest.approx(-(2 / 3 * LOGS[0, 0] + 2 * LOGS[1, 1]) / 2)
 
 

@@ -10,9 +10,9 @@ from side_by_side.messages import Lesson
 from side_by_side.records import SideBySide
 from side_by_side.setting import parse_settings
 from side_by_side.train import train_side_by_side
-from tests.models.conftest import CONFIG, examples, separable, separable_csv
+from tests.models.conftest import CONFIG, examples, separable, separable_csv, trained
 
-__all__ = ["examples", "separable", "separable_csv"]
+__all__ = ["examples", "separable", "separable_csv", "trained"]
 
 
 @dataclass(frozen=True)

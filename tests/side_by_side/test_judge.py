@@ -8,13 +8,36 @@ import pytest
 from scipy import stats
 
 from artifact.run_folder import RunFolder
+from measure.process import WorkerFailed
+from models.training import TrainingRecord
 from side_by_side.curves import draw, smooth
-from side_by_side.judge import accuracy_difference, log_ratios, loss_distance
-from side_by_side.records import TurnRecord
+from side_by_side.judge import Outcome, accuracy_difference, energy, judge, log_ratios, loss_distance
+from side_by_side.messages import Learnt
+from side_by_side.records import Place, TurnRecord
+from side_by_side.setting import Setting, parse_settings
+from tests.models.conftest import Trained
 
 
-def turn(setting: str, first: int, last: int, seconds_s: float) -> TurnRecord:
-    return TurnRecord(lesson="x", setting=setting, first=first, last=last, seconds_s=seconds_s, energy_j=None)
+def turn(
+    setting: str,
+    first: int,
+    last: int,
+    seconds_s: float,
+    *,
+    session: str = "x",
+    opening: bool = False,
+    joules: float | None = None,
+) -> TurnRecord:
+    return TurnRecord(
+        session=session,
+        training="t",
+        setting=setting,
+        opening=opening,
+        first=first,
+        last=last,
+        seconds_s=seconds_s,
+        energy_j=joules,
+    )
 
 
 def run(folder: Path, logits: list[list[float]], truth: list[int], losses: list[float]) -> RunFolder:
@@ -25,17 +48,31 @@ def run(folder: Path, logits: list[list[float]], truth: list[int], losses: list[
     return made
 
 
-def test_only_turns_of_the_same_steps_are_compared_and_the_first_is_not() -> None:
+def test_only_turns_of_the_same_steps_are_compared_and_the_first_of_a_process_is_not() -> None:
     turns = [
-        *(turn("a", 1, 5, 9.0), turn("a", 6, 10, 2.0), turn("a", 11, 15, 3.0), turn("a", 16, 20, 1.0)),
-        *(turn("b", 1, 5, 1.0), turn("b", 6, 10, 1.0), turn("b", 11, 15, 1.0), turn("b", 16, 18, 1.0)),
+        *(turn("a", 1, 5, 9.0, opening=True), turn("a", 6, 10, 2.0), turn("a", 11, 15, 3.0), turn("a", 16, 20, 1.0)),
+        *(turn("b", 1, 5, 1.0, opening=True), turn("b", 6, 10, 1.0), turn("b", 11, 15, 1.0), turn("b", 16, 18, 1.0)),
     ]
     assert log_ratios(turns, "a", "b") == pytest.approx([log(2), log(3)])
 
 
-def test_of_a_turn_that_was_taken_twice_the_later_counts() -> None:
-    turns = [turn("a", 6, 10, 7.0), turn("a", 6, 10, 4.0), turn("b", 6, 10, 2.0)]
+def test_turns_of_different_sessions_did_not_alternate_and_are_not_compared() -> None:
+    turns = [turn("a", 6, 10, 7.0, session="yesterday"), turn("b", 6, 10, 2.0, session="today")]
+    assert log_ratios(turns, "a", "b") == []
+    turns += [turn("a", 11, 15, 4.0, session="today"), turn("b", 11, 15, 2.0, session="today")]
     assert log_ratios(turns, "a", "b") == pytest.approx([log(2)])
+
+
+def test_a_process_that_goes_on_leaves_its_first_turn_out_too() -> None:
+    turns = [turn("a", 41, 45, 9.0, session="later", opening=True), turn("b", 41, 45, 1.0, session="later")]
+    assert log_ratios(turns, "a", "b") == []
+
+
+def test_energy_counts_each_step_once() -> None:
+    turns = [turn("a", 1, 4, 1.0, joules=8.0), turn("a", 5, 8, 1.0, joules=4.0), turn("a", 3, 8, 1.0, joules=12.0)]
+    assert energy(turns, "a") == pytest.approx(2 * 2 + 6 * 2)
+    assert energy([*turns, turn("a", 9, 9, 1.0)], "a") is None
+    assert energy(turns, "b") is None
 
 
 def test_accuracies_are_compared_by_pairs(tmp_path: Path) -> None:
@@ -55,13 +92,41 @@ def test_distance_is_the_mean_over_the_steps_of_both(tmp_path: Path) -> None:
     assert loss_distance(one, base) == pytest.approx((0 + 0.5 + 0.25) / 3)
 
 
-def test_an_interval_is_that_of_scipy(tmp_path: Path) -> None:
-    from measure.statistics import LogRatio
+def learnt(run: RunFolder, trained: TrainingRecord) -> Learnt:
+    return Learnt(record=trained, made=True, peak_bytes=5, device_peak_bytes=None)
 
-    logs = [0.1, 0.12, 0.05, 0.2, 0.15]
-    found = LogRatio.of([[value] for value in logs]).interval()
-    low, high = stats.t.interval(0.95, 4, np.mean(logs), stats.sem(logs))
-    assert (found.low, found.high) == pytest.approx((exp(low), exp(high)))
+
+def test_a_row_says_what_its_turns_losses_and_answers_show(tmp_path: Path, trained: Trained) -> None:
+    """Four turns of each after the first; the interval is scipy's."""
+    place, settings = Place(tmp_path), parse_settings("cpu/fp32,cpu/bf16,cuda/bf16")
+    for setting, losses in zip(settings[:2], ([1.0, 0.5], [1.0, 0.7]), strict=True):
+        run(place.run(setting.folder), [[1, 0], [0, 1]], [0, 1], losses)
+    seconds = {"cpu/fp32": (9.0, 2.0, 2.2, 2.1, 2.4), "cpu/bf16": (1.0, 1.0, 1.2, 1.0, 1.1)}
+    turns = [
+        turn(name, 1 + 5 * at, 5 + 5 * at, value, opening=at == 0)
+        for name, values in seconds.items()
+        for at, value in enumerate(values)
+    ]
+    done = learnt(RunFolder(tmp_path), trained.record)
+    outcomes: list[tuple[Setting, Outcome]] = [
+        (settings[0], done),
+        (settings[1], done),
+        (settings[2], WorkerFailed("no GPU", "buy one")),
+    ]
+    (base, other, absent), baseline = judge(outcomes, turns, place)
+    logs = np.log(np.divide(seconds["cpu/fp32"][1:], seconds["cpu/bf16"][1:]))
+    low, high = stats.t.interval(0.95, 3, logs.mean(), stats.sem(logs))
+    assert baseline == base.setting == "cpu/fp32"
+    assert other.speed is not None
+    assert (other.speed.value, other.speed.low, other.speed.high) == pytest.approx(
+        (exp(logs.mean()), exp(low), exp(high))
+    )
+    assert (other.decision, other.peak_bytes) == ("faster", 5)
+    assert other.loss_distance == pytest.approx(0.1)
+    assert other.accuracy_difference is not None
+    assert other.accuracy_difference.value == 0
+    assert (base.speed, base.loss_distance) == (None, None)
+    assert (absent.reason, absent.hint) == ("no GPU", "buy one")
 
 
 def test_curves_are_drawn_for_each_setting_with_its_name() -> None:
