@@ -14,7 +14,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
-from numpy.typing import NDArray
 
 from artifact.examples import read_examples
 from artifact.intervals import paired_difference
@@ -22,12 +21,7 @@ from artifact.run_folder import RunFolder
 from models.embedded import minilm
 from models.finetune import finetune
 from models.training import FinetuneConfig, Teacher
-
-
-def right(run: Path) -> NDArray[np.float64]:
-    """1 for each held-out example that a run's model answers rightly, else 0."""
-    with np.load(RunFolder(run).predictions, allow_pickle=False) as found:
-        return np.asarray(found["logits"].argmax(axis=1) == found["truth"], dtype=np.float64)
+from side_by_side.judge import right_answers
 
 
 def main() -> None:
@@ -52,7 +46,7 @@ def main() -> None:
             for name, guide in (("alone", None), ("taught", teacher)):
                 out = Path(folder) / f"{name}-{seed}"
                 record, _ = finetune(str(minilm()), train, out, evaluation=held_out, config=config, teacher=guide)
-                found[name] = right(out)
+                found[name] = right_answers(RunFolder(out))
                 print(f"seed {seed}, {name:<6}: accuracy {record.accuracy_fraction:.3f}", flush=True)
             differences.append(found["taught"] - found["alone"])
     pairs = np.concatenate(differences)

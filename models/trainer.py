@@ -101,8 +101,7 @@ def arguments(
         max_steps=ended_at(state, config) or -1,
         **(early if config.patience else {}),
     )
-    if device is Device.CUDA:
-        made._setup_devices  # noqa: B018  a property that finds every GPU
+    if made.n_gpu > 1:
         made._n_gpu = 1  # two would learn from twice the examples in a step
     return made
 

@@ -1,7 +1,7 @@
 """What the turns, the losses and the answers of several trainings say about them. Pure but for reading their files."""
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from math import log
 
 import numpy as np
@@ -90,7 +90,7 @@ def energy(turns: Sequence[TurnRecord], setting: str) -> float | None:
 
 def accuracy_difference(run: RunFolder, baseline: RunFolder) -> Interval:
     """Accuracy minus the baseline's on the same examples, by pairs."""
-    right, wanted = (_right(item) for item in (run, baseline))
+    right, wanted = (right_answers(item) for item in (run, baseline))
     differences = right - wanted
     return paired_difference(float(differences.sum()), float((differences**2).sum()), len(differences))
 
@@ -108,10 +108,10 @@ def losses(run: RunFolder) -> NDArray[np.float64]:
         return np.array([float(row["loss"]) for row in csv.DictReader(file)])
 
 
-def _right(run: RunFolder) -> NDArray[np.float64]:
-    with np.load(run.predictions, allow_pickle=False) as answers:
-        found: Mapping[str, NDArray[np.float64]] = dict(answers)
-    return np.asarray(found["logits"].argmax(axis=1) == found["truth"], dtype=np.float64)
+def right_answers(run: RunFolder) -> NDArray[np.float64]:
+    """1 for each held-out example that a run's model answers rightly, else 0."""
+    with np.load(run.predictions, allow_pickle=False) as found:
+        return np.asarray(found["logits"].argmax(axis=1) == found["truth"], dtype=np.float64)
 
 
 def _estimate(interval: Interval) -> Estimate | None:

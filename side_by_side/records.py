@@ -1,5 +1,6 @@
 """What training side by side leaves: a line for each turn, and `side-by-side.json`."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -63,18 +64,16 @@ class SideBySide(msgspec.Struct, frozen=True, kw_only=True):
     lesson: Lesson
     baseline: str | None
     rows: tuple[Row, ...]
-    turns: int
-    steps_per_turn: int | None
     examples: dict[str, int]
     machine: Machine
     versions: dict[str, str]
 
 
+@dataclass(frozen=True, slots=True)
 class Place:
     """Where everything lies: a run for each setting, named after it, and the comparison beside them."""
 
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
+    directory: Path
 
     def run(self, folder: str) -> Path:
         return self.directory / folder

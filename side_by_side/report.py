@@ -61,7 +61,7 @@ def _costs(found: SideBySide) -> Table:
             (
                 row.setting,
                 _times(row.speed),
-                row.decision or ("baseline" if row.setting == found.baseline else "no turn in common"),
+                row.decision or ("baseline" if row.setting == found.baseline else "not in turns with the baseline"),
                 rate(row.samples_per_s),
                 seconds(row.seconds_s),
                 size(row.peak_bytes),

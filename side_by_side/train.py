@@ -73,8 +73,6 @@ def train_side_by_side(
         lesson=lesson,
         baseline=baseline,
         rows=rows,
-        turns=TURNS,
-        steps_per_turn=max((pupil.steps_per_turn for pupil in pupils), default=None),
         examples=outcomes[0].record.examples,
         machine=read_machine(),
         versions=outcomes[0].record.versions,
