@@ -14,7 +14,7 @@ from commands import stages, tell
 from errors import GateFailed, UserError
 from exporter.options import EXAMPLES, Options, Pooling, PoolingMode, Profile, Target, Weights
 from measure.plan import Budget, find_plan
-from models.training import Device, FinetuneConfig, Optimizer, Schedule, TrainingPrecision
+from models.training import Device, FinetuneConfig, Lesson, Optimizer, Problem, Schedule, TrainingPrecision
 from report.policy import Objective, Policy
 
 P = ParamSpec("P")
@@ -78,13 +78,19 @@ def command(run: Callable[P, None]) -> Callable[P, None]:
 
 @command
 def finetune(
-    model: Annotated[str, typer.Argument(help="Base model: a local folder, or a Hub id where there is network.")],
-    data: Annotated[Path, typer.Option(help="Labelled texts: .csv, .tsv or .jsonl.")],
+    context: typer.Context,
+    model: Annotated[
+        str, typer.Argument(help="Base model: a local folder, a .gguf file, or a Hub id where there is network.")
+    ],
+    data: Annotated[Path, typer.Option(help="Examples: .csv, .tsv, .jsonl or .parquet, or a folder of `datasets`.")],
     out: Out,
     eval_data: Annotated[Path | None, typer.Option(help="Examples to evaluate on (default: a part of --data).")] = None,
+    task: Annotated[Task | None, typer.Option(help="Default: what the data's columns are for.")] = None,
+    problem: Annotated[Problem | None, typer.Option(help="Default: what the labels look like.")] = None,
     held_out: Annotated[int, typer.Option(min=1, help="How many examples of --data to hold out.")] = DEFAULT.held_out,
     labels: Annotated[str | None, typer.Option(help="Names for the labels, in the sorted order of the data's.")] = None,
     text_column: TextColumn = None,
+    pair_column: PairColumn = None,
     label_column: LabelColumn = None,
     where: Where = None,
     epochs: Annotated[int, typer.Option(min=1)] = DEFAULT.epochs,
@@ -93,8 +99,8 @@ def finetune(
     learning_rate: Annotated[float, typer.Option(min=0)] = DEFAULT.learning_rate,
     optimizer: Optimizer = DEFAULT.optimizer,
     schedule: Annotated[Schedule, typer.Option(help="How the learning rate falls.")] = DEFAULT.schedule,
-    warmup: Annotated[
-        float, typer.Option(min=0, max=1, help="Share of the steps in which it rises.")
+    warmup_fraction: Annotated[
+        float, typer.Option("--warmup", min=0, max=1, help="Share of the steps in which it rises.")
     ] = DEFAULT.warmup_fraction,
     weight_decay: Annotated[float, typer.Option(min=0)] = DEFAULT.weight_decay,
     clip_norm: Annotated[float, typer.Option(min=0, help="Longest gradient; 0 clips none.")] = DEFAULT.clip_norm,
@@ -104,8 +110,13 @@ def finetune(
     checkpointing: Annotated[
         bool, typer.Option("--checkpointing", help="Compute activations twice instead of keeping them.")
     ] = False,
-    compile_model: Annotated[bool, typer.Option("--compile", help="Compile the model with TorchInductor.")] = False,
+    compile: Annotated[  # noqa: A002  the option's name
+        bool, typer.Option("--compile", help="Compile the model with TorchInductor.")
+    ] = False,
     layers: Annotated[int | None, typer.Option(min=1, help="Keep only the first layers of the model.")] = None,
+    lora: Annotated[
+        int, typer.Option(min=0, metavar="RANK", help="Learn small matrices beside the weights; 0: the weights.")
+    ] = DEFAULT.lora,
     patience: Annotated[
         int, typer.Option(min=0, help="End when a tenth of --data that validates got no better so often; 0: never.")
     ] = DEFAULT.patience,
@@ -115,7 +126,9 @@ def finetune(
     ] = None,
     temperature: Annotated[float | None, typer.Option(min=0.01, help="What softens them (default: 2).")] = None,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write event files into the run.")] = False,
-    max_length: Annotated[int, typer.Option(min=2, help="Tokens; longer texts are cut.")] = DEFAULT.max_length_tokens,
+    max_length_tokens: Annotated[
+        int, typer.Option("--max-length", min=2, help="Tokens; longer texts are cut.")
+    ] = DEFAULT.max_length_tokens,
     precision: Annotated[TrainingPrecision, typer.Option(help="Arithmetic of training.")] = DEFAULT.precision,
     device: Annotated[Device, typer.Option(help="Where to train.")] = DEFAULT.device,
     side_by_side: Annotated[
@@ -128,42 +141,33 @@ def finetune(
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Fine-tune a text classifier in PyTorch; an interrupted run goes on from its last saved step.
+    """Fine-tune a model in PyTorch; an interrupted run goes on from its last saved step.
 
-    With --compare, the same training runs in several settings, in turns, and --out holds a run of each.
+    Texts, pairs of texts, pictures, tagged words, questions, or texts to continue: the task follows from the columns,
+    or is named. With --compare, the same training runs in several settings, in turns, and --out holds a run of each.
     """
-    config = FinetuneConfig(
-        epochs=epochs,
-        batch_size=batch_size,
-        accumulate=accumulate,
-        learning_rate=learning_rate,
-        optimizer=optimizer,
-        schedule=schedule,
-        warmup_fraction=warmup,
-        weight_decay=weight_decay,
-        clip_norm=clip_norm,
-        dropout=dropout,
-        label_smoothing=label_smoothing,
-        balance=balance,
-        checkpointing=checkpointing,
-        compile=compile_model,
-        layers=layers,
-        patience=patience,
-        max_length_tokens=max_length,
-        held_out=held_out,
-        seed=seed,
-        precision=precision,
-        device=device,
+    lesson = Lesson(
+        base_model=model,
+        data=str(data),
+        evaluation=str(eval_data) if eval_data else None,
+        task=task,
+        problem=problem,
+        text_column=text_column,
+        pair_column=pair_column,
+        label_column=label_column,
+        where=_where(where) or {},
+        labels=_names(labels),
+        config=FinetuneConfig(**{name: context.params[name] for name in FinetuneConfig.__struct_fields__}),
+        teacher=stages.name_teacher(teacher, teacher_share, temperature),
+        tensorboard=tensorboard,
     )
-    texts = stages.Labelled(data, eval_data, text_column, label_column, _where(where) or {})
-    guide = stages.name_teacher(teacher, teacher_share, temperature)
-    how = stages.How(_names(labels), config, guide, overwrite=overwrite, tensorboard=tensorboard)
     if side_by_side is not None:
-        found = stages.finetune_side_by_side(model, texts, out, how, side_by_side)
+        found = stages.finetune_side_by_side(lesson, out, side_by_side, overwrite=overwrite)
         tell.print_json(found) if as_json else tell.tell_side_by_side(found, out)
         return
-    record, made = stages.finetune(model, *texts.read(), out, how)
-    tell.print_json(record) if as_json else tell.tell_training(record, out, made=made)
+    record, made = stages.finetune(lesson, out, overwrite=overwrite)
+    if stages.speaks():
+        tell.print_json(record) if as_json else tell.tell_training(record, out, made=made)
 
 
 @command

@@ -34,16 +34,21 @@ class RunFolder:
 
     @property
     def data(self) -> Path:
-        """The split that fine-tuning made: `train.csv` and `evaluation.csv`."""
+        """The split that fine-tuning made: `train` and `evaluation`."""
         return self.directory / "data"
 
     @property
     def evaluation_data(self) -> Path:
-        return self.data / "evaluation.csv"
+        return self._data("evaluation")
 
     @property
     def training_data(self) -> Path:
-        return self.data / "train.csv"
+        return self._data("train")
+
+    def _data(self, name: str) -> Path:
+        """A `.csv`, or a `.jsonl` where rows hold lists."""
+        lines = self.data / f"{name}.jsonl"
+        return lines if lines.is_file() else self.data / f"{name}.csv"
 
     @property
     def training(self) -> Path:

@@ -18,6 +18,7 @@ class Task(StrEnum):
     IMAGE_SEGMENTATION = "image-segmentation"
     AUDIO_CLASSIFICATION = "audio-classification"
     SPEECH_RECOGNITION = "automatic-speech-recognition"
+    TEXT_GENERATION = "text-generation"
     MODULE = "module"
 
 
@@ -57,6 +58,7 @@ ANSWERS: Mapping[Task, Answer] = {
     Task.IMAGE_SEGMENTATION: Answer(("logits",), {"logits": 1}),
     Task.AUDIO_CLASSIFICATION: Answer(("logits",), {"logits": -1}),
     Task.SPEECH_RECOGNITION: Answer(("logits",), {"logits": -1}),
+    Task.TEXT_GENERATION: Answer(("logits",), {"logits": -1}, per_token=True),
     Task.MODULE: Answer((), {}),
 }
 """The answer of each task."""

@@ -13,15 +13,15 @@ import os
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import msgspec
 import numpy as np
 
-from artifact.examples import read_examples
 from artifact.intervals import paired_difference
 from artifact.run_folder import RunFolder
 from models.embedded import minilm
-from models.finetune import finetune
-from models.training import FinetuneConfig, Teacher
-from side_by_side.judge import right_answers
+from models.lesson import learn
+from models.training import FinetuneConfig, Lesson, Teacher
+from side_by_side.judge import statistics
 
 
 def main() -> None:
@@ -35,9 +35,8 @@ def main() -> None:
     options = parser.parse_args()
     os.environ["HF_HUB_OFFLINE"] = "1"
     teacher = Teacher(checkpoint=str(options.run / "checkpoint"), share=options.share)
-    train, held_out = (
-        read_examples(path) for path in (RunFolder(options.run).training_data, RunFolder(options.run).evaluation_data)
-    )
+    run = RunFolder(options.run)
+    lesson = Lesson(base_model=str(minilm()), data=str(run.training_data), evaluation=str(run.evaluation_data))
     differences = []
     with TemporaryDirectory(prefix="steelyard-") as folder:
         for seed in range(options.seeds):
@@ -45,9 +44,9 @@ def main() -> None:
             found = {}
             for name, guide in (("alone", None), ("taught", teacher)):
                 out = Path(folder) / f"{name}-{seed}"
-                record, _ = finetune(str(minilm()), train, out, evaluation=held_out, config=config, teacher=guide)
-                found[name] = right_answers(RunFolder(out))
-                print(f"seed {seed}, {name:<6}: accuracy {record.accuracy_fraction:.3f}", flush=True)
+                record, _ = learn(msgspec.structs.replace(lesson, config=config, teacher=guide), out)
+                found[name] = statistics(RunFolder(out))[:, 0]
+                print(f"seed {seed}, {name:<6}: accuracy {record.value.value:.3f}", flush=True)
             differences.append(found["taught"] - found["alone"])
     pairs = np.concatenate(differences)
     gain = paired_difference(float(pairs.sum()), float((pairs**2).sum()), len(pairs))

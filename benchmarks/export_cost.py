@@ -24,7 +24,7 @@ from artifact.precision import Precision
 from artifact.run_folder import RunFolder
 from exporter.export import export
 from exporter.request import Request, Source
-from models.task_examples import Columns
+from models.rows import Columns
 import exporter.job, transformers.exporters
 imported = time.perf_counter()
 run, out, limit, names = RunFolder(Path(sys.argv[1])), Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4].split(",")

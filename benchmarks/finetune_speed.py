@@ -35,25 +35,26 @@ def plain() -> dict[str, Any]:
         get_linear_schedule_with_warmup,
     )
 
-    from artifact.examples import Examples, read_examples
-    from models.answering import encode
     from models.checkpoint import quiet
-    from models.embedded import minilm, movie_reviews
+    from models.embedded import minilm
+    from models.reading import read_lesson
+    from models.rows import TaskRows
     from models.split import split
     from models.training import FinetuneConfig
 
     config = FinetuneConfig()
-    parts = split(
-        read_examples(movie_reviews(), where={"source": "rotten_tomatoes"}), None, held_out=config.held_out, seed=0
-    )
+    parts = split(read_lesson(lesson())[0], None, held_out=config.held_out, seed=0)
     torch.manual_seed(config.seed)
     with quiet():
         tokenizer = AutoTokenizer.from_pretrained(minilm())
         model = AutoModelForSequenceClassification.from_pretrained(minilm(), num_labels=2)
 
-    def prepared(part: Examples) -> Any:
-        rows, _ = encode(tokenizer, part.texts)
-        return [{**row, "label": int(label)} for row, label in zip(rows, part.labels, strict=True)]
+    def prepared(part: TaskRows) -> Any:
+        encoded = tokenizer(list(part.texts), truncation=True)
+        return [
+            {**{name: values[place] for name, values in encoded.items()}, "label": int(label)}
+            for place, label in enumerate(part.labels)
+        ]
 
     tokenizer.model_max_length = config.max_length_tokens
     collate: Any = DataCollatorWithPadding(tokenizer)
@@ -80,16 +81,21 @@ def plain() -> dict[str, Any]:
     return {"precision": "fp32", "seconds_s": seconds_s, "accuracy": right / len(held_out)}
 
 
+def lesson() -> Any:
+    """The demo's."""
+    from models.embedded import minilm, movie_reviews
+    from models.training import Lesson
+
+    return Lesson(base_model=str(minilm()), data=str(movie_reviews()), where={"source": "rotten_tomatoes"})
+
+
 def ours() -> dict[str, Any]:
     """The demo's fine-tuning."""
-    from artifact.examples import read_examples
-    from models.embedded import minilm, movie_reviews
-    from models.finetune import finetune
+    from models.lesson import learn
 
-    reviews = read_examples(movie_reviews(), where={"source": "rotten_tomatoes"})
     with tempfile.TemporaryDirectory(prefix="steelyard-") as folder:
-        record, _ = finetune(str(minilm()), reviews, Path(folder) / "run")
-    return {"precision": record.precision, "seconds_s": record.seconds_s, "accuracy": record.accuracy_fraction}
+        record, _ = learn(lesson(), Path(folder) / "run")
+    return {"precision": record.precision, "seconds_s": record.seconds_s, "accuracy": record.value.value}
 
 
 def main() -> None:

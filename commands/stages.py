@@ -1,9 +1,8 @@
 """One function for each stage: check that its extra is installed, show progress, call the room that does it."""
 
 import json
+import os
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,9 +11,10 @@ import typer
 
 from artifact.layout import PLAIN, Extras
 from artifact.precision import Precision
+from artifact.task import Task
 from errors import UserError
 from measure.plan import Plan
-from models.training import Device, FinetuneConfig, Teacher, TrainingPrecision
+from models.training import Device, Lesson, Teacher, TrainingPrecision
 
 EVERY = ("all",)
 
@@ -33,24 +33,6 @@ if TYPE_CHECKING:
     from side_by_side.records import SideBySide
 
 
-@dataclass(frozen=True, slots=True)
-class Labelled:
-    """Where labelled texts lie, and which columns and rows of the file are meant."""
-
-    data: Path
-    evaluation: Path | None
-    text_column: str | None
-    label_column: str | None
-    where: dict[str, str]
-
-    def read(self) -> "tuple[Examples, Examples | None]":
-        """The examples, and those to evaluate on where a file of its own holds them."""
-        from artifact.examples import read_examples
-
-        read = partial(read_examples, text_column=self.text_column, label_column=self.label_column)
-        return read(self.data, where=self.where), read(self.evaluation) if self.evaluation else None
-
-
 def name_teacher(checkpoint: Path | None, share: float | None, temperature: float | None) -> Teacher | None:
     """The teacher with what was said about it. Raises `UserError` for what is said of none."""
     said = {name: value for name, value in (("share", share), ("temperature", temperature)) if value is not None}
@@ -61,73 +43,61 @@ def name_teacher(checkpoint: Path | None, share: float | None, temperature: floa
     return Teacher(checkpoint=str(checkpoint), **said)
 
 
-@dataclass(frozen=True, slots=True)
-class How:
-    """How to fine-tune, and what else the run shall have. `labels` name those of the data, in their sorted order."""
-
-    labels: tuple[str, ...] | None
-    config: FinetuneConfig
-    teacher: Teacher | None = None
-    overwrite: bool = False
-    tensorboard: bool = False
-
-    def check_packages(self) -> None:
-        """Raise `UserError` when something that this needs is not installed."""
-        need("train", "torch", "transformers", "accelerate")
-        if self.tensorboard:
-            need("tensorboard", "tensorboard")
+def check_packages(lesson: Lesson) -> None:
+    """Raise `UserError` when something that a lesson needs is not installed."""
+    need("train", "torch", "transformers", "accelerate")
+    if lesson.tensorboard:
+        need("tensorboard", "tensorboard")
+    if lesson.config.lora:
+        need("lora", "peft")
+    if lesson.base_model.lower().endswith(".gguf"):
+        need("gguf", "gguf")
+    if lesson.task is Task.IMAGE_CLASSIFICATION:
+        need("images", "PIL")
 
 
-def finetune(
-    model: str, examples: "Examples", evaluation: "Examples | None", out: Path, how: How
-) -> "tuple[TrainingRecord, bool]":
+def finetune(lesson: Lesson, out: Path, *, overwrite: bool = False) -> "tuple[TrainingRecord, bool]":
     """Fine-tune, or reuse what the same data and settings made before; says which."""
-    how.check_packages()
+    check_packages(lesson)
+    from artifact.progress import silent
+    from commands.tell import tell_data
     from models.quiet import ON_IMPORT, hushed
+    from models.reading import read_lesson
 
+    rows = read_lesson(lesson)  # what is wrong with the data is said before torch is loaded
     with hushed(*ON_IMPORT):
-        from models.finetune import finetune as train
+        from models.lesson import learn
 
     with _progress() as bar:
-        return train(
-            model,
-            examples,
-            out,
-            evaluation=evaluation,
-            labels=how.labels,
-            config=how.config,
-            overwrite=how.overwrite,
-            progress=bar,
-            teacher=how.teacher,
-            tensorboard=how.tensorboard,
-        )
+        progress, told = (bar, tell_data) if speaks() else (silent, lambda summary: None)
+        return learn(lesson, out, rows=rows, overwrite=overwrite, progress=progress, told=told)
 
 
-def finetune_side_by_side(model: str, texts: Labelled, out: Path, how: How, settings: str) -> "SideBySide":
+def finetune_side_by_side(lesson: Lesson, out: Path, settings: str, *, overwrite: bool = False) -> "SideBySide":
     """Fine-tune in several settings, in turns, and compare them."""
-    how.check_packages()
-    from side_by_side.messages import Lesson
+    check_packages(lesson)
+    from models.reading import read_lesson
     from side_by_side.setting import parse_settings
     from side_by_side.train import train_side_by_side
 
     named = parse_settings(settings)
-    if how.config.device is not Device.AUTO or how.config.precision is not TrainingPrecision.AUTO:
+    if lesson.config.device is not Device.AUTO or lesson.config.precision is not TrainingPrecision.AUTO:
         raise UserError("--compare names devices and precisions", "leave --device and --precision out")
-    texts.read()  # what is wrong with the data is said once, and before anything starts
-    lesson = Lesson(
-        base_model=model,
-        data=str(texts.data),
-        evaluation=str(texts.evaluation) if texts.evaluation else None,
-        text_column=texts.text_column,
-        label_column=texts.label_column,
-        where=texts.where,
-        labels=how.labels,
-        config=how.config,
-        teacher=how.teacher,
-        tensorboard=how.tensorboard,
-    )
+    if launched():
+        raise UserError("--compare starts processes of its own", "start it without torchrun or accelerate launch")
+    read_lesson(lesson)  # what is wrong with the data is said once, and before anything starts
     with _progress() as bar:
-        return train_side_by_side(lesson, named, out, overwrite=how.overwrite, progress=bar)
+        return train_side_by_side(lesson, named, out, overwrite=overwrite, progress=bar)
+
+
+def launched() -> bool:
+    """Whether a launcher started this process among others."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def speaks() -> bool:
+    """Whether this process is the one that talks: the first of those that a launcher started."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def export_request(
@@ -148,7 +118,7 @@ def export_request(
     need("train", "torch", "transformers", "onnx", "onnxscript", "optimum")
     from artifact.run_folder import RunFolder
     from exporter.request import CALIBRATED, EXPORTED, ModuleSource, Request, Source
-    from models.task_examples import Columns
+    from models.rows import Columns
 
     if checkpoint is None and module is None:
         raise UserError("there is nothing to export", "name a checkpoint, or a module with --module FILE:FUNCTION")

@@ -10,24 +10,27 @@ if TYPE_CHECKING:
     from artifact.run_folder import RunFolder
     from artifact.verify import Verified
     from exporter.export import Exported
-    from models.training import TrainingRecord
+    from models.training import DataSummary, TrainingRecord
     from report.load import LoadReport
     from report.verdict import Verdict
     from side_by_side.records import SideBySide
 
 
+def tell_data(summary: "DataSummary") -> None:
+    """What is going to be learnt from, on standard error."""
+    from commands.training import told_before
+
+    for line in told_before(summary):
+        typer.echo(f"  {line}", err=True)
+
+
 def tell_training(record: "TrainingRecord", out: Path, *, made: bool, err: bool = False) -> None:
     """What fine-tuning reached."""
-    from measure.statistics import accuracy_interval
+    from commands.training import told_after
 
-    held_out = record.examples["evaluation"]
-    found = accuracy_interval(round(record.accuracy_fraction * held_out), held_out)
-    typer.echo(
-        f"  accuracy {found.estimate:.3f} [{found.low:.3f}–{found.high:.3f}] on {held_out} held-out examples; "
-        f"{record.steps} steps in {record.precision} on {record.device}, {record.seconds_s:.0f} s"
-        f"{'' if made else ' (done before, reused)'}\n  {out / 'checkpoint'}",
-        err=err,
-    )
+    for line in told_after(record):
+        typer.echo(f"  {line}", err=err)
+    typer.echo(f"  {out / 'checkpoint'}{'' if made else ' (done before, reused)'}", err=err)
 
 
 def tell_side_by_side(found: "SideBySide", out: Path) -> None:

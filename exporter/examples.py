@@ -12,7 +12,7 @@ from errors import UserError
 from exporter.request import Source
 from exporter.samples import PASSAGES, SAMPLES
 from exporter.subject import Filling, Subject
-from models.checkpoint import Checkpoint, load_tokenizer, text_limits
+from models.checkpoint import Checkpoint, load_image_processor, load_tokenizer, text_limits
 from models.example_set import ExampleSet
 from models.metrics import CLASSIFIERS, MULTI_LABEL, problem_of
 from models.task_examples import read_arrays, read_task_examples
@@ -23,19 +23,22 @@ ARRAYS = ".npz"
 
 def read_source(source: Source, subject: Subject, checkpoint: Checkpoint | None) -> ExampleSet:
     """The examples of a file. Raises `UserError` when they do not have the subject's inputs."""
-    if source.path.suffix == ARRAYS or checkpoint is None or checkpoint.limits is None:
+    pictures = checkpoint is not None and checkpoint.task is Task.IMAGE_CLASSIFICATION
+    if source.path.suffix == ARRAYS or checkpoint is None or (checkpoint.limits is None and not pictures):
         examples = _with_truth(read_arrays(source.path, limit=source.limit), source, subject, checkpoint)
     else:
         examples = read_task_examples(
             source.path,
             checkpoint.task,
-            load_tokenizer(checkpoint.directory),
-            max_length=text_limits(checkpoint).max_length_tokens,
+            load_image_processor(checkpoint.directory) if pictures else load_tokenizer(checkpoint.directory),
+            max_length=0 if pictures else text_limits(checkpoint).max_length_tokens,
             labels=checkpoint.labels,
             problem=checkpoint.problem,
             columns=source.columns,
             limit=source.limit,
         )
+        if pictures:
+            return examples
     wanted, found = {item.name for item in subject.inputs}, set(examples.rows[0])
     if not wanted <= found:
         raise UserError(

@@ -9,7 +9,7 @@ from artifact.records import fingerprint, sha256_file
 from artifact.task import Task
 from errors import UserError
 from exporter.options import EXTERNAL_DATA_BYTES, Options, Pooling
-from models.task_examples import Columns
+from models.rows import Columns
 
 RECIPE = 4
 """Raised whenever the same checkpoint would give another graph, so that older variants are made again."""

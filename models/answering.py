@@ -1,6 +1,6 @@
-"""Texts as a classifier takes them, and what it answers."""
+"""What a model answers to examples."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,29 +8,43 @@ import torch
 from numpy.typing import NDArray
 
 from artifact.progress import Progress
+from artifact.task import ANSWERS, Task
+from models.example_set import ExampleSet
 
-Encoded = dict[str, Any]
-"""One text's inputs by name."""
+Outputs = Mapping[str, NDArray[np.float32]]
 
 
-def encode(tokenizer: Any, texts: Sequence[str]) -> tuple[list[Encoded], float]:
-    """Each text's inputs, and the fraction of texts that were cut to the tokenizer's limit."""
-    encoded = tokenizer(list(texts), truncation=True)
-    lengths = [len(ids) for ids in tokenizer(list(texts), truncation=False, verbose=False)["input_ids"]]
-    rows = [{name: values[row] for name, values in encoded.items()} for row in range(len(texts))]
-    return rows, sum(length > tokenizer.model_max_length for length in lengths) / len(lengths)
+def length(row: Mapping[str, Any]) -> int:
+    """Tokens of a row; 0 for what has none, as a picture."""
+    return len(row["input_ids"]) if "input_ids" in row else 0
 
 
 def answers(
-    model: Any, tokenizer: Any, rows: Sequence[Encoded], batch_size: int, progress: Progress, stage: str
-) -> NDArray[np.float32]:
-    """Logits of a model for each row, shape (rows, labels), computed in batches of similar length."""
-    order = sorted(range(len(rows)), key=lambda row: len(rows[row]["input_ids"]))
-    logits = np.empty((len(rows), model.config.num_labels), dtype=np.float32)
+    model: Any,
+    examples: ExampleSet,
+    task: Task,
+    batch_size: int,
+    progress: Progress,
+    stage: str,
+    places: Sequence[int] | None = None,
+) -> Iterator[tuple[int, Outputs]]:
+    """The outputs of a model for each of these places (default: all), as they come from batches of similar length.
+
+    float32 without batch axis and padded positions.
+    """
+    order = sorted(range(len(examples)) if places is None else places, key=lambda place: length(examples.rows[place]))
+    answer = ANSWERS[task]
     for start in range(0, len(order), batch_size):
         picked = order[start : start + batch_size]
-        batch = tokenizer.pad([rows[row] for row in picked], return_tensors="pt")
+        batch = {
+            name: torch.from_numpy(array).to(model.device)
+            for name, array in examples.batch(picked, pad_left=False).items()
+        }
         with torch.inference_mode():
-            logits[picked] = model(**batch.to(model.device)).logits.float().cpu().numpy()
+            found = model(**batch)
+        arrays = {name: found[name].float().cpu().numpy() for name in answer.outputs}
+        for row, place in enumerate(picked):
+            tokens = length(examples.rows[place])
+            ends = slice(tokens) if answer.per_token else slice(None)
+            yield place, {name: array[row][ends] for name, array in arrays.items()}
         progress(stage, start + len(picked), len(order))
-    return logits

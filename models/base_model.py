@@ -1,50 +1,128 @@
-"""The model that fine-tuning begins with, loaded with a new head."""
+"""The model that fine-tuning begins with, loaded with the head that its task needs."""
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
+from artifact.task import Task
 from errors import UserError
 from models.checkpoint import quiet
-from models.training import FinetuneConfig
+from models.metrics import PROBLEM_TYPES
+from models.training import FinetuneConfig, Problem
+
+HEADS: Mapping[Task, str] = {
+    Task.TEXT_CLASSIFICATION: "AutoModelForSequenceClassification",
+    Task.TOKEN_CLASSIFICATION: "AutoModelForTokenClassification",
+    Task.QUESTION_ANSWERING: "AutoModelForQuestionAnswering",
+    Task.IMAGE_CLASSIFICATION: "AutoModelForImageClassification",
+    Task.TEXT_GENERATION: "AutoModelForCausalLM",
+}
+"""transformers' class of each task."""
+
+GGUF = ".gguf"
 
 
-def load_base(base_model: str, labels: tuple[str, ...], config: FinetuneConfig) -> tuple[Any, Any]:
-    """The tokenizer, and the model in fp32 with a head for these labels, whose weights follow from the seed.
+@dataclass(frozen=True, slots=True)
+class Base:
+    """A model in fp32 and what prepares its inputs: a fast tokenizer, or an image processor.
 
-    Raises `UserError` when the model cannot be loaded, lacks weights, or its tokenizer could not be served.
+    `is_ready` says that no weight is new, so that its answers mean something before any training.
     """
-    names = dict(enumerate(labels))
-    changes = _changes(base_model, config)
+
+    processor: Any
+    model: Any
+    new_modules: tuple[str, ...]
+    is_ready: bool
+
+
+def load_base(base_model: str, task: Task, problem: Problem, labels: tuple[str, ...], config: FinetuneConfig) -> Base:
+    """Load a local folder, a GGUF file or a Hub id; the weights of a new head follow from the seed.
+
+    Raises `UserError` when the model cannot be loaded, lacks weights, is not for such a task, or its tokenizer could
+    not be served.
+    """
+    where = _source(base_model)
+    written = _written(where, base_model)
+    changes: dict[str, Any] = {**_named(task, problem, labels), **_changes(written, base_model, config)}
     torch.manual_seed(config.seed)  # the new head's weights
-    with quiet():
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(base_model)
-            model, loaded = AutoModelForSequenceClassification.from_pretrained(
-                base_model,
-                output_loading_info=True,
-                dtype=torch.float32,
-                use_safetensors=True,
-                num_labels=len(names),
-                problem_type="single_label_classification",
-                id2label=names,
-                label2id={name: index for index, name in names.items()},
-                ignore_mismatched_sizes=True,
-                **changes,
-            )
-        except (OSError, ValueError, SafetensorError) as error:
-            first = str(error).strip().splitlines()[0]
-            raise UserError(
-                f"the base model {base_model} cannot be loaded: {first}",
-                "without network give a local folder; 'steelyard demo' uses a model that a package carries",
-            ) from error
-    if len(loaded["missing_keys"]) > len(model.state_dict()) / 2:  # a new head lacks two or three
+    with quiet(), _loading(base_model, task):
+        import transformers
+
+        processor = _processor(where, task)
+        kind = getattr(transformers, HEADS[task])
+        model, loaded = kind.from_pretrained(
+            where.pop("name"),
+            output_loading_info=True,
+            dtype=torch.float32,
+            use_safetensors=True,
+            ignore_mismatched_sizes=True,
+            **where,
+            **changes,
+        )
+    new = [*loaded["missing_keys"], *(found[0] for found in loaded["mismatched_keys"])]
+    if len(new) > len(model.state_dict()) / 2:  # a new head lacks two or three
         raise UserError(
             f"the weights of {base_model} are not those of the {model.config.model_type} in its config.json",
             "give the folder as save_pretrained wrote it",
         )
+    if task is Task.IMAGE_CLASSIFICATION:
+        return Base(processor, model, _modules(new), is_ready=not new and _knows(written, labels))
+    _check_tokenizer(processor, base_model)
+    processor.model_max_length = min(config.max_length_tokens, processor.model_max_length)
+    if task is Task.TEXT_GENERATION:
+        _check_causal(model, base_model)
+        if processor.pad_token is None:
+            processor.pad_token = processor.eos_token
+        return Base(processor, model, (), is_ready=True)
+    if model.config.pad_token_id is None and processor.pad_token_id is not None:
+        model.config.pad_token_id = processor.pad_token_id  # classifiers on decoders look for the last other token
+    return Base(processor, model, _modules(new), is_ready=not new and _knows(written, labels))
+
+
+def _source(base_model: str) -> dict[str, str]:
+    """What `from_pretrained` calls it: a folder or an id, and a GGUF file inside."""
+    path = Path(base_model)
+    if path.suffix.lower() != GGUF:
+        return {"name": base_model}
+    if not path.is_file():
+        raise UserError(f"the base model {base_model} does not exist", "check the path")
+    return {"name": str(path.parent), "gguf_file": path.name}
+
+
+class _loading:  # noqa: N801  a context manager
+    """One sentence for what the libraries raise about a base model."""
+
+    def __init__(self, base_model: str, task: Task) -> None:
+        self._base_model, self._task = base_model, task
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, ImportError):
+            first = next(iter(str(error).strip().splitlines()), "a package is missing")
+            raise UserError(f"the base model {self._base_model} cannot be loaded: {first}") from error
+        if isinstance(error, OSError | ValueError | KeyError | SafetensorError):
+            first = next(iter(str(error).strip().splitlines()), type(error).__name__)
+            raise UserError(
+                f"the base model {self._base_model} cannot be loaded for {self._task}: {first}",
+                "without network give a local folder; 'steelyard demo' uses a model that a package carries",
+            ) from error
+
+
+def _processor(where: Mapping[str, str], task: Task) -> Any:
+    from transformers import AutoImageProcessor, AutoTokenizer
+
+    kind = AutoImageProcessor if task is Task.IMAGE_CLASSIFICATION else AutoTokenizer
+    more = {name: value for name, value in where.items() if name != "name"}
+    return kind.from_pretrained(where["name"], **more)
+
+
+def _check_tokenizer(tokenizer: Any, base_model: str) -> None:
     if tokenizer.vocab_size <= len(tokenizer.all_special_ids):  # transformers invents one where there is none
         raise UserError(f"{base_model} has no tokenizer", "save the tokenizer beside the weights")
     if not tokenizer.is_fast:
@@ -52,20 +130,69 @@ def load_base(base_model: str, labels: tuple[str, ...], config: FinetuneConfig) 
             f"the tokenizer of {base_model} has no fast version and cannot be served without transformers",
             "choose a base model that has a tokenizer.json",
         )
-    tokenizer.model_max_length = min(config.max_length_tokens, tokenizer.model_max_length)
-    return tokenizer, model
 
 
-def _changes(base_model: str, config: FinetuneConfig) -> dict[str, float]:
-    """What the model's configuration shall say instead: every dropout that it names, and how many layers."""
-    if config.dropout is None and config.layers is None:
+def _check_causal(model: Any, base_model: str) -> None:
+    """Raise `UserError` for a model that looks ahead, as an encoder does: what it says of a token would be no guess."""
+    first = torch.full((1, 4), 5)
+    other = first.clone()
+    other[0, -1] = 6
+    was_training = model.training
+    model.eval()
+    with torch.inference_mode():
+        seen = [model(input_ids=ids).logits[0, 0].float() for ids in (first, other)]
+    model.train(was_training)
+    if not torch.allclose(seen[0], seen[1], atol=1e-3, rtol=1e-3):
+        raise UserError(
+            f"{base_model} looks at the tokens that follow, so it cannot learn to continue texts",
+            "give a decoder, such as a Llama, Qwen or GPT-2",
+        )
+
+
+def _named(task: Task, problem: Problem, labels: tuple[str, ...]) -> dict[str, Any]:
+    """What the head's configuration says of its labels."""
+    if problem is Problem.SPAN:
+        return {"num_labels": 2}
+    if not labels:
         return {}
+    names = dict(enumerate(labels))
+    said: dict[str, Any] = {
+        "num_labels": len(labels),
+        "id2label": names,
+        "label2id": {name: index for index, name in names.items()},
+    }
+    kind = PROBLEM_TYPES.get(problem)
+    return said if kind is None else {**said, "problem_type": kind}
+
+
+def _modules(weights: list[str]) -> tuple[str, ...]:
+    """The modules that new weights belong to, by the last part of their names."""
+    return tuple(dict.fromkeys(name.rpartition(".")[0].rpartition(".")[2] for name in weights))
+
+
+def _knows(written: Any, labels: tuple[str, ...]) -> bool:
+    """Whether the base model's own labels are these."""
+    names = getattr(written, "id2label", None) or {}
+    return not labels or [names.get(place) for place in range(len(names))] == list(labels)
+
+
+def _written(where: Mapping[str, str], base_model: str) -> Any:
+    """The base model's own configuration; `None` where it cannot be read, which loading the model explains."""
+    from transformers import AutoConfig
+
+    more = {name: value for name, value in where.items() if name != "name"}
     with quiet():
         try:
-            written = AutoConfig.from_pretrained(base_model)
-        except (OSError, ValueError):
-            return {}  # loading the model says what is wrong
+            return AutoConfig.from_pretrained(where["name"], **more)
+        except (OSError, ValueError, KeyError, ImportError):
+            return None
+
+
+def _changes(written: Any, base_model: str, config: FinetuneConfig) -> dict[str, float]:
+    """What the model's configuration shall say instead: every dropout that it names, and how many layers."""
     changes: dict[str, float] = {}
+    if written is None:
+        return changes
     if config.dropout is not None:
         names = [name for name in written.to_dict() if "dropout" in name or name.endswith("pdrop")]
         changes.update(dict.fromkeys(names, config.dropout))
@@ -75,3 +202,19 @@ def _changes(base_model: str, config: FinetuneConfig) -> dict[str, float]:
             raise UserError(f"--layers {config.layers}, and {base_model} has {most}", f"keep 1 to {most} of them")
         changes["num_hidden_layers"] = config.layers
     return changes
+
+
+def with_lora(base: Base, rank: int) -> Any:
+    """The model with two small matrices beside each linear layer (peft); only these and new heads are trained.
+
+    Scaled by twice the rank over the rank, and the second matrix begins with zeros (Hu et al., ICLR 2022).
+    """
+    from peft import LoraConfig, get_peft_model
+
+    made: Callable[..., Any] = get_peft_model
+    return made(
+        base.model,
+        LoraConfig(
+            r=rank, lora_alpha=2 * rank, target_modules="all-linear", modules_to_save=list(base.new_modules) or None
+        ),
+    )

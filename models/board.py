@@ -9,7 +9,7 @@ SCALARS = {"loss": "train/loss", "learning_rate": "train/learning_rate", "grad_n
 
 
 class Board(TrainerCallback):  # type: ignore[misc]  # transformers' class is untyped
-    """Writes loss, learning rate and gradient norm of every step, and validation's accuracy, while it trains.
+    """Writes loss, learning rate and gradient norm of every step, and validation's accuracy or loss, while it trains.
 
     What an interrupted attempt wrote after its last saved step is taken back.
     """
@@ -30,7 +30,8 @@ class Board(TrainerCallback):  # type: ignore[misc]  # transformers' class is un
                 self._writer.add_scalar(SCALARS[name], float(value), state.global_step)
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **kwargs: Any) -> None:
-        self._writer.add_scalar("validation/accuracy", float(metrics["eval_accuracy"]), state.global_step)
+        name = "accuracy" if "eval_accuracy" in metrics else "loss"
+        self._writer.add_scalar(f"validation/{name}", float(metrics[f"eval_{name}"]), state.global_step)
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._writer.flush()  # what a kill must not lose, because a resumed training begins behind it

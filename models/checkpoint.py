@@ -30,6 +30,10 @@ ENDINGS = {
 """What transformers' class names say of their tasks, for those that optimum does not know."""
 
 
+ONE_PASS = tuple(task for task in Task if task is not Task.TEXT_GENERATION)
+"""Tasks whose models answer in one pass."""
+
+
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
     """A checkpoint that has all it needs: weights, configuration and, for texts (else `None`), a fast tokenizer.
@@ -53,6 +57,8 @@ def open_checkpoint(directory: Path, *, task: Task | None = None, allow_pickle: 
     `task` overrides what its class says. Raises `UserError` naming what is missing: the folder, `config.json`,
     safetensors weights (or with `allow_pickle` others), the tokenizer, or a task that this tool knows.
     """
+    if task is Task.TEXT_GENERATION:
+        raise UserError("text-generation takes many passes, and cannot be exported so far", "leave --task out")
     if not directory.is_dir():
         raise UserError(f"{directory} does not exist or is not a folder", "give a folder written by save_pretrained")
     config = read_config(directory, "config.json")
@@ -102,9 +108,9 @@ def infer_task(directory: Path, config: dict[str, Any]) -> Task:
     except ValueError:  # a class such as DeiT's or T5's encoder is not in its table
         endings = (task for ending, task in ENDINGS.items() if kind.__name__.endswith(ending))
         task = next(endings, "of no known task")
-    if task not in {member.value for member in Task}:
+    if task not in {member.value for member in ONE_PASS}:
         raise UserError(
-            f"{directory} holds a {kind.__name__} ({task}); supported so far: {', '.join(Task)}",
+            f"{directory} holds a {kind.__name__} ({task}); supported so far: {', '.join(ONE_PASS)}",
             "fine-tune it for one of them, or name its task with --task",
         )
     return Task(task)
@@ -190,6 +196,19 @@ def load_tokenizer(directory: Path) -> Any:
     except (OSError, ValueError) as error:
         raise UserError(
             f"{directory} has no usable tokenizer: {error}", "save the tokenizer beside the weights"
+        ) from error
+
+
+def load_image_processor(directory: Path) -> Any:
+    """What prepares pictures for the checkpoint, as transformers reads it."""
+    from transformers import AutoImageProcessor
+
+    try:
+        with quiet():
+            return AutoImageProcessor.from_pretrained(directory, local_files_only=True)
+    except (OSError, ValueError, ImportError) as error:
+        raise UserError(
+            f"{directory} has no usable image processor: {error}", "save the image processor beside the weights"
         ) from error
 
 

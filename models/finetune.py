@@ -1,8 +1,8 @@
-"""Fine-tune a text classifier with transformers' Trainer, resumable and recorded."""
+"""Fine-tune a model with transformers' Trainer, resumable and recorded."""
 
 import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -13,24 +13,29 @@ import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import DataCollatorWithPadding
 from transformers.trainer_callback import PrinterCallback
 
-from artifact.examples import Examples, label_indices, write_csv
 from artifact.identity import checkpoint_sha256
 from artifact.progress import Progress, silent
 from artifact.records import fingerprint, read_if_present, replacing, write_bytes, write_json
 from artifact.run_folder import RunFolder, claim_output
 from artifact.task import Task
 from errors import UserError
-from models.answering import Encoded, answers, encode
-from models.base_model import load_base
+from models.answering import answers
+from models.base_model import Base, load_base, with_lora
 from models.board import Board
 from models.checkpoint import load_model, load_tokenizer, open_checkpoint, quiet
+from models.example_set import ExampleSet
 from models.identity import identity
-from models.objective import GUIDE, objective
-from models.scores import scores
+from models.learning_set import LearningSet, collate, learning_set, lengths
+from models.metrics import PROBLEM_TYPES, Metric, metric_of
+from models.objective import objective
+from models.problem import KINDS, check_labels, label_names, problem_of_rows
+from models.processes import Processes, join
+from models.rows import TaskRows, write_rows
+from models.scores import Floats, estimate, scores
 from models.split import Split, split
+from models.task_examples import prepare
 from models.trainer import (
     Patience,
     WatchedTrainer,
@@ -42,8 +47,21 @@ from models.trainer import (
     steps_per_epoch,
     writing,
 )
-from models.training import SCHEMA_VERSION, Best, Device, FinetuneConfig, Teacher, TrainingRecord
+from models.training import (
+    SCHEMA_VERSION,
+    Best,
+    DataSummary,
+    Device,
+    FinetuneConfig,
+    Problem,
+    Scores,
+    Teacher,
+    TrainingRecord,
+)
 from models.watcher import EpochOrder, Turn, Watcher, always, at_once
+
+Told = Callable[[DataSummary], None]
+"""Hears what is going to be learnt from."""
 
 LAST_LOSSES = 10
 """Steps whose mean is the final loss."""
@@ -54,46 +72,69 @@ VALIDATED = 0.1
 
 def finetune(
     base_model: str,
-    data: Examples,
+    data: TaskRows,
     out: Path,
     *,
-    evaluation: Examples | None = None,
+    evaluation: TaskRows | None = None,
     labels: tuple[str, ...] | None = None,
+    problem: Problem | None = None,
     config: FinetuneConfig | None = None,
     overwrite: bool = False,
     progress: Progress = silent,
+    told: Told = lambda summary: None,
     turn: Turn = always,
     teacher: Teacher | None = None,
     tensorboard: bool = False,
 ) -> tuple[TrainingRecord, bool]:
-    """Fine-tune `base_model` (a folder or a Hub id) and write `data/`, `checkpoint/` and `training.json` to `out`.
+    """Fine-tune `base_model` (a folder, a GGUF file or a Hub id); `data/`, `checkpoint/`, `training.json` go to `out`.
 
     Returns the record and whether it was made now (`False`: the same training was already there). An interrupted run
-    goes on from its last saved step. `labels` names the classes in the sorted order of the labels in the data. `turn`
-    is called before each step and may wait; with `tensorboard` the run gets event files. Raises `UserError` for bad
-    data, a base model or teacher that cannot be loaded, a folder that holds another training, a loss that is no
-    number, or when memory runs out.
+    goes on from its last saved step. `labels` names the classes in the sorted order of the labels in the data, and
+    `problem` says what these are where it does not follow from them. `told` hears of the data before anything is
+    learnt. `turn` is called before each step and may wait; with `tensorboard` the run gets event files. Under torchrun
+    or accelerate's launcher the processes train one model, and the first of them writes. Raises `UserError` for bad
+    data, a base model or teacher that cannot be loaded, a folder that holds another training, a loss that is no number,
+    or when memory runs out.
     """
     config = config or FinetuneConfig()
-    run = claim_output(out)
-    parts, names = _name_labels(split(data, evaluation, held_out=config.held_out, seed=config.seed), labels)
+    problem = problem_of_rows(data, problem)
+    for part in (data, *([evaluation] if evaluation else [])):
+        check_labels(part, problem)
+    parts = split(data, evaluation, held_out=config.held_out, seed=config.seed, problem=problem)
+    parts, names = _name_labels(parts, problem, labels)
     base_sha256 = identity(base_model)
-    taught = None if teacher is None else [_check_teacher(teacher, names), teacher.share, teacher.temperature]
+    taught = None if teacher is None else [_check_teacher(teacher, problem, names), teacher.share, teacher.temperature]
     mark = fingerprint(
         {
             "base": base_sha256,
             "config": msgspec.to_builtins(config),
+            "task": data.task,
+            "problem": problem,
             "train": parts.train.sha256,
             "evaluation": parts.evaluation.sha256,
             "labels": names,
             "teacher": taught,
         }
     )
+    processes = join(choose_device(config))
+    run = claim_output(out)
     earlier = read_if_present(run.training, TrainingRecord)
     if earlier is not None and earlier.fingerprint == mark and _intact(run, earlier):
         return earlier, False
-    job = _Job(base_model, base_sha256, parts, names, config, run, mark, progress, turn, teacher, tensorboard)
-    if run.training.is_file() or (run.own_checkpoint.exists() and not job.state.is_dir()):
+    lesson = _Lesson(data.task, problem, parts, names, teacher)
+    job = _Job(base_model, base_sha256, lesson, config, run, mark, progress, told, turn, tensorboard, processes)
+    processes.wait()
+    if processes.is_first:
+        _begin(run, job.state, overwrite=overwrite)
+        write_rows(run.data, "train", parts.train)
+        write_rows(run.data, "evaluation", parts.evaluation)
+    processes.wait()
+    return job.train(), True
+
+
+def _begin(run: RunFolder, state: Path, *, overwrite: bool) -> None:
+    """Make the folder ready. Raises `UserError` when it holds another training that shall not be replaced."""
+    if run.training.is_file() or (run.own_checkpoint.exists() and not state.is_dir()):
         if not overwrite:
             raise UserError(
                 f"{run.directory} holds another training (other data, model or settings), or a damaged one",
@@ -105,36 +146,36 @@ def finetune(
         for file in (run.losses, run.predictions):
             file.unlink(missing_ok=True)
     run.begin()
-    write_csv(run.training_data, parts.train)
-    write_csv(run.evaluation_data, parts.evaluation)
-    return job.train(), True
+    run.data.mkdir(exist_ok=True)
 
 
-def _name_labels(parts: Split, names: tuple[str, ...] | None) -> tuple[Split, tuple[str, ...]]:
+def _name_labels(parts: Split, problem: Problem, names: tuple[str, ...] | None) -> tuple[Split, tuple[str, ...]]:
     """The examples with their final labels, and these in order: as sorted in the data, numbers by their size."""
-    found = tuple(sorted(set(parts.train.labels), key=lambda label: (int(label) if label.isdecimal() else -1, label)))
+    found = label_names(parts.train, problem)
     if names is not None and len(names) != len(found):
         raise UserError(
             f"--labels names {len(names)} labels, the data has {len(found)}: {', '.join(found)}",
-            "name them in this order",
+            "name them in this order" if found else "leave --labels out",
         )
     if names is not None and len(set(names)) < len(names):
         raise UserError(f"--labels names '{Counter(names).most_common(1)[0][0]}' twice", "give each label its own name")
-    unknown = sorted(set(parts.evaluation.labels) - set(found))
-    if unknown:
-        row = parts.evaluation.labels.index(unknown[0]) + 1
-        raise UserError(
-            f"{parts.evaluation.source}, example {row}: unknown label '{unknown[0]}'",
-            f"the training data has: {', '.join(found)}",
-        )
+    kind = KINDS[problem]
+    for row in parts.evaluation.rows:
+        unknown = [name for name in kind.names(row) if name not in found]
+        if unknown:
+            raise UserError(f"{row.place}: unknown label '{unknown[0]}'", f"the training data has: {', '.join(found)}")
     final = dict(zip(found, names or found, strict=True))
-    named = replace(parts, train=parts.train.relabel(final), evaluation=parts.evaluation.relabel(final))
-    return named, tuple(final.values())
+    train, evaluation = (
+        part.relabel(lambda label: kind.rename(label, final)) for part in (parts.train, parts.evaluation)
+    )
+    return replace(parts, train=train, evaluation=evaluation), tuple(final.values())
 
 
-def _check_teacher(teacher: Teacher, labels: tuple[str, ...]) -> str:
+def _check_teacher(teacher: Teacher, problem: Problem, labels: tuple[str, ...]) -> str:
     """Identity of the teacher. Raises `UserError` for a checkpoint that classifies something else."""
     checkpoint = open_checkpoint(Path(teacher.checkpoint))
+    if problem is not Problem.SINGLE_LABEL:
+        raise UserError("a teacher is for examples of one label each", "leave --teacher out")
     if checkpoint.task is not Task.TEXT_CLASSIFICATION or sorted(checkpoint.labels) != sorted(labels):
         known = ", ".join(checkpoint.labels) or checkpoint.task
         raise UserError(
@@ -144,12 +185,71 @@ def _check_teacher(teacher: Teacher, labels: tuple[str, ...]) -> str:
     return checkpoint.sha256
 
 
-def _versions() -> dict[str, str]:
-    return {name: version(name) for name in ("torch", "transformers", "accelerate", "tokenizers")}
+def _versions(config: FinetuneConfig) -> dict[str, str]:
+    names = ("torch", "transformers", "accelerate", "tokenizers", *(["peft"] if config.lora else []))
+    return {name: version(name) for name in names}
 
 
 def _intact(run: RunFolder, record: TrainingRecord) -> bool:
     return run.own_checkpoint.is_dir() and checkpoint_sha256(run.own_checkpoint) == record.checkpoint_sha256
+
+
+@dataclass(frozen=True, slots=True)
+class _Lesson:
+    """What is to be learnt: examples with their final labels, and who helps."""
+
+    task: Task
+    problem: Problem
+    parts: Split
+    labels: tuple[str, ...]
+    teacher: Teacher | None
+
+    @property
+    def metric(self) -> Metric:
+        return metric_of(self.task, self.problem, len(self.labels))
+
+    @property
+    def validated_by(self) -> str:
+        """What tells which step was the best."""
+        return "accuracy" if self.problem is Problem.SINGLE_LABEL else "loss"
+
+    def prepare(self, rows: TaskRows, processor: Any, config: FinetuneConfig) -> tuple[ExampleSet, float]:
+        """Inputs and truths, and the fraction that was cut."""
+        most = min(config.max_length_tokens, getattr(processor, "model_max_length", config.max_length_tokens))
+        kind = PROBLEM_TYPES.get(self.problem)
+        return prepare(rows, processor, max_length=most, labels=self.labels, problem=kind)
+
+    def learning_set(self, examples: ExampleSet) -> LearningSet:
+        return learning_set(examples, KINDS[self.problem], len(self.labels))
+
+    def counts(self, rows: TaskRows) -> dict[str, int]:
+        """How often each label occurs."""
+        found = Counter(name for row in rows.rows for name in KINDS[self.problem].names(row))
+        return {name: found[name] for name in self.labels if name in found}
+
+
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    """How a model did on the held-out examples: the metric's statistics of each, its logits, what is right."""
+
+    statistics: Floats
+    logits: NDArray[np.float32] | None
+    truth: NDArray[np.int64] | None
+
+    def scores(self, labels: tuple[str, ...]) -> Scores | None:
+        if self.logits is None or self.truth is None:
+            return None
+        return scores(self.truth.tolist(), self.logits.argmax(axis=1).tolist(), labels)
+
+
+@dataclass(frozen=True, slots=True)
+class _Learnt:
+    """How far training went, and how many weights it was about."""
+
+    steps: int
+    weights: int
+    learnt_weights: int
+    best: Best | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,152 +258,229 @@ class _Job:
 
     base_model: str
     base_sha256: str
-    parts: Split
-    labels: tuple[str, ...]
+    lesson: _Lesson
     config: FinetuneConfig
     run: RunFolder
     mark: str
     progress: Progress
-    turn: Turn = always
-    teacher: Teacher | None = None
-    tensorboard: bool = False
+    told: Told
+    turn: Turn
+    tensorboard: bool
+    processes: Processes
 
     @property
     def state(self) -> Path:
         """Where the Trainer saves its steps; another training, device, precision or version never resumes from it."""
         device = choose_device(self.config)
         precision = choose_precision(self.config, device)
-        how = {"training": self.mark, "device": device, "precision": precision, "versions": _versions()}
+        how = {"training": self.mark, "device": device, "precision": precision, "versions": _versions(self.config)}
+        if self.processes.count > 1:
+            how["processes"] = str(self.processes.count)
         return self.run.directory / f"training-state-{fingerprint(how)[:12]}"
 
     def train(self) -> TrainingRecord:
-        device = choose_device(self.config)
-        precision = choose_precision(self.config, device)
-        tokenizer, model = load_base(self.base_model, self.labels, self.config)
-        examples, validation = self._validated()
-        train, truncated = self._encoded(tokenizer, examples)
+        device, lesson, config = choose_device(self.config), self.lesson, self.config
+        rows, validating = self._validated()
+        base = load_base(self.base_model, lesson.task, lesson.problem, lesson.labels, config)
+        examples, truncated = lesson.prepare(rows, base.processor, config)
+        held_out, _ = lesson.prepare(lesson.parts.evaluation, base.processor, config)
+        validation = None if validating is None else lesson.prepare(validating, base.processor, config)[0]
+        counts = {"train": len(rows), "evaluation": len(held_out)}
+        summary = DataSummary(
+            task=lesson.task,
+            problem=lesson.problem,
+            columns=rows.columns.named,
+            examples=counts if validation is None else {**counts, "validation": len(validation)},
+            labels=lesson.counts(rows),
+            duplicates_removed=lesson.parts.duplicates_removed,
+            leaked_removed=lesson.parts.leaked_removed,
+            lengths=lengths(examples, truncated),
+        )
+        self.told(summary)
         watch = Watcher(
             self.progress,
-            self.config.batch_size * self.config.accumulate,
+            config.batch_size * config.accumulate,
             self.mark,
             self.turn,
             torch.cuda.synchronize if device is Device.CUDA else at_once,
         )
-        with quiet(), enough_memory(self.config):
-            if self.teacher is not None:
-                self._guide(train, examples, Path(self.teacher.checkpoint), device)
-            trainer = WatchedTrainer(
-                watch,
-                objective(self.config, self.teacher, examples.labels, self.labels),
-                model=model,
-                args=arguments(self.config, device, precision, self.state, len(train), logged=self.tensorboard),
-                train_dataset=train,
-                eval_dataset=None if validation is None else self._encoded(tokenizer, validation)[0],
-                data_collator=DataCollatorWithPadding(tokenizer),
-                processing_class=tokenizer,
-                compute_metrics=_share_of_right,
-                callbacks=[watch, EpochOrder(), *self._callbacks()],
-            )
-            trainer.remove_callback(PrinterCallback)
-            outcome = trainer.train(resume_from_checkpoint=last_complete(self.state))
-            _check_weights(trainer.model)
-            self._save(trainer.model, tokenizer)
-            logits, truth = self._answers(load_model(self.run.own_checkpoint).to(device), tokenizer)
-        found = scores(truth, logits.argmax(axis=1).tolist(), self.labels)
-        self._keep(watch.losses, logits, truth)
-        per_epoch = steps_per_epoch(self.config, len(train))
-        counts = {"train": len(examples), "evaluation": len(self.parts.evaluation)}
+        with quiet(), enough_memory(config):
+            before = self._judge(base.model.to(device).eval(), held_out, "base model") if base.is_ready else None
+            learnt = self._learn(self._trainer(watch, base, rows, examples, validation), base.processor)
+            found = self._judge(load_model(self.run.own_checkpoint).to(device), held_out, "evaluate")
         record = TrainingRecord(
             schema_version=SCHEMA_VERSION,
             fingerprint=self.mark,
             base_model=f"{Path(self.base_model).name} ({self.base_sha256[:12]})",
-            config=self.config,
-            precision=precision,
+            config=config,
+            precision=choose_precision(config, device),
             device=torch.cuda.get_device_name(0) if device is Device.CUDA else "cpu",
-            labels=self.labels,
-            data_sha256={"train": self.parts.train.sha256, "evaluation": self.parts.evaluation.sha256},
-            examples=counts if validation is None else {**counts, "validation": len(validation)},
-            class_counts=dict(Counter(examples.labels)),
-            duplicates_removed=self.parts.duplicates_removed,
-            leaked_removed=self.parts.leaked_removed,
-            truncated_fraction=truncated,
-            steps=int(outcome.global_step),
+            processes=self.processes.count,
+            labels=lesson.labels,
+            data_sha256={"train": lesson.parts.train.sha256, "evaluation": lesson.parts.evaluation.sha256},
+            data=summary,
+            weights=learnt.weights,
+            learnt_weights=learnt.learnt_weights,
+            steps=learnt.steps,
             seconds_s=watch.seconds_s,
-            samples_per_s=outcome.global_step * len(train) / per_epoch / watch.seconds_s,
+            samples_per_s=learnt.steps * len(examples) / steps_per_epoch(config, len(examples)) / watch.seconds_s,
             final_loss=fmean(watch.losses[-LAST_LOSSES:]),
-            accuracy_fraction=found.accuracy.value,
-            scores=found,
-            teacher=self.teacher,
-            best=_best(trainer.state) if self.config.patience else None,
+            metric=lesson.metric.name,
+            value=estimate(lesson.metric, found.statistics),
+            before=None if before is None else estimate(lesson.metric, before.statistics),
+            scores=found.scores(lesson.labels),
+            teacher=lesson.teacher,
+            best=learnt.best,
             checkpoint_sha256=checkpoint_sha256(self.run.own_checkpoint),
-            versions=_versions(),
+            versions=_versions(config),
         )
-        write_json(self.run.training, record)
-        for state in self.run.directory.glob("training-state-*"):
-            shutil.rmtree(state, ignore_errors=True)
+        self.processes.wait()  # everybody has read what is removed next
+        if self.processes.is_first:
+            self._keep(watch.losses, found)
+            write_json(self.run.training, record)
+            for state in self.run.directory.glob("training-state-*"):
+                shutil.rmtree(state, ignore_errors=True)
         return record
 
-    def _validated(self) -> tuple[Examples, Examples | None]:
-        """The examples to learn from, and those that tell when to end, if anything shall."""
-        if not self.config.patience:
-            return self.parts.train, None
-        number = max(len(self.labels), round(VALIDATED * len(self.parts.train)))
-        rare = [name for name, count in Counter(self.parts.train.labels).items() if count < 2 / VALIDATED]
-        if rare:
-            least = round(2 / VALIDATED)
+    def _learn(self, trainer: WatchedTrainer, processor: Any) -> "_Learnt":
+        """Train and save, and let go of what only training needs."""
+        outcome = trainer.train(resume_from_checkpoint=self._resumed())
+        weights = list(trainer.model.parameters())
+        if not all(bool(torch.isfinite(weight).all()) for weight in weights):
             raise UserError(
-                f"--patience validates with a tenth of the examples, and '{rare[0]}' has fewer than {least}",
+                "the weights are no numbers after the last step, so nothing was learnt", "try a smaller --learning-rate"
+            )
+        learnt = _Learnt(
+            steps=int(outcome.global_step),
+            weights=sum(weight.numel() for weight in weights),
+            learnt_weights=sum(weight.numel() for weight in weights if weight.requires_grad),
+            best=_best(trainer.state, self.lesson.validated_by) if self.config.patience else None,
+        )
+        if self.processes.is_first:
+            self._save(trainer.model, processor)
+        self.processes.wait()
+        return learnt
+
+    def _trainer(
+        self, watch: Watcher, base: Base, rows: TaskRows, examples: ExampleSet, validation: ExampleSet | None
+    ) -> WatchedTrainer:
+        lesson, config, device = self.lesson, self.config, choose_device(self.config)
+        train = lesson.learning_set(examples)
+        if lesson.teacher is not None:
+            train = train.guided(self._guides(rows, Path(lesson.teacher.checkpoint), device))
+        single = lesson.problem is Problem.SINGLE_LABEL
+        trainer = WatchedTrainer(
+            watch,
+            objective(config, lesson.teacher, lesson.problem, lesson.counts(rows)),
+            self.processes,
+            model=with_lora(base, config.lora) if config.lora else base.model,
+            args=arguments(
+                config,
+                device,
+                choose_precision(config, device),
+                self.state,
+                len(train),
+                logged=self.tensorboard,
+                validated_by=lesson.validated_by,
+                by_length=lesson.task is not Task.IMAGE_CLASSIFICATION,
+                processes=self.processes,
+            ),
+            train_dataset=train,
+            eval_dataset=None if validation is None else lesson.learning_set(validation),
+            data_collator=collate(train, KINDS[lesson.problem]),
+            processing_class=base.processor,
+            compute_metrics=_share_of_right if single else None,
+            callbacks=[watch, EpochOrder(), *self._callbacks()],
+        )
+        trainer.remove_callback(PrinterCallback)
+        return trainer
+
+    def _resumed(self) -> str | None:
+        """The step to go on from, the same for everybody."""
+        found = last_complete(self.state) if self.processes.is_first else None
+        first: str | None = self.processes.gather(found)[0]
+        return first
+
+    def _validated(self) -> tuple[TaskRows, TaskRows | None]:
+        """The examples to learn from, and those that tell when to end, if anything shall."""
+        train, problem = self.lesson.parts.train, self.lesson.problem
+        if not self.config.patience:
+            return train, None
+        number = max(len(self.lesson.labels), round(VALIDATED * len(train)))
+        counts = self.lesson.counts(train) if problem is Problem.SINGLE_LABEL else {}
+        rare = [name for name, count in counts.items() if count < 2 / VALIDATED]
+        if rare or number >= len(train):
+            least = round(2 / VALIDATED)
+            few = f"'{rare[0]}' has fewer than {least}" if rare else f"there are only {len(train)}"
+            raise UserError(
+                f"--patience validates with a tenth of the examples, and {few}",
                 "leave --patience out, or give more examples of it",
             )
-        parts = split(self.parts.train, None, held_out=number, seed=self.config.seed)
+        parts = split(train, None, held_out=number, seed=self.config.seed, problem=problem)
         return parts.train, parts.evaluation
 
-    def _encoded(self, tokenizer: Any, examples: Examples) -> tuple[list[Encoded], float]:
-        """Inputs with the position of each label, and the fraction of texts that were cut."""
-        rows, truncated = encode(tokenizer, examples.texts)
-        for row, label in zip(rows, label_indices(examples, self.labels), strict=True):
-            row["label"] = label
-        return rows, truncated
-
-    def _guide(self, train: list[Encoded], examples: Examples, teacher: Path, device: Device) -> None:
-        """Put the teacher's logits beside each example, in the order of our labels."""
+    def _guides(self, rows: TaskRows, teacher: Path, device: Device) -> NDArray[np.float32]:
+        """The teacher's logits for each example, in the order of our labels."""
         model, tokenizer = load_model(teacher).to(device), load_tokenizer(teacher)
-        rows, _ = encode(tokenizer, examples.texts)
-        logits = answers(model, tokenizer, rows, self.config.batch_size, self.progress, "ask the teacher")
         theirs = {name: place for place, name in model.config.id2label.items()}
-        order = [theirs[name] for name in self.labels]
-        for row, guide in zip(train, logits[:, order].tolist(), strict=True):
-            row[GUIDE] = guide
+        order = [theirs[name] for name in self.lesson.labels]
+        most = min(tokenizer.model_max_length, model.config.max_position_embeddings)
+        kind = PROBLEM_TYPES.get(self.lesson.problem)
+        examples, _ = prepare(rows, tokenizer, max_length=most, labels=self.lesson.labels, problem=kind)
+        logits = np.empty((len(examples), len(order)), dtype=np.float32)
+        for place, found in answers(
+            model, examples, self.lesson.task, self.config.batch_size, self.progress, "ask the teacher"
+        ):
+            logits[place] = found["logits"][order]
+        return logits
 
     def _callbacks(self) -> list[Any]:
         stop = [Patience(self.config.patience)] if self.config.patience else []
-        return [*stop, *([Board(self.run.tensorboard)] if self.tensorboard else [])]
+        board = self.tensorboard and self.processes.is_first
+        return [*stop, *([Board(self.run.tensorboard)] if board else [])]
 
-    def _answers(self, model: Any, tokenizer: Any) -> tuple[NDArray[np.float32], list[int]]:
-        """Logits of the saved model in fp32 for the held-out examples, and what is right.
+    def _judge(self, model: Any, examples: ExampleSet, stage: str) -> _Judged:
+        """A model's answers to the held-out examples, each given by one process; the Trainer's own copy would answer
+        under autocast."""
+        mine = range(self.processes.rank, len(examples), self.processes.count)
+        metric, single = self.lesson.metric, self.lesson.problem is Problem.SINGLE_LABEL
+        truth = examples.truth or ()
+        found: dict[int, tuple[Floats, NDArray[np.float32] | None]] = {}
+        for place, outputs in answers(
+            model, examples, self.lesson.task, self.config.batch_size, self.progress, stage, mine
+        ):
+            found[place] = metric.statistics(outputs, truth[place]), outputs["logits"] if single else None
+        parts: list[Mapping[int, Any]] = self.processes.gather(found)
+        if sum(map(len, parts)) != len(examples):
+            raise RuntimeError("an example was answered twice, or not at all")
+        every = {place: answer for part in parts for place, answer in part.items()}
+        ordered = [every[place] for place in range(len(examples))]
+        return _Judged(
+            np.stack([statistics for statistics, _ in ordered]),
+            np.stack([logits for _, logits in ordered]) if single else None,
+            np.array(truth, dtype=np.int64) if single else None,
+        )
 
-        The Trainer's own copy would answer under autocast.
-        """
-        rows, _ = encode(tokenizer, self.parts.evaluation.texts)
-        logits = answers(model, tokenizer, rows, self.config.batch_size, self.progress, "evaluate")
-        return logits, label_indices(self.parts.evaluation, self.labels)
-
-    def _keep(self, losses: Sequence[float], logits: NDArray[np.float32], truth: Sequence[int]) -> None:
+    def _keep(self, losses: Sequence[float], found: _Judged) -> None:
         """Write the curve and the answers, from which everything else can be worked out again."""
         lines = ["step,loss", *(f"{step},{loss:.6g}" for step, loss in enumerate(losses, start=1)), ""]
         write_bytes(self.run.losses, "\n".join(lines).encode())
+        single = {} if found.logits is None or found.truth is None else {"logits": found.logits, "truth": found.truth}
+        parts: dict[str, Any] = {"statistics": found.statistics, **single}
         with replacing(self.run.predictions) as path, path.open("wb") as file:
-            np.savez(file, logits=logits, truth=np.asarray(truth, dtype=np.int64))
+            np.savez(file, **parts)
 
-    def _save(self, model: Any, tokenizer: Any) -> None:
-        """Write the checkpoint beside its final place, then put it there."""
+    def _save(self, model: Any, processor: Any) -> None:
+        """Write the checkpoint beside its final place, then put it there; what LoRA learnt is added to the weights."""
         folder = self.run.own_checkpoint
         part = folder.with_name(".checkpoint.part")
+        if self.config.lora:
+            model = model.merge_and_unload()
         try:
             with writing(folder):
                 shutil.rmtree(part, ignore_errors=True)
                 model.to("cpu").save_pretrained(part)
-                tokenizer.save_pretrained(part)
+                processor.save_pretrained(part)
                 shutil.rmtree(folder, ignore_errors=True)
                 part.rename(folder)
         finally:
@@ -316,15 +493,7 @@ def _share_of_right(found: Any) -> dict[str, float]:
     return {"accuracy": float((logits.argmax(-1) == found.label_ids).mean())}
 
 
-def _check_weights(model: Any) -> None:
-    """Raise `UserError` for what the last step made of a loss that was still a number."""
-    if not all(bool(torch.isfinite(weight).all()) for weight in model.parameters()):
-        raise UserError(
-            "the weights are no numbers after the last step, so nothing was learnt", "try a smaller --learning-rate"
-        )
-
-
-def _best(state: Any) -> Best:
+def _best(state: Any, metric: str) -> Best:
     """Of a training that was validated."""
     step = int(str(state.best_model_checkpoint).rpartition("-")[2])
-    return Best(step=step, accuracy_fraction=float(state.best_metric))
+    return Best(step=step, metric=metric, value=float(state.best_metric))

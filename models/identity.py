@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from artifact.records import sha256_files
+from artifact.records import sha256_file, sha256_files
 from errors import UserError
 
 BASE_SUFFIXES = (".json", ".safetensors", ".txt", ".model")
@@ -10,11 +10,15 @@ BASE_SUFFIXES = (".json", ".safetensors", ".txt", ".model")
 
 
 def identity(base_model: str) -> str:
-    """A hash of a local folder's files, or the Hub id itself.
+    """A hash of a local folder's files or of a GGUF file, or the Hub id itself.
 
-    Raises `UserError` for a folder that does not exist or holds no model.
+    Raises `UserError` for what does not exist or holds no model.
     """
     folder = Path(base_model)
+    if folder.is_file():
+        if folder.suffix.lower() != ".gguf":
+            raise UserError(f"{folder} is no model", "give a folder written by save_pretrained, or a .gguf file")
+        return sha256_file(folder)
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             raise UserError(

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from artifact.intervals import Interval, paired_difference
 from artifact.task import Task
 from errors import UserError
+from models.training import Problem
 
 Floats = NDArray[np.float64]
 Outputs = Mapping[str, NDArray[Any]]
@@ -61,11 +62,15 @@ class TokenTruth:
 
 @dataclass(frozen=True, slots=True)
 class AnswerTruth:
-    """Right answers to a question (none: it has none), and where each token lies in `context` (`None`: outside)."""
+    """Right answers to a question (none: it has none), and where each token lies in `context` (`None`: outside).
+
+    `starts` is where each answer begins in the context; -1 where it does not occur.
+    """
 
     context: str
     offsets: tuple[tuple[int, int] | None, ...]
     answers: tuple[str, ...]
+    starts: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,6 +306,21 @@ def edits(text: str, other: str) -> int:
     return int(row[-1])
 
 
+def _surprise(outputs: Outputs, truth: Sequence[int]) -> Floats:
+    """Negative log-likelihood of each token after the first, and how many these are."""
+    logits = outputs["logits"][: len(truth) - 1].astype(np.float64)
+    if not _finite(logits):
+        return _row(len(truth) * np.log(logits.shape[-1]), len(truth) - 1)
+    highest = logits.max(axis=-1)
+    total = highest + np.log(np.exp(logits - highest[:, None]).sum(axis=-1))
+    said = np.take_along_axis(logits, np.array(truth[1:])[:, None], axis=-1)[:, 0]
+    return _row((total - said).sum(), len(said))
+
+
+def _perplexity(sums: Floats) -> Floats:
+    return np.asarray(np.exp(sums[..., 0] / np.maximum(sums[..., 1], 1)))
+
+
 def _spelt(sums: Floats) -> Floats:
     return np.asarray(1 - sums[..., 0] / np.maximum(sums[..., 1], 1))
 
@@ -313,6 +333,7 @@ ANSWER_F1 = Metric("answer F1", _answer, _share)
 MASKED_ACCURACY = Metric("masked accuracy", _masked, _share)
 MEAN_IOU = Metric("mean IoU", _overlap, _mean_overlap)
 OBJECT_F1 = Metric("object F1", _objects, _f1)
+PERPLEXITY = Metric("perplexity", _surprise, _perplexity)
 CHARACTER_ACCURACY = Metric("character accuracy", _transcript, _spelt)
 
 REGRESSION = "regression"
@@ -328,7 +349,16 @@ _BY_TASK = {
     Task.IMAGE_SEGMENTATION: MEAN_IOU,
     Task.OBJECT_DETECTION: OBJECT_F1,
     Task.SPEECH_RECOGNITION: CHARACTER_ACCURACY,
+    Task.TEXT_GENERATION: PERPLEXITY,
 }
+
+
+PROBLEM_TYPES = {
+    Problem.SINGLE_LABEL: SINGLE_LABEL,
+    Problem.MULTI_LABEL: MULTI_LABEL,
+    Problem.REGRESSION: REGRESSION,
+}
+"""What transformers calls a problem, where it has a name."""
 
 
 def problem_of(problem: str | None, labels: int) -> str:
@@ -351,3 +381,11 @@ def metric_for(task: Task, *, problem: str | None, labels: int) -> Metric | None
         return _BY_TASK.get(task)
     found = problem_of(problem, labels)
     return None if found == REGRESSION and labels > 1 else _BY_PROBLEM[found]
+
+
+def metric_of(task: Task, problem: Problem, labels: int) -> Metric:
+    """The metric of what was learnt. Raises `ValueError` where there is none."""
+    found = metric_for(task, problem=PROBLEM_TYPES.get(problem), labels=labels)
+    if found is None:
+        raise ValueError(f"{task} of {labels} labels has no metric")
+    return found

@@ -1,55 +1,62 @@
-"""What a classifier is taught.
+"""What a model is taught.
 
 A model's own loss is a mean over its batch; a step of several batches would be taught several times as much by it.
 """
 
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch.nn.functional import cross_entropy, kl_div, log_softmax
+from torch.nn.functional import kl_div, log_softmax
 
-from models.training import FinetuneConfig, Teacher
-
-GUIDE = "guide"
-"""Name of an example's logits by the teacher, beside its inputs."""
+from errors import UserError
+from models.problem import IGNORED, KINDS, Kind
+from models.training import FinetuneConfig, Problem, Teacher
 
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """Cross-entropy, with smoothed or weighed labels if asked for, and where a teacher guides, what it answers.
+    """The loss of a problem, with smoothed or weighed labels if asked for, and where a teacher guides, what it answers.
 
     The teacher's `share` of the loss is the Kullback-Leibler divergence from its answers, both softened by its
     `temperature`, times the square of that (Hinton et al., *Distilling the Knowledge in a Neural Network*, 2015).
     """
 
+    kind: Kind
     weights: torch.Tensor | None
     smoothing: float
     teacher: Teacher | None
 
     def __call__(
-        self, logits: torch.Tensor, labels: torch.Tensor, guide: torch.Tensor | None, examples: torch.Tensor | int
+        self, outputs: Any, targets: torch.Tensor, guide: torch.Tensor | None, count: torch.Tensor | int | None
     ) -> torch.Tensor:
-        """The sum over a batch divided by the `examples` of the whole step."""
-        weights = None if self.weights is None else self.weights.to(logits.device)
-        loss: torch.Tensor = cross_entropy(
-            logits.float(), labels, weights, reduction="sum", label_smoothing=self.smoothing
-        )
+        """The sum over a batch divided by the targets of the whole step (`None`: by those of the batch)."""
+        scores = self.kind.scores(outputs).float()
+        weights = None if self.weights is None else self.weights.to(scores.device)
+        loss = self.kind.loss(scores, targets, weights, self.smoothing)
         if self.teacher is not None and guide is not None:
             heat, share = self.teacher.temperature, self.teacher.share
-            ours, theirs = (log_softmax(found.float() / heat, dim=-1) for found in (logits, guide))
+            ours, theirs = (log_softmax(found.float() / heat, dim=-1) for found in (scores, guide))
             divergence = kl_div(ours, theirs, reduction="sum", log_target=True) * heat**2
             loss = (1 - share) * loss + share * divergence
-        return loss / examples
+        learnt = (targets != IGNORED).sum() if count is None else torch.as_tensor(count)
+        return loss / learnt.clamp(min=1)
 
 
 def objective(
-    config: FinetuneConfig, teacher: Teacher | None, truth: Sequence[str], labels: Sequence[str]
+    config: FinetuneConfig, teacher: Teacher | None, problem: Problem, class_counts: Mapping[str, int]
 ) -> Objective:
-    """The objective that is asked for. `truth` are the labels of the examples trained on; each of `labels` is there."""
+    """The objective that is asked for. `class_counts` are those of every label, in order, among what is trained on.
+
+    Raises `UserError` for what is asked of a problem that has no such thing.
+    """
     weights = None
     if config.balance:
-        counts = Counter(truth)
-        weights = torch.tensor([len(truth) / len(labels) / counts[name] for name in labels])
-    return Objective(weights, config.label_smoothing, teacher)
+        if problem is not Problem.SINGLE_LABEL:
+            raise UserError("--balance is about examples of one label each", "leave it out")
+        total = sum(class_counts.values())
+        weights = torch.tensor([total / len(class_counts) / count for count in class_counts.values()])
+    if config.label_smoothing and problem is Problem.REGRESSION:
+        raise UserError("--label-smoothing is about labels, and these are numbers", "leave it out")
+    return Objective(KINDS[problem], weights, config.label_smoothing, teacher)

@@ -1,13 +1,15 @@
-"""How well a classifier does, with intervals by the bootstrap."""
+"""How well a model does, with intervals by the bootstrap."""
 
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from models.metrics import Metric
 from models.training import Confusion, Estimate, Score, Scores
 
 RESAMPLES = 2000
+AT_ONCE = 100
 SEED = 0
 
 Floats = NDArray[np.float64]
@@ -46,6 +48,22 @@ def scores(truth: Sequence[int], answers: Sequence[int], labels: Sequence[str]) 
         ),
         most_frequent=float(support[0].max() / support[0].sum()),
     )
+
+
+def estimate(metric: Metric, statistics: Floats) -> Estimate:
+    """A metric of statistics of shape (examples, k), with the percentile interval over resampled examples.
+
+    Raises `ValueError` for no example.
+    """
+    count = len(statistics)
+    if not count:
+        raise ValueError("nothing to score")
+    draw = np.random.default_rng(SEED)
+    sums = [statistics.sum(axis=0, keepdims=True)]
+    for start in range(0, RESAMPLES, AT_ONCE):
+        times = draw.multinomial(count, np.full(count, 1 / count), min(AT_ONCE, RESAMPLES - start))
+        sums.append(times @ statistics)
+    return _estimate(metric.value(np.concatenate(sums)))
 
 
 def _totals(tables: Floats, side: NDArray[np.int64], size: int) -> Floats:

@@ -1,19 +1,24 @@
-"""Which texts are trained on and which are held out."""
+"""Which examples are trained on and which are held out."""
 
 import hashlib
+import json
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from artifact.examples import Examples
+from artifact.records import sha256_file
 from errors import UserError
+from models.rows import Row, TaskRows
+from models.training import Problem
 
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Training and evaluation examples that share no text; what was left out is counted."""
+    """Training and evaluation examples that share no text or picture; what was left out is counted."""
 
-    train: Examples
-    evaluation: Examples
+    train: TaskRows
+    evaluation: TaskRows
     duplicates_removed: int
     leaked_removed: int
 
@@ -23,40 +28,57 @@ def normalised(text: str) -> str:
     return " ".join(text.casefold().split())
 
 
-def without_duplicates(examples: Examples) -> Examples:
+def _key(row: Row) -> str:
+    """By which a row counts as the same as another: its text, or the bytes of its picture."""
+    return sha256_file(row.text) if isinstance(row.text, Path) else normalised(row.title)
+
+
+def without_duplicates(examples: TaskRows) -> TaskRows:
     """The first of each text; texts that occur with different labels are left out altogether."""
+    return examples.select(_first_of_each(examples, [_key(row) for row in examples.rows]))
+
+
+def _first_of_each(examples: TaskRows, keys: Sequence[str]) -> list[int]:
     labels: defaultdict[str, set[str]] = defaultdict(set)
-    keys = [normalised(text) for text in examples.texts]
-    for key, label in zip(keys, examples.labels, strict=True):
-        labels[key].add(label)
+    for key, row in zip(keys, examples.rows, strict=True):
+        labels[key].add(json.dumps(row.label))
     seen: set[str] = set()
-    rows = []
-    for row, key in enumerate(keys):
+    places = []
+    for place, key in enumerate(keys):
         if key not in seen and len(labels[key]) == 1:
-            rows.append(row)
+            places.append(place)
         seen.add(key)
-    return examples.select(rows)
+    return places
 
 
-def split(examples: Examples, evaluation: Examples | None, *, held_out: int, seed: int) -> Split:
+def split(
+    examples: TaskRows,
+    evaluation: TaskRows | None,
+    *,
+    held_out: int,
+    seed: int,
+    problem: Problem = Problem.SINGLE_LABEL,
+) -> Split:
     """Remove duplicates, then hold out `held_out` examples, or keep `evaluation` and train on nothing it contains.
 
-    The held-out part keeps the balance of labels, and depends on the texts and `seed` alone, not on the order of rows.
-    Raises `UserError` when there is one label only, or too few examples.
+    The held-out part keeps the balance of single labels, and depends on the texts and `seed` alone, not on the order of
+    rows. Raises `UserError` when there is nothing to tell apart, or too few examples.
     """
-    unique = without_duplicates(examples)
-    counts = Counter(unique.labels)
-    if len(counts) < 2:
+    keys = [_key(row) for row in examples.rows]
+    places = _first_of_each(examples, keys)
+    unique, keys = examples.select(places), [keys[place] for place in places]
+    counts = Counter(_strata(unique, problem))
+    if problem in _TOLD_APART and len({json.dumps(row.label) for row in unique.rows}) < 2:
+        only = next(iter(unique.labels), "none")
         raise UserError(
-            f"{examples.source} has one label only ({next(iter(counts), 'none')}), so there is nothing to learn",
+            f"{examples.source} has one label only ({only}), so there is nothing to learn",
             "give data with at least two labels, or name the right column with --label-column",
         )
     duplicates = len(examples) - len(unique)
     if evaluation is not None:
-        held = {normalised(text) for text in evaluation.texts}
-        rows = [row for row, text in enumerate(unique.texts) if normalised(text) not in held]
-        train = unique.select(rows)
-        if len(set(train.labels)) < 2:
+        held = {_key(row) for row in evaluation.rows}
+        train = unique.select([place for place, key in enumerate(keys) if key not in held])
+        if not len(train) or (problem in _TOLD_APART and len({json.dumps(row.label) for row in train.rows}) < 2):
             raise UserError(
                 f"{examples.source} has fewer than two labels left without the texts of {evaluation.source}",
                 "evaluate on texts that are not trained on",
@@ -70,25 +92,35 @@ def split(examples: Examples, evaluation: Examples | None, *, held_out: int, see
             if most >= len(counts)
             else f"give at least {2 * len(counts)} texts, two for each label",
         )
-    chosen = _stratified(unique, held_out, seed)
+    titles = [key if isinstance(row.text, Path) else row.title for key, row in zip(keys, unique.rows, strict=True)]
+    chosen = _stratified(_strata(unique, problem), titles, held_out, seed)
     rest = [row for row in range(len(unique)) if row not in chosen]
     return Split(unique.select(rest), unique.select(sorted(chosen)), duplicates, 0)
 
 
-def _stratified(examples: Examples, number: int, seed: int) -> set[int]:
-    """`number` rows with each label's share of the whole (largest remainder), chosen by a hash of seed and text."""
-    by_label: defaultdict[str, list[int]] = defaultdict(list)
-    for row, label in enumerate(examples.labels):
-        by_label[label].append(row)
-    shares = {label: number * len(rows) / len(examples) for label, rows in by_label.items()}
-    quotas = {label: int(share) for label, share in shares.items()}
-    by_remainder = sorted(shares, key=lambda label: (quotas[label] - shares[label], label))
-    for label in by_remainder[: number - sum(quotas.values())]:
-        quotas[label] += 1
+_TOLD_APART = (Problem.SINGLE_LABEL, Problem.MULTI_LABEL, Problem.REGRESSION)
+"""Problems where examples of one label only teach nothing."""
+
+
+def _strata(examples: TaskRows, problem: Problem) -> list[str]:
+    """What the held-out part has as much of as the whole: each single label."""
+    return [str(row.label).strip() if problem is Problem.SINGLE_LABEL else "" for row in examples.rows]
+
+
+def _stratified(strata: Sequence[str], titles: Sequence[str], number: int, seed: int) -> set[int]:
+    """`number` rows with each stratum's share of the whole (largest remainder), chosen by a hash of seed and text."""
+    members: defaultdict[str, list[int]] = defaultdict(list)
+    for place, stratum in enumerate(strata):
+        members[stratum].append(place)
+    shares = {stratum: number * len(places) / len(strata) for stratum, places in members.items()}
+    quotas = {stratum: int(share) for stratum, share in shares.items()}
+    by_remainder = sorted(shares, key=lambda stratum: (quotas[stratum] - shares[stratum], stratum))
+    for stratum in by_remainder[: number - sum(quotas.values())]:
+        quotas[stratum] += 1
     return {
-        row
-        for label, rows in by_label.items()
-        for row in sorted(rows, key=lambda row: _rank(seed, examples.texts[row]))[: quotas[label]]
+        place
+        for stratum, places in members.items()
+        for place in sorted(places, key=lambda place: _rank(seed, titles[place]))[: quotas[stratum]]
     }
 
 

@@ -1,70 +1,44 @@
-"""A user's data file as the inputs of a model, with what its task's metric holds right."""
+"""Rows of a user's file as the inputs of a model, with what its task's metric holds right."""
 
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from artifact.predict.rows import FIRST_COLUMNS, LABEL_COLUMNS, PAIR_COLUMNS, TEXT_COLUMNS, read_rows
 from artifact.task import Task
 from errors import UserError
 from models.example_set import ExampleSet, evenly
 from models.metrics import MULTI_LABEL, REGRESSION, SINGLE_LABEL, AnswerTruth, TokenTruth, problem_of, tag_type
+from models.rows import Columns, Row, TaskRows, read_task_rows
 
 MASKED_SHARE = 0.15
 """Of the ordinary tokens, as BERT was trained (Devlin et al., NAACL 2019)."""
 
 
 @dataclass(frozen=True, slots=True)
-class Columns:
-    """Columns that the user named; the others are guessed. A question's context is its pair, its answers the label."""
-
-    text: str | None = None
-    pair: str | None = None
-    label: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Row:
-    """What one row holds; `place` is how a message names it, and `label` is `None` where nothing is labelled."""
-
-    place: str
-    number: int
-    text: Any
-    pair: Any
-    label: Any
-
-    @property
-    def title(self) -> str:
-        text = self.text if isinstance(self.text, str) else " ".join(self.text)
-        return f"{text} | {self.pair}" if isinstance(self.pair, str) else text
-
-    @property
-    def item(self) -> Any:
-        return (self.text, self.pair) if isinstance(self.pair, str) else self.text
-
-
-@dataclass(frozen=True, slots=True)
 class _Model:
-    """What of a model decides how rows are read."""
+    """What of a model decides how rows become inputs. `processor` is a fast tokenizer, or prepares pictures."""
 
-    tokenizer: Any
+    processor: Any
     max_length: int
     labels: tuple[str, ...]
     problem: str | None
+    cut: list[bool] = field(default_factory=list)
+    """Of each text that was encoded."""
 
-    def encode(self, row: _Row, *texts: Any, truncation: str = "longest_first", **options: bool) -> Any:
+    def encode(self, row: Row, *texts: Any, truncation: str = "longest_first", **options: bool) -> Any:
         try:
-            encoding = self.tokenizer(*texts, truncation=truncation, max_length=self.max_length, **options)
+            encoding = self.processor(*texts, truncation=truncation, max_length=self.max_length, **options)
         except Exception as error:  # the tokenizers library raises bare Exception
             raise UserError(f"{row.place}: the tokenizer cannot take it ({error})", "fix or remove that row") from error
         if not encoding["input_ids"]:
             raise UserError(f"{row.place}: the tokenizer makes no tokens of it", "remove that row")
+        self.cut.append(bool(encoding.encodings[0].overflowing))
         return encoding
 
 
@@ -83,26 +57,70 @@ def read_task_examples(
     columns: Columns,
     limit: int | None,
 ) -> ExampleSet:
-    """Read `limit` rows of a `.csv`, `.tsv` or `.jsonl` file for a task on text, spread over it, by a fast tokenizer.
+    """Read `limit` rows of a file for a task on text, spread over it, by a fast tokenizer.
 
     Each row has the int64 inputs that the model takes, of shape (tokens,); truth is `None` if no row is labelled.
     Raises `UserError` naming the file and the row or column that is missing, empty or not what the task needs.
     """
-    layout = _LAYOUTS.get(task)
-    if layout is None:
-        raise UserError(f"{path} holds texts, and a model for {task} takes none", "give its inputs as a .npz file")
-    rows = _read(path, layout, columns, limit)
-    encodings, truth = layout.reader(rows, _Model(tokenizer, max_length, labels, problem))
-    names = [name for name in tokenizer.model_input_names if name in encodings[0]]
-    padding = {"input_ids": tokenizer.pad_token_id, "attention_mask": 0, "token_type_ids": tokenizer.pad_token_type_id}
-    return ExampleSet(
-        rows=tuple({name: np.array(encoding[name], dtype=np.int64) for name in names} for encoding in encodings),
-        titles=tuple(row.text if layout.needs_pair else row.title for row in rows),
+    rows = read_task_rows(path, task, columns=columns, limit=limit)
+    return prepare(rows, tokenizer, max_length=max_length, labels=labels, problem=problem)[0]
+
+
+def prepare(
+    rows: TaskRows, processor: Any, *, max_length: int, labels: tuple[str, ...], problem: str | None
+) -> tuple[ExampleSet, float]:
+    """The rows as the model's inputs, made by its fast tokenizer or image processor, and the fraction that was cut.
+
+    Texts become int64 of shape (tokens,), pictures float32 of shape (channels, height, width), loaded when they are
+    looked at. Raises `UserError` naming the file and the row that is not what the task needs.
+    """
+    model = _Model(processor, max_length, labels, problem)
+    encodings, truth = _READERS[rows.task](rows, model)
+    names = [name for name in processor.model_input_names if name in encodings[0]]
+    padding = {
+        "input_ids": getattr(processor, "pad_token_id", None),
+        "attention_mask": 0,
+        "token_type_ids": getattr(processor, "pad_token_type_id", None),
+    }
+    titles = (row.text if rows.task is Task.QUESTION_ANSWERING else row.title for row in rows.rows)
+    examples = ExampleSet(
+        rows=tuple(
+            item if isinstance(item, Picture) else {name: np.array(item[name], dtype=np.int64) for name in names}
+            for item in encodings
+        ),
+        titles=tuple(titles),
         truth=None if truth is None else tuple(truth),
         padding={name: padding[name] or 0 for name in names if name in padding},
-        pad_left=tokenizer.padding_side == "left",
-        items=tuple(row.item for row in rows),
+        pad_left=getattr(processor, "padding_side", "right") == "left",
+        items=rows.texts,
     )
+    return examples, sum(model.cut) / len(encodings)
+
+
+class Picture(Mapping[str, NDArray[np.float32]]):
+    """One picture's inputs, prepared anew whenever they are looked at: a data set of them may not fit into memory."""
+
+    def __init__(self, path: Path, place: str, processor: Any) -> None:
+        self._path, self._place, self._processor = path, place, processor
+
+    def __getitem__(self, name: str) -> NDArray[np.float32]:
+        if name != "pixel_values":
+            raise KeyError(name)
+        from PIL import Image, ImageOps
+
+        try:
+            with Image.open(self._path) as picture:
+                upright = ImageOps.exif_transpose(picture).convert("RGB")
+        except (OSError, Image.DecompressionBombError) as error:
+            raise UserError(f"{self._place}: {self._path} is no picture ({error})", "fix or remove that row") from error
+        found = self._processor(images=upright, return_tensors="np")["pixel_values"][0]
+        return np.asarray(found, dtype=np.float32)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(("pixel_values",))
+
+    def __len__(self) -> int:
+        return 1
 
 
 def read_arrays(path: Path, *, limit: int | None) -> ExampleSet:
@@ -164,90 +182,41 @@ def _numbers(path: Path, name: str, array: NDArray[Any]) -> NDArray[Any]:
 _KINDS: Mapping[str, type] = {"b": np.int64, "i": np.int64, "u": np.int64, "f": np.float32}
 
 
-def _read(path: Path, layout: "_Layout", columns: Columns, limit: int | None) -> list[_Row]:
-    every = list(read_rows(path))
-    found = [every[row] for row in evenly(len(every), limit)]
-    if not found:
-        raise UserError(f"{path} holds no examples", "it needs at least one row, and a CSV a header line")
-    present = list(dict.fromkeys(name for _, row in found for name in row))
-    text = _column(path, present, columns.text, layout.text, "--text-column", needed=True)
-    pair = _column(path, present, columns.pair, layout.pair, "--pair-column", needed=layout.needs_pair)
-    label = _column(path, present, columns.label, layout.label, "--label-column", needed=False)
-    rows = []
-    for number, row in found:
-        place = f"{path}, row {number}"
-        layout.check(place, text, _value(row, text))
-        if pair is not None:
-            _check_text(place, pair, _value(row, pair))
-        rows.append(_Row(place, number, _value(row, text), _value(row, pair), _value(row, label)))
-    bare = [row for row in rows if row.label is None]
-    if bare and len(bare) < len(rows):
-        raise UserError(
-            f"{bare[0].place}: column '{label}' has no label", "fill it ([] says that there is none), or remove the row"
-        )
-    return rows
+def _classified(rows: TaskRows, model: _Model) -> Read:
+    return [model.encode(row, row.text, row.pair) for row in rows.rows], _decided(rows, model)
 
 
-def _value(row: Mapping[str, Any], column: str | None) -> Any:
-    value = None if column is None else row.get(column)
-    return None if isinstance(value, str) and not value.strip() else value
-
-
-def _column(
-    path: Path, present: Sequence[str], asked: str | None, usual: Sequence[str], flag: str, *, needed: bool
-) -> str | None:
-    by_lower_case = {name.lower(): name for name in reversed(present)}
-    known = (by_lower_case[name] for name in usual if name in by_lower_case)
-    name = next(known, None) if asked is None else asked
-    if name in present and (usual or asked is None):
-        return name
-    if asked is None and not needed:
-        return None
-    if not usual:
-        raise UserError(f"{path}: this task has no use for the column '{asked}'", f"leave out {flag}")
-    wanted = f"'{asked}'" if asked is not None else f"named {' or '.join(usual)}"
-    raise UserError(f"{path} has no column {wanted}", f"its columns are: {', '.join(present)}; name one with {flag}")
-
-
-def _check_text(place: str, column: str | None, value: Any) -> None:
-    if not isinstance(value, str) or not value.strip():
-        raise UserError(f"{place}: column '{column}' is empty or not text", "fill or remove that row")
-
-
-def _check_words(place: str, column: str | None, value: Any) -> None:
-    if not isinstance(value, list) or not value or not all(isinstance(word, str) for word in value):
-        raise UserError(
-            f"{place}: column '{column}' is not a list of words",
-            'give a .jsonl file of rows like {"tokens": ["in", "Rome"], "tags": ["O", "B-LOC"]}',
-        )
-
-
-def _classified(rows: Sequence[_Row], model: _Model) -> Read:
-    encodings = [model.encode(row, row.text, row.pair) for row in rows]
+def _decided(rows: TaskRows, model: _Model) -> list[Any] | None:
     decide = _DECISIONS[problem_of(model.problem, len(model.labels))]
-    return encodings, decide(rows, model.labels) if _labelled(rows) else None
+    return decide(rows.rows, model.labels) if rows.is_labelled else None
 
 
-def _labelled(rows: Sequence[_Row]) -> bool:
-    return rows[0].label is not None
+def _seen(rows: TaskRows, model: _Model) -> Read:
+    pictures = [Picture(row.text, row.place, model.processor) for row in rows.rows]
+    return pictures, _decided(rows, model)
 
 
-def _single(rows: Sequence[_Row], names: Sequence[str]) -> list[Any]:
+def _single(rows: Sequence[Row], names: Sequence[str]) -> list[Any]:
     return [index for (index,) in _indices(rows, [[row.label] for row in rows], names)]
 
 
-def _several(rows: Sequence[_Row], names: Sequence[str]) -> list[Any]:
-    """Labels as a JSON list, or as names with bars between them."""
-    values = [_from_json(row.label) for row in rows]
-    lists = [value if isinstance(value, list) else str(value).split("|") for value in values]
+def _several(rows: Sequence[Row], names: Sequence[str]) -> list[Any]:
+    lists = [several(row.label) for row in rows]
     return [frozenset(indices) for indices in _indices(rows, lists, names)]
 
 
-def _quantity(rows: Sequence[_Row], names: Sequence[str]) -> list[Any]:
-    return [_number(row) for row in rows]
+def several(label: Any) -> list[Any]:
+    """Labels of one example: a JSON list, or names with bars between them."""
+    value = _from_json(label)
+    return value if isinstance(value, list) else str(value).split("|")
 
 
-def _number(row: _Row) -> float:
+def _quantity(rows: Sequence[Row], names: Sequence[str]) -> list[Any]:
+    return [number_of(row) for row in rows]
+
+
+def number_of(row: Row) -> float:
+    """A row's label as a number. Raises `UserError` for what is none."""
     try:
         number = float(str(row.label))
     except ValueError:
@@ -257,14 +226,14 @@ def _number(row: _Row) -> float:
     return number
 
 
-_DECISIONS: Mapping[str, Callable[[Sequence[_Row], Sequence[str]], list[Any]]] = {
+_DECISIONS: Mapping[str, Callable[[Sequence[Row], Sequence[str]], list[Any]]] = {
     SINGLE_LABEL: _single,
     MULTI_LABEL: _several,
     REGRESSION: _quantity,
 }
 
 
-def _indices(rows: Sequence[_Row], lists: Sequence[Iterable[Any]], names: Sequence[str]) -> list[list[int]]:
+def _indices(rows: Sequence[Row], lists: Sequence[Iterable[Any]], names: Sequence[str]) -> list[list[int]]:
     """Positions in `names` of each row's labels; where none of all is a name, numbers are the positions themselves."""
     written = [[str(label).strip() for label in labels] for labels in lists]
     positions = {name: index for index, name in enumerate(names)}
@@ -286,9 +255,10 @@ def _from_json(value: Any) -> Any:
     return value
 
 
-def _tagged(rows: Sequence[_Row], model: _Model) -> Read:
+def _tagged(examples: TaskRows, model: _Model) -> Read:
+    rows = examples.rows
     encodings = [model.encode(row, row.text, is_split_into_words=True) for row in rows]
-    if not _labelled(rows):
+    if not examples.is_labelled:
         return encodings, None
     for row in rows:
         if not isinstance(row.label, list) or len(row.label) != len(row.text):
@@ -311,38 +281,51 @@ def _tagged(rows: Sequence[_Row], model: _Model) -> Read:
     return encodings, truth
 
 
-def _answered(rows: Sequence[_Row], model: _Model) -> Read:
+def _answered(examples: TaskRows, model: _Model) -> Read:
+    rows = examples.rows
     encodings = [
         model.encode(row, row.text, row.pair, truncation="only_second", return_offsets_mapping=True) for row in rows
     ]
-    if not _labelled(rows):
+    if not examples.is_labelled:
         return encodings, None
     truth = []
     for row, encoding in zip(rows, encodings, strict=True):
         pairs = zip(encoding["offset_mapping"], encoding.sequence_ids(0), strict=True)
         offsets = tuple((offset[0], offset[1]) if part == 1 else None for offset, part in pairs)
-        truth.append(AnswerTruth(row.pair, offsets, _answers(row)))
+        truth.append(AnswerTruth(str(row.pair), offsets, *answers_of(row)))
     return encodings, truth
 
 
-def _answers(row: _Row) -> tuple[str, ...]:
-    """Answers as SQuAD has them, {"text": […]}, as a list, or as one text."""
+def answers_of(row: Row) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """Answers as SQuAD has them, {"text": […], "answer_start": […]}, as a list, or as one text.
+
+    And where each begins in the context: as the row says, or else where it first occurs (-1: nowhere).
+    """
     value = _from_json(row.label)
+    said = value.get("answer_start") if isinstance(value, dict) else None
     value = value.get("text") if isinstance(value, dict) else value
     texts = [value] if isinstance(value, str) else value
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
         raise UserError(f"{row.place}: the answers are not texts", 'write {"text": ["one", "another"]} or one text')
-    return tuple(text for text in texts if text.strip())
+    context = str(row.pair)
+    starts = said if isinstance(said, list) and len(said) == len(texts) else [context.find(text) for text in texts]
+    wrong = [text for text, at in zip(texts, starts, strict=True) if said and context[at : at + len(text)] != text]
+    if wrong:
+        raise UserError(
+            f"{row.place}: '{wrong[0]}' is not where answer_start says", "leave answer_start out, or fix it"
+        )
+    kept = [(text, at) for text, at in zip(texts, starts, strict=True) if text.strip()]
+    return tuple(text for text, _ in kept), tuple(at for _, at in kept)
 
 
-def _with_masks(rows: Sequence[_Row], model: _Model) -> Read:
+def _with_masks(rows: TaskRows, model: _Model) -> Read:
     """Texts where a few tokens are masked, the same ones each time; the truth is what stood there."""
-    mask = model.tokenizer.mask_token_id
+    mask = model.processor.mask_token_id
     if mask is None:
         raise UserError("the tokenizer has no mask token", "give the checkpoint the tokenizer it was trained with")
-    special = set(model.tokenizer.all_special_ids)
+    special = set(model.processor.all_special_ids)
     encodings, truth = [], []
-    for row in rows:
+    for row in rows.rows:
         encoding = model.encode(row, row.text)
         ids = encoding["input_ids"]
         ordinary = [position for position, token in enumerate(ids) if token not in special]
@@ -355,30 +338,30 @@ def _with_masks(rows: Sequence[_Row], model: _Model) -> Read:
     return encodings, truth
 
 
-def _plain(rows: Sequence[_Row], model: _Model) -> Read:
-    return [model.encode(row, row.text) for row in rows], None
+def _plain(rows: TaskRows, model: _Model) -> Read:
+    return [model.encode(row, row.text) for row in rows.rows], None
 
 
-@dataclass(frozen=True, slots=True)
-class _Layout:
-    """The usual columns of a task's files, and how its rows are read; no usual names: no such column."""
+def _continued(rows: TaskRows, model: _Model) -> Read:
+    """Texts to be continued, each with the token that ends it where the model has one and the text was not cut; the
+    truth is the ids."""
+    end, encodings = model.processor.eos_token_id, []
+    for row in rows.rows:
+        ids = list(model.encode(row, row.text)["input_ids"])
+        if end is not None and not model.cut[-1] and ids[-1] != end:
+            ids.append(end)
+        if len(ids) < 2:
+            raise UserError(f"{row.place}: a text of one token has none to learn", "remove that row")
+        encodings.append({"input_ids": ids, "attention_mask": [1] * len(ids)})
+    return encodings, [tuple(encoding["input_ids"]) for encoding in encodings]
 
-    reader: Callable[[Sequence[_Row], _Model], Read]
-    text: tuple[str, ...] = (*TEXT_COLUMNS, *FIRST_COLUMNS)
-    pair: tuple[str, ...] = ()
-    label: tuple[str, ...] = ()
-    needs_pair: bool = False
-    check: Callable[[str, str | None, Any], None] = _check_text
 
-
-_LAYOUTS: Mapping[Task, _Layout] = {
-    Task.TEXT_CLASSIFICATION: _Layout(_classified, pair=PAIR_COLUMNS, label=LABEL_COLUMNS),
-    Task.TOKEN_CLASSIFICATION: _Layout(
-        _tagged, text=("tokens", "words"), label=("tags", "ner_tags", "labels"), check=_check_words
-    ),
-    Task.QUESTION_ANSWERING: _Layout(
-        _answered, text=("question",), pair=("context",), label=("answers", "answer"), needs_pair=True
-    ),
-    Task.FILL_MASK: _Layout(_with_masks),
-    Task.FEATURE_EXTRACTION: _Layout(_plain),
+_READERS: Mapping[Task, Callable[[TaskRows, _Model], Read]] = {
+    Task.TEXT_CLASSIFICATION: _classified,
+    Task.TOKEN_CLASSIFICATION: _tagged,
+    Task.QUESTION_ANSWERING: _answered,
+    Task.IMAGE_CLASSIFICATION: _seen,
+    Task.FILL_MASK: _with_masks,
+    Task.FEATURE_EXTRACTION: _plain,
+    Task.TEXT_GENERATION: _continued,
 }

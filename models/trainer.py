@@ -10,10 +10,13 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from transformers import EarlyStoppingCallback, Trainer, TrainingArguments
+from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from artifact.records import cannot_write
 from errors import UserError
-from models.objective import GUIDE, Objective
+from models.learning_set import GUIDE, TARGETS
+from models.objective import Objective
+from models.processes import ALONE, Processes
 from models.training import Device, FinetuneConfig, Optimizer, Schedule, TrainingPrecision
 from models.watcher import Watcher
 
@@ -58,23 +61,34 @@ def steps_per_epoch(config: FinetuneConfig, examples: int) -> int:
 
 
 def arguments(
-    config: FinetuneConfig, device: Device, precision: TrainingPrecision, state: Path, examples: int, *, logged: bool
+    config: FinetuneConfig,
+    device: Device,
+    precision: TrainingPrecision,
+    state: Path,
+    examples: int,
+    *,
+    logged: bool,
+    validated_by: str = "accuracy",
+    by_length: bool = True,
+    processes: Processes = ALONE,
 ) -> TrainingArguments:
     """What the Trainer is told for so many examples an epoch; it saves its steps in `state`, and tells its callbacks of
-    each if it is `logged`."""
+    each if it is `logged`. Batches are of similar length if `by_length`."""
     steps = steps_per_epoch(config, examples) * config.epochs
     every = max(10, steps // SAVES)
     early = {
         "eval_strategy": "steps",
         "eval_steps": every,
         "load_best_model_at_end": True,
-        "metric_for_best_model": "accuracy",
-        "per_device_eval_batch_size": config.batch_size,
+        "metric_for_best_model": validated_by,
+        "greater_is_better": validated_by != "loss",
+        "prediction_loss_only": validated_by == "loss",
+        "per_device_eval_batch_size": processes.share(config.batch_size),
     }
     made = TrainingArguments(
         output_dir=str(state),
         num_train_epochs=config.epochs,
-        per_device_train_batch_size=config.batch_size,
+        per_device_train_batch_size=processes.share(config.batch_size),
         learning_rate=config.learning_rate,
         weight_decay=config.weight_decay,
         warmup_steps=config.warmup_fraction if config.warmup_fraction < 1 else steps,
@@ -84,7 +98,7 @@ def arguments(
         gradient_accumulation_steps=config.accumulate,
         activation_checkpointing=config.checkpointing,
         torch_compile=config.compile,
-        train_sampling_strategy="group_by_length",
+        train_sampling_strategy="group_by_length" if by_length else "random",
         bf16=precision is TrainingPrecision.BF16,
         fp16=precision is TrainingPrecision.FP16,
         use_cpu=device is Device.CPU,
@@ -109,23 +123,33 @@ def arguments(
 class WatchedTrainer(Trainer):  # type: ignore[misc]  # transformers' class is untyped
     """A Trainer that shows `watch` every loss, follows an objective, and tells a failed save in one sentence."""
 
-    def __init__(self, watch: Watcher, objective: Objective, **parts: Any) -> None:
+    def __init__(self, watch: Watcher, objective: Objective, processes: Processes, **parts: Any) -> None:
+        self._watch, self._objective, self._processes = watch, objective, processes
         super().__init__(**parts)
-        self._watch, self._objective = watch, objective
-        self.loss_is_scaled_for_ga = True  # the objective divides by the examples of the whole step
+        self.loss_is_scaled_for_ga = True  # the objective divides by the targets of the whole step
+        self.model_accepts_loss_kwargs = True  # so these are counted, whatever the model's own loss takes
+        self._loss_shifts_labels = False
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        """With several processes, too, the order is that of whole steps: one process would learn in the same."""
+        sampler = super()._get_train_sampler(train_dataset)
+        if isinstance(sampler, LengthGroupedSampler):
+            sampler.batch_size *= self._processes.count
+        return sampler
 
     def training_step(self, *given: Any, **more: Any) -> torch.Tensor:
         loss: torch.Tensor = super().training_step(*given, **more)
-        self._watch.learnt(float(loss), self.state.global_step)
+        self._watch.learnt(self._processes.mean(loss), self.state.global_step)
         return loss
 
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        labels, guide = inputs.pop("labels"), inputs.pop(GUIDE, None)
+        targets, guide = inputs.pop(TARGETS), inputs.pop(GUIDE, None)
         outputs = model(**inputs)
-        examples = len(labels) if num_items_in_batch is None else num_items_in_batch
-        loss = self._objective(outputs.logits, labels, guide, examples)
+        loss = self._objective(outputs, targets, guide, num_items_in_batch)
+        if num_items_in_batch is not None:
+            loss = loss * self._processes.count  # gradients are averaged over processes, and the count is everybody's
         return (loss, outputs) if return_outputs else loss
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:

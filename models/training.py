@@ -4,7 +4,21 @@ from enum import StrEnum
 
 import msgspec
 
-SCHEMA_VERSION = 2
+from artifact.task import Task
+
+SCHEMA_VERSION = 3
+
+
+class Problem(StrEnum):
+    """What there is to learn: one label, several, or a number for each example; a tag for each word; where the answer
+    lies; the next token."""
+
+    SINGLE_LABEL = "single-label"
+    MULTI_LABEL = "multi-label"
+    REGRESSION = "regression"
+    TAGS = "tags"
+    SPAN = "span"
+    NEXT_TOKEN = "next-token"  # noqa: S105  a token of text
 
 
 class TrainingPrecision(StrEnum):
@@ -85,7 +99,8 @@ class FinetuneConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     A step learns from `batch_size` × `accumulate` examples. Gradients longer than `clip_norm` are shortened to it (0:
     never). `dropout` replaces every dropout of the model. `balance` weighs each label by the inverse of its frequency.
-    `checkpointing` computes activations twice instead of keeping them. `layers` keeps only the first of them.
+    `checkpointing` computes activations twice instead of keeping them. `layers` keeps only the first of them. With
+    `lora`, weights stay as they are, and products of two matrices of that rank are learnt (Hu et al., ICLR 2022).
 
     With `patience`, a tenth of the training examples validates now and then, training ends when that has not become
     better so many times in a row, and the best weights are kept.
@@ -106,6 +121,7 @@ class FinetuneConfig(msgspec.Struct, frozen=True, kw_only=True):
     checkpointing: bool = False
     compile: bool = False
     layers: int | None = None
+    lora: int = 0
     patience: int = 0
     max_length_tokens: int = 256
     held_out: int = 1000
@@ -122,18 +138,66 @@ class Teacher(msgspec.Struct, frozen=True, kw_only=True):
     temperature: float = 2.0
 
 
+class Lesson(msgspec.Struct, frozen=True, kw_only=True):
+    """A fine-tuning as it is ordered: base model, data, and how to train.
+
+    `task` and `problem` are guessed from the data where they are `None`, columns likewise; `where` keeps only rows with
+    these values, and `limit` so many of them. `labels` name those of the data, in their sorted order.
+    """
+
+    base_model: str
+    data: str
+    evaluation: str | None = None
+    task: Task | None = None
+    problem: Problem | None = None
+    text_column: str | None = None
+    pair_column: str | None = None
+    label_column: str | None = None
+    where: dict[str, str] = {}
+    limit: int | None = None
+    labels: tuple[str, ...] | None = None
+    config: FinetuneConfig = FinetuneConfig()
+    teacher: Teacher | None = None
+    tensorboard: bool = False
+
+
 class Best(msgspec.Struct, frozen=True, kw_only=True):
-    """The step whose weights were kept, and its accuracy on the validation examples."""
+    """The step whose weights were kept, and its value on the validation examples: accuracy, or else the loss."""
 
     step: int
-    accuracy_fraction: float
+    metric: str
+    value: float
+
+
+class Lengths(msgspec.Struct, frozen=True, kw_only=True):
+    """How many training examples have up to so many tokens and more than the entry before, and the fraction that was
+    cut to the limit."""
+
+    counts: dict[int, int]
+    truncated_fraction: float
+
+
+class DataSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """What is learnt from. `columns` are those of the file, by what they hold; `labels` how often each occurs among the
+    examples trained on."""
+
+    task: Task
+    problem: Problem
+    columns: dict[str, str]
+    examples: dict[str, int]
+    labels: dict[str, int]
+    duplicates_removed: int
+    leaked_removed: int
+    lengths: Lengths | None
 
 
 class TrainingRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """`training.json`: what fine-tuning did. Accuracy and `scores` are the fp32 model's on the held-out examples.
+    """`training.json`: what fine-tuning did. `value` (of `metric`) and `scores` are the fp32 model's on the held-out
+    examples; `before` is the base model's, where it could already do the task. Only single labels have `scores`.
 
     `seconds_s` is the time of the training steps, over all attempts if the run was interrupted; waiting for a turn and
-    saving are left out. The loss of every step stands in `losses.csv`, the answers in `predictions.npz`.
+    saving are left out. The loss of every step stands in `losses.csv`, the answers in `predictions.npz`. Of
+    `weights`, `learnt_weights` were trained.
     """
 
     schema_version: int
@@ -142,19 +206,20 @@ class TrainingRecord(msgspec.Struct, frozen=True, kw_only=True):
     config: FinetuneConfig
     precision: TrainingPrecision
     device: str
+    processes: int
     labels: tuple[str, ...]
     data_sha256: dict[str, str]
-    examples: dict[str, int]
-    class_counts: dict[str, int]
-    duplicates_removed: int
-    leaked_removed: int
-    truncated_fraction: float
+    data: DataSummary
+    weights: int
+    learnt_weights: int
     steps: int
     seconds_s: float
     samples_per_s: float
     final_loss: float
-    accuracy_fraction: float
-    scores: Scores
+    metric: str
+    value: Estimate
+    before: Estimate | None
+    scores: Scores | None
     teacher: Teacher | None = None
     best: Best | None = None
     checkpoint_sha256: str

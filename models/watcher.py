@@ -117,5 +117,6 @@ class EpochOrder(TrainerCallback):  # type: ignore[misc]
     """
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, train_dataloader: Any = None, **kwargs: Any) -> None:
-        order = torch.Generator().manual_seed(args.seed + int(state.epoch or 0))
-        train_dataloader.batch_sampler.sampler.generator = order
+        batches = train_dataloader.batch_sampler
+        batches = getattr(batches, "batch_sampler", batches)  # with several processes each takes its own of them
+        batches.sampler.generator = torch.Generator().manual_seed(args.seed + int(state.epoch or 0))

@@ -7,10 +7,11 @@ from math import log
 import numpy as np
 from numpy.typing import NDArray
 
-from artifact.intervals import Interval, paired_difference
+from artifact.intervals import Interval
 from artifact.run_folder import RunFolder
 from measure.process import WorkerFailed
 from measure.statistics import LogRatio, decide
+from models.metrics import Metric, compare, metric_of
 from models.training import Estimate
 from side_by_side.messages import Learnt
 from side_by_side.records import Place, Row, TurnRecord
@@ -39,19 +40,21 @@ def judge(
             continue
         run = RunFolder(place.run(setting.folder))
         beside = None if baseline in (None, setting.name) else RunFolder(place.run(trained[str(baseline)][0].folder))
+        record = found.record
+        metric = metric_of(record.data.task, record.data.problem, len(record.labels))
         ratio = ratios.get(setting.name)
         rows.append(
             Row(
                 setting=setting.name,
-                device=found.record.device,
-                steps=found.record.steps,
-                seconds_s=found.record.seconds_s,
-                samples_per_s=found.record.samples_per_s,
+                device=record.device,
+                steps=record.steps,
+                seconds_s=record.seconds_s,
+                samples_per_s=record.samples_per_s,
                 speed=_estimate(ratio.interval()) if ratio else None,
                 decision=decisions[setting.name].value if ratio else None,
-                accuracy=found.record.scores.accuracy,
-                accuracy_difference=_estimate(accuracy_difference(run, beside)) if beside else None,
-                final_loss=found.record.final_loss,
+                value=record.value,
+                difference=_estimate(difference(run, beside, metric)) if beside else None,
+                final_loss=record.final_loss,
                 loss_distance=loss_distance(run, beside) if beside else None,
                 peak_bytes=found.peak_bytes,
                 device_peak_bytes=found.device_peak_bytes,
@@ -88,11 +91,9 @@ def energy(turns: Sequence[TurnRecord], setting: str) -> float | None:
     return sum(known) if known and len(known) == len(by_step) else None
 
 
-def accuracy_difference(run: RunFolder, baseline: RunFolder) -> Interval:
-    """Accuracy minus the baseline's on the same examples, by pairs."""
-    right, wanted = (right_answers(item) for item in (run, baseline))
-    differences = right - wanted
-    return paired_difference(float(differences.sum()), float((differences**2).sum()), len(differences))
+def difference(run: RunFolder, baseline: RunFolder, metric: Metric) -> Interval:
+    """The metric minus the baseline's on the same examples, by pairs."""
+    return compare(metric, statistics(run), statistics(baseline)).difference
 
 
 def loss_distance(run: RunFolder, baseline: RunFolder) -> float:
@@ -108,10 +109,10 @@ def losses(run: RunFolder) -> NDArray[np.float64]:
         return np.array([float(row["loss"]) for row in csv.DictReader(file)])
 
 
-def right_answers(run: RunFolder) -> NDArray[np.float64]:
-    """1 for each held-out example that a run's model answers rightly, else 0."""
+def statistics(run: RunFolder) -> NDArray[np.float64]:
+    """What a run's model made of each held-out example, shape (examples, k)."""
     with np.load(run.predictions, allow_pickle=False) as found:
-        return np.asarray(found["logits"].argmax(axis=1) == found["truth"], dtype=np.float64)
+        return np.asarray(found["statistics"], dtype=np.float64)
 
 
 def _estimate(interval: Interval) -> Estimate | None:

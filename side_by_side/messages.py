@@ -3,22 +3,7 @@
 import msgspec
 
 from measure.messages import Failed, Reply, Request
-from models.training import FinetuneConfig, Teacher, TrainingRecord
-
-
-class Lesson(msgspec.Struct, frozen=True, kw_only=True):
-    """What every setting is taught: base model, data and how to train, but for device and precision."""
-
-    base_model: str
-    data: str
-    evaluation: str | None
-    text_column: str | None
-    label_column: str | None
-    where: dict[str, str]
-    labels: tuple[str, ...] | None
-    config: FinetuneConfig
-    teacher: Teacher | None = None
-    tensorboard: bool = False
+from models.training import Lesson, TrainingRecord
 
 
 class Begin(Request, frozen=True):

@@ -6,10 +6,9 @@ from pathlib import Path
 import msgspec
 
 from measure.machine import Machine
-from models.training import Estimate
-from side_by_side.messages import Lesson
+from models.training import Estimate, Lesson
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 class TurnRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,8 +34,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
     `speed` is how many times as fast as the baseline a turn of the same steps is, `decision` what its interval says.
     `seconds_s` are those of all steps, `energy_j` what all packages of the processor took in its turns, other
-    programs' and saving included; a GPU's is not in it. `loss_distance` is the mean over steps of how far its loss is
-    from the baseline's.
+    programs' and saving included; a GPU's is not in it. `value` is of the comparison's `metric`. `loss_distance` is the
+    mean over steps of how far its loss is from the baseline's.
     """
 
     setting: str
@@ -48,8 +47,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     samples_per_s: float | None = None
     speed: Estimate | None = None
     decision: str | None = None
-    accuracy: Estimate | None = None
-    accuracy_difference: Estimate | None = None
+    value: Estimate | None = None
+    difference: Estimate | None = None
     final_loss: float | None = None
     loss_distance: float | None = None
     peak_bytes: int | None = None
@@ -63,6 +62,7 @@ class SideBySide(msgspec.Struct, frozen=True, kw_only=True):
     schema_version: int
     lesson: Lesson
     baseline: str | None
+    metric: str
     rows: tuple[Row, ...]
     examples: dict[str, int]
     machine: Machine

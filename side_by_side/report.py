@@ -1,10 +1,13 @@
 """What training side by side shows, on the terminal and in `side-by-side.md`."""
 
+from models.metrics import PERPLEXITY
 from models.training import Estimate
 from report.figures import DASH, joules, rate, seconds, size
 from report.markdown import written_table
 from report.tables import Table
 from side_by_side.records import Row, SideBySide
+
+LOSSES = ("last loss", "distance of losses")
 
 READING = (
     "Every setting learnt from the same examples in the same order, from the same first weights. They trained in "
@@ -12,8 +15,8 @@ READING = (
     "baseline's seconds over the setting's for the same steps, with Student's 95 % interval; the first turn of a "
     "process is left out. Each setting ran in one process: how far others of it would differ, the interval does not "
     "know; on a shared machine that can be some per cent.",
-    "Accuracy is that of the saved fp32 weights, answered in fp32; its interval is a bootstrap over the held-out "
-    "examples, that of the difference is by pairs of answers.",
+    "What was learnt is told by the saved fp32 weights, answering in fp32; its interval is a bootstrap over the "
+    "held-out examples, that of the difference is by pairs of answers.",
     "Distance is how far the loss is from the baseline's, on average over the steps. Memory is the most that the "
     "process held (peak RSS), and the most that PyTorch allocated on the device. Energy is what the processor took, "
     "other programs' included, where it has a counter; a GPU's is not in it.",
@@ -27,11 +30,11 @@ def headline(found: SideBySide) -> tuple[str, ...]:
         f"{config.epochs} epoch{'s' if config.epochs > 1 else ''} of {found.examples.get('train', 0):,} examples, "
         f"{config.batch_size * config.accumulate} a step, seed {config.seed}"
     ]
-    said += [f"{row.setting} is {_sentence(row, str(found.baseline))}" for row in found.rows if row.speed is not None]
+    said += [f"{row.setting} is {_sentence(row, found)}" for row in found.rows if row.speed is not None]
     return tuple(said)
 
 
-def _sentence(row: Row, baseline: str) -> str:
+def _sentence(row: Row, found: SideBySide) -> str:
     """Of a row with a speed."""
     words = {
         "faster": "faster than",
@@ -39,12 +42,12 @@ def _sentence(row: Row, baseline: str) -> str:
         "equivalent": "as fast as",
         "inconclusive": "too close to call beside",
     }
-    kept = row.accuracy_difference
+    kept = row.difference
     quality = ""
     if kept is not None:
         told = "cannot be told from" if kept.low <= 0 <= kept.high else ("is above" if kept.value > 0 else "is below")
-        quality = f"; its accuracy {told} the baseline's"
-    return f"{words[str(row.decision)]} {baseline}: {_times(row.speed)}{quality}"
+        quality = f"; its {found.metric} {told} the baseline's"
+    return f"{words[str(row.decision)]} {found.baseline}: {_times(row.speed)}{quality}"
 
 
 def tables(found: SideBySide) -> tuple[Table, ...]:
@@ -74,15 +77,16 @@ def _costs(found: SideBySide) -> Table:
 
 
 def _learnt(found: SideBySide) -> Table:
+    plain = found.metric == PERPLEXITY.name
     rows = [row for row in found.rows if row.reason is None]
     return Table(
         title="What was learnt",
-        headers=("setting", "accuracy", "difference in points", "last loss", "distance of losses"),
+        headers=("setting", found.metric, "difference" if plain else "difference in points", *LOSSES),
         rows=tuple(
             (
                 row.setting,
-                _share(row.accuracy),
-                _points(row.accuracy_difference),
+                _share(row.value),
+                _points(row.difference, 1 if plain else 100),
                 _loss(row.final_loss),
                 _loss(row.loss_distance),
             )
@@ -126,11 +130,11 @@ def _share(estimate: Estimate | None) -> str:
     return DASH if estimate is None else f"{estimate.value:.3f} [{estimate.low:.3f}–{estimate.high:.3f}]"
 
 
-def _points(estimate: Estimate | None) -> str:
-    """Percentage points."""
+def _points(estimate: Estimate | None, factor: float) -> str:
+    """A difference, in percentage points where `factor` is 100."""
     if estimate is None:
         return DASH
-    return f"{100 * estimate.value:+.1f} [{100 * estimate.low:+.1f} to {100 * estimate.high:+.1f}]"
+    return f"{factor * estimate.value:+.1f} [{factor * estimate.low:+.1f} to {factor * estimate.high:+.1f}]"
 
 
 def _loss(value: float | None) -> str:

@@ -17,10 +17,10 @@ from errors import UserError
 from measure.machine import read_machine
 from measure.messages import Reply
 from measure.process import WorkerFailed, WorkerProcess
-from models.training import Device, TrainingPrecision
+from models.training import Device, Lesson, TrainingPrecision
 from side_by_side.curves import draw
 from side_by_side.judge import judge, losses
-from side_by_side.messages import REPLIES, Begin, Go, Learnt, Lesson, Paused
+from side_by_side.messages import REPLIES, Begin, Go, Learnt, Paused
 from side_by_side.records import SCHEMA_VERSION, Place, SideBySide, TurnRecord
 from side_by_side.report import render
 from side_by_side.setting import Setting, folder
@@ -72,8 +72,9 @@ def train_side_by_side(
         schema_version=SCHEMA_VERSION,
         lesson=lesson,
         baseline=baseline,
+        metric=outcomes[0].record.metric,
         rows=rows,
-        examples=outcomes[0].record.examples,
+        examples=outcomes[0].record.data.examples,
         machine=read_machine(),
         versions=outcomes[0].record.versions,
     )

@@ -7,18 +7,16 @@ import sys
 import time
 import traceback
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
 import torch
 
-from artifact.examples import read_examples
 from errors import UserError
 from measure.energy import Meter, find_domains
 from measure.messages import ENCODER, Failed, Reply
 from measure.streams import leave, own_streams
-from models.finetune import finetune
+from models.lesson import learn as train
 from models.watcher import Steps
 from side_by_side.messages import REQUESTS, Begin, Go, Learnt, Paused
 
@@ -78,21 +76,8 @@ class Turns:
 
 
 def learn(request: Begin, turns: Turns) -> Learnt:
-    """Fine-tune, in turns. Raises what `finetune` raises."""
-    lesson = request.lesson
-    read = partial(read_examples, text_column=lesson.text_column, label_column=lesson.label_column)
-    record, made = finetune(
-        lesson.base_model,
-        read(Path(lesson.data), where=lesson.where),
-        Path(request.out),
-        evaluation=read(Path(lesson.evaluation)) if lesson.evaluation else None,
-        labels=lesson.labels,
-        config=lesson.config,
-        teacher=lesson.teacher,
-        tensorboard=lesson.tensorboard,
-        overwrite=request.overwrite,
-        turn=turns,
-    )
+    """Fine-tune, in turns. Raises what fine-tuning raises."""
+    record, made = train(request.lesson, Path(request.out), overwrite=request.overwrite, turn=turns)
     return Learnt(
         record=record,
         made=made,

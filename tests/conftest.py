@@ -124,7 +124,7 @@ def export_texts(reviews: Path, tmp_path_factory: pytest.TempPathFactory) -> "So
     """40 of the reviews without labels: what an export compares its variants on."""
     from artifact.examples import read_texts
     from exporter.request import Source
-    from models.task_examples import Columns
+    from models.rows import Columns
 
     path = tmp_path_factory.mktemp("texts") / "texts.csv"
     with path.open("w", newline="", encoding="utf-8") as file:
@@ -147,21 +147,15 @@ def tiny_run(tiny_checkpoint: Path, export_texts: "Source", tmp_path_factory: py
 @pytest.fixture(scope="session")
 def minilm_run(reviews: Path, export_texts: "Source", tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The real MiniLM fine-tuned on 320 real reviews (80 held out) and exported. Do not write into it; copy it."""
-    from artifact.examples import read_examples
     from artifact.precision import Precision
     from exporter.export import export
     from exporter.request import Request
     from models.embedded import minilm
-    from models.finetune import finetune
-    from models.training import FinetuneConfig
+    from models.lesson import learn
+    from models.training import FinetuneConfig, Lesson
 
     out = tmp_path_factory.mktemp("minilm") / "run"
-    finetune(
-        str(minilm()),
-        read_examples(reviews),
-        out,
-        labels=("negative", "positive"),
-        config=FinetuneConfig(held_out=80, max_length_tokens=64),
-    )
+    config = FinetuneConfig(held_out=80, max_length_tokens=64)
+    learn(Lesson(base_model=str(minilm()), data=str(reviews), labels=("negative", "positive"), config=config), out)
     export(Request(out / "checkpoint", out, (Precision.FP32, Precision.INT8_DYNAMIC), data=export_texts))
     return out

@@ -18,7 +18,7 @@ from artifact.run_folder import RunFolder
 from cli import app
 from commands.stages import export_request
 from measure.records import append
-from models.task_examples import Columns
+from models.rows import Columns
 from tests.conftest import ROOT, Steelyard
 from tests.report.records import usual
 

@@ -25,7 +25,7 @@ from errors import UserError
 from exporter.export import export
 from exporter.options import Pooling, PoolingMode
 from exporter.request import Request, Source
-from models.task_examples import Columns
+from models.rows import Columns
 from tests.artifact.conftest import edit_json
 from tests.artifact.environments import BASE, Environments, environments
 from tests.conftest import ROOT

@@ -45,7 +45,7 @@ from exporter.trace import trace
 from measure.source import find_models
 from measure.statistics import accuracy_difference
 from models.checkpoint import open_checkpoint
-from models.task_examples import Columns
+from models.rows import Columns
 from runtimes.base import Candidate
 from tests.artifact.conftest import run_predict
 from tests.exporter.conftest import close, onnx_logits, session, tokenize, torch_logits

@@ -18,7 +18,7 @@ from errors import UserError
 from exporter.export import Exported, export
 from exporter.from_module import module_sha256, module_subject
 from exporter.request import ModuleSource, Request, Source
-from models.task_examples import Columns
+from models.rows import Columns
 from tests.exporter.conftest import session
 
 MODULES = """

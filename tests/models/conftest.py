@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from artifact.examples import Examples, write_csv
+from artifact.task import Task
 from models.finetune import finetune
+from models.rows import Columns, Row, TaskRows, write_rows
 from models.training import Device, FinetuneConfig, TrainingPrecision, TrainingRecord
 
 CONFIG = FinetuneConfig(
@@ -26,22 +27,25 @@ class Trained:
     record: TrainingRecord
 
 
-Make = Callable[..., Examples]
+Make = Callable[..., TaskRows]
 
 
 @pytest.fixture(scope="session")
 def examples() -> Make:
     """Make examples from (text, label) pairs."""
 
-    def make(*pairs: tuple[str, str], source: str = "data.csv") -> Examples:
-        texts, labels = zip(*pairs, strict=True) if pairs else ((), ())
-        return Examples(tuple(texts), tuple(labels), Path(source), "text", "label")
+    def make(*pairs: tuple[str, str], source: str = "data.csv") -> TaskRows:
+        rows = (
+            Row(f"{source}, row {number}", number, text, None, label)
+            for number, (text, label) in enumerate(pairs, start=1)
+        )
+        return TaskRows(Task.TEXT_CLASSIFICATION, Path(source), Columns("text", None, "label"), tuple(rows))
 
     return make
 
 
 @pytest.fixture(scope="session")
-def separable(examples: Make) -> Examples:
+def separable(examples: Make) -> TaskRows:
     """240 different texts of two labels that have no word in common."""
     words = {"good": "warm funny best film year hours", "bad": "dull slow far too long want"}
     draw = random.Random(0)
@@ -53,14 +57,12 @@ def separable(examples: Make) -> Examples:
 
 
 @pytest.fixture(scope="session")
-def separable_csv(separable: Examples, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("separable") / "data.csv"
-    write_csv(path, separable)
-    return path
+def separable_csv(separable: TaskRows, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_rows(tmp_path_factory.mktemp("separable"), "data", separable)
 
 
 @pytest.fixture(scope="package")
-def trained(tiny_checkpoint: Path, separable: Examples, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+def trained(tiny_checkpoint: Path, separable: TaskRows, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     """The tiny model trained without interruption. Do not write into it; copy it."""
     out = tmp_path_factory.mktemp("trained") / "run"
     record, made = finetune(str(tiny_checkpoint), separable, out, config=CONFIG)

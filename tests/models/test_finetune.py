@@ -23,18 +23,33 @@ from scipy.special import softmax
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from artifact.examples import Examples, read_examples
+from artifact.task import Task
 from artifact.tokenizer import read_limits
 from errors import UserError
 from models.finetune import _Job, finetune
+from models.rows import TaskRows, read_task_rows
 from models.trainer import arguments, choose_precision, enough_memory
-from models.training import Device, FinetuneConfig, Optimizer, Schedule, Teacher, TrainingPrecision
+from models.training import (
+    Device,
+    FinetuneConfig,
+    Optimizer,
+    Schedule,
+    Teacher,
+    TrainingPrecision,
+    TrainingRecord,
+)
 from models.watcher import Steps
 from tests.models.conftest import CONFIG, STEPS, Make, Trained
 
 FLAGS = ["--batch-size=8", "--learning-rate=5e-3", "--held-out=40", "--precision=fp32", "--device=cpu"]
 LONGER = msgspec.structs.replace(CONFIG, epochs=12)
 ONE_THREAD = os.environ | {"OMP_NUM_THREADS": "1"}
+
+
+def cut(record: TrainingRecord) -> float:
+    """The fraction of texts that were cut."""
+    assert record.data.lengths is not None
+    return record.data.lengths.truncated_fraction
 
 
 class Interruption:
@@ -54,6 +69,10 @@ class Interruption:
         raise KeyboardInterrupt
 
 
+def _read(path: Path) -> TaskRows:
+    return read_task_rows(path, Task.TEXT_CLASSIFICATION)
+
+
 def _states(out: Path) -> list[Path]:
     return list(out.glob("training-state-*"))
 
@@ -62,42 +81,42 @@ def _weights(out: Path) -> bytes:
     return (out / "checkpoint" / "model.safetensors").read_bytes()
 
 
-def _sha256(examples: Examples) -> str:
+def _sha256(examples: TaskRows) -> str:
     return hashlib.sha256(json.dumps([list(examples.texts), list(examples.labels)]).encode()).hexdigest()
 
 
 @pytest.fixture(scope="module")
-def longer(tiny_checkpoint: Path, separable: Examples, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+def longer(tiny_checkpoint: Path, separable: TaskRows, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     """A training of 300 steps, one saved every 60: long enough to learn everything, and to be killed in."""
     out = tmp_path_factory.mktemp("longer") / "run"
     return Trained(out, finetune(str(tiny_checkpoint), separable, out, config=LONGER)[0])
 
 
 def test_a_separable_set_is_learnt(longer: Trained) -> None:
-    assert longer.record.accuracy_fraction >= 0.95
+    assert longer.record.value.value >= 0.95
     assert longer.record.final_loss < 0.3
 
 
 def test_recorded_accuracy_is_that_of_the_saved_checkpoint(trained: Trained) -> None:
     folder = trained.out / "checkpoint"
     model, tokenizer = AutoModelForSequenceClassification.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
-    held_out = read_examples(trained.out / "data" / "evaluation.csv")
+    held_out = _read(trained.out / "data" / "evaluation.csv")
     with torch.inference_mode():
         best = [int(model(**tokenizer(text, return_tensors="pt")).logits.argmax()) for text in held_out.texts]
     right = [model.config.id2label[index] == label for index, label in zip(best, held_out.labels, strict=True)]
-    assert trained.record.accuracy_fraction == sum(right) / len(right)
+    assert trained.record.value.value == sum(right) / len(right)
 
 
 def test_training_is_recorded(trained: Trained) -> None:
     record = trained.record
-    train, held_out = (read_examples(trained.out / "data" / f"{name}.csv") for name in ("train", "evaluation"))
+    train, held_out = (_read(trained.out / "data" / f"{name}.csv") for name in ("train", "evaluation"))
     assert record.data_sha256 == {"train": _sha256(train), "evaluation": _sha256(held_out)}
-    assert record.examples == {"train": 200, "evaluation": 40}
+    assert record.data.examples == {"train": 200, "evaluation": 40}
     assert record.labels == ("bad", "good")
-    assert record.class_counts == Counter(train.labels) == {"bad": 100, "good": 100}
+    assert record.data.labels == Counter(train.labels) == {"bad": 100, "good": 100}
     assert record.steps == 4 * 200 / 8 == STEPS
     assert record.samples_per_s == pytest.approx(800 / record.seconds_s)
-    assert (record.duplicates_removed, record.leaked_removed, record.truncated_fraction) == (0, 0, 0)
+    assert (record.data.duplicates_removed, record.data.leaked_removed, cut(record)) == (0, 0, 0)
     assert (record.precision, record.device) == (TrainingPrecision.FP32, "cpu")
     assert record.config == CONFIG
     assert record.versions["torch"] == torch.__version__
@@ -111,44 +130,44 @@ def test_state_is_removed_at_the_end(trained: Trained) -> None:
 
 
 def test_the_split_is_written_with_the_final_labels_and_numbers_sort_by_size(
-    tiny_checkpoint: Path, separable: Examples, tmp_path: Path
+    tiny_checkpoint: Path, separable: TaskRows, tmp_path: Path
 ) -> None:
     """Labels 2 and 10: as text, 10 would come first."""
-    numbered = separable.relabel({"bad": "2", "good": "10"})
+    numbered = separable.relabel({"bad": "2", "good": "10"}.__getitem__)
     config = msgspec.structs.replace(CONFIG, epochs=1)
     finetune(str(tiny_checkpoint), numbered, tmp_path / "run", labels=("poor", "fine"), config=config)
-    held_out = read_examples(tmp_path / "run" / "data" / "evaluation.csv")
+    held_out = _read(tmp_path / "run" / "data" / "evaluation.csv")
     good = {text for text, label in zip(separable.texts, separable.labels, strict=True) if label == "good"}
     assert {text for text, label in zip(held_out.texts, held_out.labels, strict=True) if label == "fine"} <= good
     assert set(held_out.labels) == {"poor", "fine"}
 
 
-def test_two_labels_of_one_name_are_refused(tiny_checkpoint: Path, separable: Examples, tmp_path: Path) -> None:
+def test_two_labels_of_one_name_are_refused(tiny_checkpoint: Path, separable: TaskRows, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="names 'same' twice"):
         finetune(str(tiny_checkpoint), separable, tmp_path / "run", labels=("same", "same"), config=CONFIG)
 
 
 def test_texts_are_cut_alike_in_training_and_wherever_it_is_served(
-    tiny_checkpoint: Path, separable: Examples, tmp_path: Path
+    tiny_checkpoint: Path, separable: TaskRows, tmp_path: Path
 ) -> None:
     config = msgspec.structs.replace(CONFIG, epochs=1, max_length_tokens=6)
     finetune(str(tiny_checkpoint), separable, tmp_path / "run", config=config)
     assert read_limits(tmp_path / "run" / "checkpoint").max_length_tokens == 6
 
 
-def test_labels_are_named_in_the_order_of_the_data(tiny_checkpoint: Path, separable: Examples, tmp_path: Path) -> None:
+def test_labels_are_named_in_the_order_of_the_data(tiny_checkpoint: Path, separable: TaskRows, tmp_path: Path) -> None:
     config = msgspec.structs.replace(CONFIG, epochs=1, max_length_tokens=6)
     record, _ = finetune(str(tiny_checkpoint), separable, tmp_path / "run", labels=("NO", "YES"), config=config)
     saved = json.loads((tmp_path / "run" / "checkpoint" / "config.json").read_text())
     assert record.labels == ("NO", "YES")
     assert saved["id2label"] == {"0": "NO", "1": "YES"}
-    train = read_examples(tmp_path / "run" / "data" / "train.csv").texts
+    train = _read(tmp_path / "run" / "data" / "train.csv").texts
     tokenizer = AutoTokenizer.from_pretrained(tiny_checkpoint)
     longer = sum(len(tokenizer(text)["input_ids"]) > 6 for text in train)
-    assert 0 < record.truncated_fraction == longer / len(train) < 1
+    assert 0 < cut(record) == longer / len(train) < 1
 
 
-def test_the_same_training_is_reused(tiny_checkpoint: Path, separable: Examples, trained: Trained) -> None:
+def test_the_same_training_is_reused(tiny_checkpoint: Path, separable: TaskRows, trained: Trained) -> None:
     before = (trained.out / "checkpoint" / "model.safetensors").stat().st_mtime_ns
     record, made = finetune(str(tiny_checkpoint), separable, trained.out, config=CONFIG)
     assert (record, made) == (trained.record, False)
@@ -157,7 +176,7 @@ def test_the_same_training_is_reused(tiny_checkpoint: Path, separable: Examples,
 
 @pytest.mark.parametrize("damage", ["truncated", "missing"])
 def test_a_damaged_checkpoint_is_not_reused(
-    tiny_checkpoint: Path, separable: Examples, trained: Trained, tmp_path: Path, damage: str
+    tiny_checkpoint: Path, separable: TaskRows, trained: Trained, tmp_path: Path, damage: str
 ) -> None:
     out = shutil.copytree(trained.out, tmp_path / "run")
     if damage == "missing":
@@ -172,7 +191,7 @@ def test_a_damaged_checkpoint_is_not_reused(
 
 
 def test_another_training_needs_overwrite(
-    tiny_checkpoint: Path, separable: Examples, trained: Trained, tmp_path: Path
+    tiny_checkpoint: Path, separable: TaskRows, trained: Trained, tmp_path: Path
 ) -> None:
     out = shutil.copytree(trained.out, tmp_path / "run")
     fewer = separable.select(range(10, len(separable)))
@@ -189,7 +208,7 @@ def test_another_training_needs_overwrite(
 
 
 def test_an_overwrite_that_is_interrupted_leaves_no_old_model_beside_new_data(
-    tiny_checkpoint: Path, separable: Examples, trained: Trained, tmp_path: Path
+    tiny_checkpoint: Path, separable: TaskRows, trained: Trained, tmp_path: Path
 ) -> None:
     out = shutil.copytree(trained.out, tmp_path / "run")
     other = msgspec.structs.replace(CONFIG, seed=5)
@@ -200,7 +219,7 @@ def test_an_overwrite_that_is_interrupted_leaves_no_old_model_beside_new_data(
 
 
 def test_weights_of_another_architecture_are_refused(
-    tiny_checkpoint: Path, separable: Examples, tmp_path: Path
+    tiny_checkpoint: Path, separable: TaskRows, tmp_path: Path
 ) -> None:
     mixed = shutil.copytree(tiny_checkpoint, tmp_path / "mixed")
     config = json.loads((mixed / "config.json").read_text())
@@ -212,7 +231,7 @@ def test_weights_of_another_architecture_are_refused(
 
 @pytest.mark.parametrize(("step", "resumed"), [(19, 0), (45, 40), (77, 60), (100, 80)])
 def test_an_interrupted_training_ends_as_an_uninterrupted_one(
-    tiny_checkpoint: Path, separable: Examples, trained: Trained, tmp_path: Path, step: int, resumed: int
+    tiny_checkpoint: Path, separable: TaskRows, trained: Trained, tmp_path: Path, step: int, resumed: int
 ) -> None:
     out = tmp_path / "run"
     with pytest.raises(KeyboardInterrupt):
@@ -229,7 +248,7 @@ def test_an_interrupted_training_ends_as_an_uninterrupted_one(
 
 
 def test_a_training_that_resumes_at_the_end_of_an_epoch_ends_the_same(
-    tiny_checkpoint: Path, separable: Examples, tmp_path: Path
+    tiny_checkpoint: Path, separable: TaskRows, tmp_path: Path
 ) -> None:
     config = msgspec.structs.replace(CONFIG, epochs=5)  # 125 steps, one saved every 25: at each epoch's end
     whole, _ = finetune(str(tiny_checkpoint), separable, tmp_path / "whole", config=config)
@@ -240,7 +259,7 @@ def test_a_training_that_resumes_at_the_end_of_an_epoch_ends_the_same(
 
 
 def test_a_training_killed_after_its_last_step_is_only_saved_again(
-    tiny_checkpoint: Path, separable: Examples, trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_checkpoint: Path, separable: TaskRows, trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def killed(*_: object) -> None:
         raise KeyboardInterrupt
@@ -260,7 +279,7 @@ def test_a_training_killed_after_its_last_step_is_only_saved_again(
 
 @pytest.mark.parametrize("left", [None, b"", b'{"epoch": 1.6, "log_his'])
 def test_a_step_that_was_not_written_to_its_end_is_not_resumed_from(
-    tiny_checkpoint: Path, separable: Examples, tmp_path: Path, left: bytes | None
+    tiny_checkpoint: Path, separable: TaskRows, tmp_path: Path, left: bytes | None
 ) -> None:
     out = tmp_path / "run"
     with pytest.raises(KeyboardInterrupt):
@@ -276,7 +295,7 @@ def test_a_step_that_was_not_written_to_its_end_is_not_resumed_from(
 
 
 @pytest.mark.slow
-def test_seconds_of_interrupted_attempts_count(tiny_checkpoint: Path, separable: Examples, tmp_path: Path) -> None:
+def test_seconds_of_interrupted_attempts_count(tiny_checkpoint: Path, separable: TaskRows, tmp_path: Path) -> None:
     def slow(stage: str, done: int, total: int, note: str = "") -> None:
         if done == 15:
             time.sleep(2)
@@ -290,7 +309,7 @@ def test_seconds_of_interrupted_attempts_count(tiny_checkpoint: Path, separable:
 
 
 def test_a_base_model_for_another_kind_of_problem_learns_single_labels(
-    tiny_checkpoint: Path, separable: Examples, tmp_path: Path
+    tiny_checkpoint: Path, separable: TaskRows, tmp_path: Path
 ) -> None:
     base = shutil.copytree(tiny_checkpoint, tmp_path / "base")
     config = json.loads((base / "config.json").read_text())
@@ -301,7 +320,7 @@ def test_a_base_model_for_another_kind_of_problem_learns_single_labels(
 
 
 def test_the_loss_of_every_step_is_kept_over_an_interruption(
-    tiny_checkpoint: Path, separable: Examples, trained: Trained, tmp_path: Path
+    tiny_checkpoint: Path, separable: TaskRows, trained: Trained, tmp_path: Path
 ) -> None:
     with pytest.raises(KeyboardInterrupt):
         finetune(str(tiny_checkpoint), separable, tmp_path / "run", config=CONFIG, progress=Interruption(45))
@@ -319,7 +338,7 @@ def test_the_loss_of_every_step_is_kept_over_an_interruption(
 def test_the_answers_are_kept_beside_what_is_right(trained: Trained) -> None:
     folder = trained.out / "checkpoint"
     model, tokenizer = AutoModelForSequenceClassification.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
-    held_out = read_examples(trained.out / "data" / "evaluation.csv")
+    held_out = _read(trained.out / "data" / "evaluation.csv")
     with np.load(trained.out / "predictions.npz") as kept, torch.inference_mode():
         expected = [model(**tokenizer(text, return_tensors="pt")).logits[0].numpy() for text in held_out.texts]
         np.testing.assert_allclose(kept["logits"], expected, atol=1e-5)
@@ -328,7 +347,7 @@ def test_the_answers_are_kept_beside_what_is_right(trained: Trained) -> None:
 
 @pytest.mark.parametrize("damage", ["inf", "nan"])
 def test_a_loss_that_is_no_number_ends_the_training_at_its_step(
-    tiny_checkpoint: Path, separable: Examples, tmp_path: Path, damage: str
+    tiny_checkpoint: Path, separable: TaskRows, tmp_path: Path, damage: str
 ) -> None:
     base = Path(shutil.copytree(tiny_checkpoint, tmp_path / "base"))
     weights = load_file(base / "model.safetensors")
@@ -340,7 +359,7 @@ def test_a_loss_that_is_no_number_ends_the_training_at_its_step(
 
 
 def test_too_high_a_learning_rate_is_named_with_its_step(
-    tiny_checkpoint: Path, separable: Examples, tmp_path: Path
+    tiny_checkpoint: Path, separable: TaskRows, tmp_path: Path
 ) -> None:
     config = msgspec.structs.replace(CONFIG, learning_rate=1e30, optimizer=Optimizer.SGD, clip_norm=0)
     with pytest.raises(UserError, match=r"the loss became (nan|inf) at step \d+"):
@@ -357,7 +376,7 @@ def test_too_high_a_learning_rate_is_named_with_its_step(
     ids=["host", "device", "torch"],
 )
 def test_memory_that_runs_out_is_one_sentence_with_what_needs_less(
-    tiny_checkpoint: Path, separable: Examples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+    tiny_checkpoint: Path, separable: TaskRows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     calls = []
 
@@ -384,7 +403,7 @@ def test_memory_that_runs_out_is_one_sentence_with_what_needs_less(
 
 
 def test_an_error_that_is_not_about_memory_is_not_called_so(
-    tiny_checkpoint: Path, separable: Examples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_checkpoint: Path, separable: TaskRows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def step(*arguments: object, **more: object) -> torch.Tensor:
         raise RuntimeError("a bug")
@@ -395,7 +414,7 @@ def test_an_error_that_is_not_about_memory_is_not_called_so(
 
 
 def test_a_step_of_several_batches_learns_what_one_of_all_their_examples_does(
-    tiny_checkpoint: Path, separable: Examples, tmp_path: Path
+    tiny_checkpoint: Path, separable: TaskRows, tmp_path: Path
 ) -> None:
     """The order of examples depends on the batch size, so a step is all of them: 200 at once, or 4 batches of 50."""
     config = msgspec.structs.replace(CONFIG, dropout=0.0, optimizer=Optimizer.SGD, learning_rate=0.1, clip_norm=0)
@@ -414,7 +433,7 @@ def test_a_step_of_several_batches_learns_what_one_of_all_their_examples_does(
 
 
 def test_activations_that_are_computed_twice_give_the_same_weights(
-    tiny_checkpoint: Path, separable: Examples, trained: Trained, tmp_path: Path
+    tiny_checkpoint: Path, separable: TaskRows, trained: Trained, tmp_path: Path
 ) -> None:
     config = msgspec.structs.replace(CONFIG, checkpointing=True)
     record, _ = finetune(str(tiny_checkpoint), separable, tmp_path / "run", config=config)
@@ -449,7 +468,7 @@ def test_what_is_asked_for_reaches_the_trainer(
 
 @pytest.mark.parametrize("optimizer", [Optimizer.SGD, Optimizer.ADAFACTOR])
 def test_other_optimizers_learn(
-    tiny_checkpoint: Path, separable: Examples, tmp_path: Path, optimizer: Optimizer
+    tiny_checkpoint: Path, separable: TaskRows, tmp_path: Path, optimizer: Optimizer
 ) -> None:
     rate = 0.1 if optimizer is Optimizer.SGD else 5e-3
     config = msgspec.structs.replace(CONFIG, optimizer=optimizer, learning_rate=rate, dropout=0.0)
@@ -458,7 +477,7 @@ def test_other_optimizers_learn(
     assert record.final_loss < losses[:10].mean() / 2
 
 
-def test_dropout_is_that_of_every_layer(tiny_checkpoint: Path, separable: Examples, tmp_path: Path) -> None:
+def test_dropout_is_that_of_every_layer(tiny_checkpoint: Path, separable: TaskRows, tmp_path: Path) -> None:
     config = msgspec.structs.replace(CONFIG, dropout=0.25, epochs=1)
     finetune(str(tiny_checkpoint), separable, tmp_path / "run", config=config)
     model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "run" / "checkpoint")
@@ -466,7 +485,7 @@ def test_dropout_is_that_of_every_layer(tiny_checkpoint: Path, separable: Exampl
 
 
 def test_a_student_is_taught_and_says_by_whom(
-    tiny_checkpoint: Path, separable: Examples, longer: Trained, tmp_path: Path
+    tiny_checkpoint: Path, separable: TaskRows, longer: Trained, tmp_path: Path
 ) -> None:
     """It comes closer to the teacher's answers than one that learns alone."""
     config = msgspec.structs.replace(CONFIG, layers=1)
@@ -485,34 +504,34 @@ def test_a_student_is_taught_and_says_by_whom(
     assert distances[0] < distances[1]
 
 
-def test_a_teacher_of_other_labels_is_refused(tiny_checkpoint: Path, separable: Examples, tmp_path: Path) -> None:
+def test_a_teacher_of_other_labels_is_refused(tiny_checkpoint: Path, separable: TaskRows, tmp_path: Path) -> None:
     teacher = Teacher(checkpoint=str(tiny_checkpoint))
     with pytest.raises(UserError, match="answers negative, positive, and the data has: bad, good"):
         finetune(str(tiny_checkpoint), separable, tmp_path / "run", config=CONFIG, teacher=teacher)
 
 
-def test_more_layers_than_there_are_cannot_be_kept(tiny_checkpoint: Path, separable: Examples, tmp_path: Path) -> None:
+def test_more_layers_than_there_are_cannot_be_kept(tiny_checkpoint: Path, separable: TaskRows, tmp_path: Path) -> None:
     config = msgspec.structs.replace(CONFIG, layers=3)
     with pytest.raises(UserError, match=r"--layers 3, and .* has 2"):
         finetune(str(tiny_checkpoint), separable, tmp_path / "run", config=config)
 
 
 def test_training_ends_when_validation_no_longer_improves_and_keeps_the_best(
-    tiny_checkpoint: Path, separable: Examples, tmp_path: Path
+    tiny_checkpoint: Path, separable: TaskRows, tmp_path: Path
 ) -> None:
     config = msgspec.structs.replace(CONFIG, epochs=40, patience=2)
     record, _ = finetune(str(tiny_checkpoint), separable, tmp_path / "run", config=config)
-    assert record.examples == {"train": 180, "evaluation": 40, "validation": 20}
+    assert record.data.examples == {"train": 180, "evaluation": 40, "validation": 20}
     assert record.steps < 40 * 23
     assert record.best is not None
     assert record.best.step < record.steps
-    assert record.best.accuracy_fraction >= 0.9
-    saved = read_examples(tmp_path / "run" / "data" / "train.csv")
+    assert (record.best.metric, record.best.value >= 0.9) == ("accuracy", True)
+    saved = _read(tmp_path / "run" / "data" / "train.csv")
     assert len(saved) == 200  # what validates is a part of it
 
 
 def test_an_interrupted_training_that_validates_ends_as_an_uninterrupted_one(
-    tiny_checkpoint: Path, separable: Examples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_checkpoint: Path, separable: TaskRows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After a validation that was no better, and once more while it is being saved after the last of them."""
     config = msgspec.structs.replace(CONFIG, epochs=20, patience=2)
@@ -533,7 +552,7 @@ def test_an_interrupted_training_that_validates_ends_as_an_uninterrupted_one(
 
 
 def test_a_label_that_is_too_rare_to_validate_is_named(
-    tiny_checkpoint: Path, separable: Examples, tmp_path: Path
+    tiny_checkpoint: Path, separable: TaskRows, tmp_path: Path
 ) -> None:
     bad = [row for row, label in enumerate(separable.labels) if label == "bad"]
     good = [row for row, label in enumerate(separable.labels) if label == "good"]
@@ -544,7 +563,7 @@ def test_a_label_that_is_too_rare_to_validate_is_named(
 
 
 def test_weights_that_the_last_step_ruined_are_not_saved(
-    tiny_checkpoint: Path, separable: Examples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_checkpoint: Path, separable: TaskRows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def step(trainer: Any, *arguments: object, **more: object) -> torch.Tensor:
         loss = real(trainer, *arguments, **more)
@@ -560,7 +579,7 @@ def test_weights_that_the_last_step_ruined_are_not_saved(
 
 
 def test_tensorboard_reads_every_step_once_after_an_interruption(
-    tiny_checkpoint: Path, separable: Examples, tmp_path: Path
+    tiny_checkpoint: Path, separable: TaskRows, tmp_path: Path
 ) -> None:
     run = partial(finetune, str(tiny_checkpoint), separable, tmp_path / "run", config=CONFIG, tensorboard=True)
     with pytest.raises(KeyboardInterrupt):
@@ -578,7 +597,7 @@ def test_tensorboard_reads_every_step_once_after_an_interruption(
     assert rates[-1] < CONFIG.learning_rate / 20
 
 
-def test_fp16_is_refused_on_a_cpu(tiny_checkpoint: Path, separable: Examples, tmp_path: Path) -> None:
+def test_fp16_is_refused_on_a_cpu(tiny_checkpoint: Path, separable: TaskRows, tmp_path: Path) -> None:
     config = msgspec.structs.replace(CONFIG, precision=TrainingPrecision.FP16)
     with pytest.raises(UserError, match="fp16 trains on a GPU only") as raised:
         finetune(str(tiny_checkpoint), separable, tmp_path / "run", config=config)
@@ -586,7 +605,7 @@ def test_fp16_is_refused_on_a_cpu(tiny_checkpoint: Path, separable: Examples, tm
 
 
 def test_waiting_for_a_turn_is_no_part_of_the_seconds(
-    tiny_checkpoint: Path, separable: Examples, trained: Trained, tmp_path: Path
+    tiny_checkpoint: Path, separable: TaskRows, trained: Trained, tmp_path: Path
 ) -> None:
     seen: list[Steps] = []
 
@@ -625,7 +644,7 @@ def _change(folder: Path, name: str) -> None:
     ],
 )
 def test_a_base_model_that_lacks_something_is_refused(
-    tiny_checkpoint: Path, separable: Examples, tmp_path: Path, change: str, message: str
+    tiny_checkpoint: Path, separable: TaskRows, tmp_path: Path, change: str, message: str
 ) -> None:
     base = shutil.copytree(tiny_checkpoint, tmp_path / "base")
     _change(base, change)
@@ -637,13 +656,13 @@ def test_a_base_model_that_lacks_something_is_refused(
 
 
 @pytest.mark.parametrize("base", ["./nowhere", "/nowhere/model", "~/model", "a/b/c"])
-def test_a_base_folder_that_does_not_exist_is_named(separable: Examples, tmp_path: Path, base: str) -> None:
+def test_a_base_folder_that_does_not_exist_is_named(separable: TaskRows, tmp_path: Path, base: str) -> None:
     with pytest.raises(UserError, match="does not exist") as raised:
         finetune(base, separable, tmp_path / "run", config=CONFIG)
     assert base in raised.value.message
 
 
-def test_a_hub_id_without_network_names_the_ways_without(separable: Examples, tmp_path: Path) -> None:
+def test_a_hub_id_without_network_names_the_ways_without(separable: TaskRows, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="prajjwal1/bert-tiny cannot be loaded") as raised:
         finetune("prajjwal1/bert-tiny", separable, tmp_path / "run", config=CONFIG)
     assert "local folder" in raised.value.hint
@@ -652,7 +671,7 @@ def test_a_hub_id_without_network_names_the_ways_without(separable: Examples, tm
 
 
 def test_cuda_without_a_gpu_is_refused(
-    tiny_checkpoint: Path, separable: Examples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_checkpoint: Path, separable: TaskRows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     config = msgspec.structs.replace(CONFIG, device=Device.CUDA)
@@ -661,21 +680,21 @@ def test_cuda_without_a_gpu_is_refused(
 
 
 def test_an_unknown_label_in_the_evaluation_file_is_named(
-    tiny_checkpoint: Path, separable: Examples, examples: Make, tmp_path: Path
+    tiny_checkpoint: Path, separable: TaskRows, examples: Make, tmp_path: Path
 ) -> None:
     held = examples(("fine", "good"), ("odd", "meh"), source="eval.csv")
-    with pytest.raises(UserError, match=r"eval\.csv, example 2: unknown label 'meh'") as raised:
+    with pytest.raises(UserError, match=r"eval\.csv, row 2: unknown label 'meh'") as raised:
         finetune(str(tiny_checkpoint), separable, tmp_path / "run", evaluation=held, config=CONFIG)
     assert "bad, good" in raised.value.hint
 
 
-def test_too_many_label_names_are_refused(tiny_checkpoint: Path, separable: Examples, tmp_path: Path) -> None:
+def test_too_many_label_names_are_refused(tiny_checkpoint: Path, separable: TaskRows, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--labels names 3 labels, the data has 2: bad, good"):
         finetune(str(tiny_checkpoint), separable, tmp_path / "run", labels=("a", "b", "c"), config=CONFIG)
 
 
 def test_an_output_folder_that_holds_something_else_is_left_alone(
-    tiny_checkpoint: Path, separable: Examples, tmp_path: Path
+    tiny_checkpoint: Path, separable: TaskRows, tmp_path: Path
 ) -> None:
     (tmp_path / "thesis.tex").write_text("mine")
     with pytest.raises(UserError, match="holds something else"):
@@ -711,7 +730,7 @@ def _command(tiny_checkpoint: Path, data: Path, out: Path, epochs: int) -> list[
 def test_a_killed_command_goes_on_and_ends_as_an_uninterrupted_one(
     tiny_checkpoint: Path,
     separable_csv: Path,
-    separable: Examples,
+    separable: TaskRows,
     longer: Trained,
     tmp_path: Path,
     sent: signal.Signals,
@@ -757,7 +776,7 @@ def test_a_full_disk_is_one_sentence(
 
 
 def test_a_full_disk_at_the_end_keeps_the_training(
-    tiny_checkpoint: Path, separable: Examples, trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_checkpoint: Path, separable: TaskRows, trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "run"
     limits, save = resource.getrlimit(resource.RLIMIT_FSIZE), _Job._save

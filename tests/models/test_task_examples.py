@@ -11,7 +11,8 @@ from errors import UserError
 from models.checkpoint import load_tokenizer
 from models.example_set import ExampleSet
 from models.metrics import ANSWER_F1, MASKED_ACCURACY, SPAN_F1, AnswerTruth, TokenTruth
-from models.task_examples import Columns, read_arrays, read_task_examples
+from models.rows import Columns
+from models.task_examples import read_arrays, read_task_examples
 from tests.conftest import TEXTS
 
 LABELS = ("negative", "positive")
@@ -130,7 +131,7 @@ def test_only_as_many_rows_as_asked_are_read(tmp_path: Path, tokenizer: Any) -> 
     assert len(read(path, tokenizer, limit=1)) == 1
 
 
-@pytest.mark.parametrize("task", [Task.IMAGE_CLASSIFICATION, Task.SPEECH_RECOGNITION, Task.MODULE])
+@pytest.mark.parametrize("task", [Task.IMAGE_SEGMENTATION, Task.SPEECH_RECOGNITION, Task.MODULE])
 def test_a_task_that_takes_no_text_is_told(tmp_path: Path, tokenizer: Any, task: Task) -> None:
     with pytest.raises(UserError, match=f"a model for {task} takes none"):
         read(table(tmp_path / "data.csv", ("text",), ("a",)), tokenizer, task)

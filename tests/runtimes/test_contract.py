@@ -14,7 +14,7 @@ from artifact.cpu import saturates
 from artifact.precision import Precision
 from errors import UserError
 from exporter.request import Source
-from models.task_examples import Columns
+from models.rows import Columns
 from runtimes.base import Batch, Candidate, Outputs, Runtime
 from runtimes.registry import REGISTRY, candidates, entry, known_candidate, open_runtime, probe, worthwhile
 from runtimes.registry import Source as Loads

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from artifact.examples import Examples
-from side_by_side.messages import Lesson
+from models.rows import TaskRows
+from models.training import Lesson
 from side_by_side.records import SideBySide
 from side_by_side.setting import parse_settings
 from side_by_side.train import train_side_by_side
@@ -23,21 +23,12 @@ class Compared:
 
 
 def make_lesson(checkpoint: Path, data: Path) -> Lesson:
-    return Lesson(
-        base_model=str(checkpoint),
-        data=str(data),
-        evaluation=None,
-        text_column=None,
-        label_column=None,
-        where={},
-        labels=None,
-        config=CONFIG,
-    )
+    return Lesson(base_model=str(checkpoint), data=str(data), config=CONFIG)
 
 
 @pytest.fixture(scope="package")
 def compared(
-    tiny_checkpoint: Path, separable_csv: Path, separable: Examples, tmp_path_factory: pytest.TempPathFactory
+    tiny_checkpoint: Path, separable_csv: Path, separable: TaskRows, tmp_path_factory: pytest.TempPathFactory
 ) -> Compared:
     """fp32 and bf16 on the CPU, and a GPU that is not there. Do not write into it; copy it."""
     out, lesson = tmp_path_factory.mktemp("side") / "out", make_lesson(tiny_checkpoint, separable_csv)

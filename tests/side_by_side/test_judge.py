@@ -9,9 +9,10 @@ from scipy import stats
 
 from artifact.run_folder import RunFolder
 from measure.process import WorkerFailed
+from models.metrics import ACCURACY
 from models.training import TrainingRecord
 from side_by_side.curves import draw, smooth
-from side_by_side.judge import Outcome, accuracy_difference, energy, judge, log_ratios, loss_distance
+from side_by_side.judge import Outcome, difference, energy, judge, log_ratios, loss_distance
 from side_by_side.messages import Learnt
 from side_by_side.records import Place, TurnRecord
 from side_by_side.setting import Setting, parse_settings
@@ -43,7 +44,8 @@ def turn(
 def run(folder: Path, logits: list[list[float]], truth: list[int], losses: list[float]) -> RunFolder:
     made = RunFolder(folder)
     folder.mkdir()
-    np.savez(made.predictions, logits=np.array(logits), truth=np.array(truth))
+    right = np.argmax(logits, axis=1) == np.array(truth)
+    np.savez(made.predictions, statistics=np.stack((right, np.ones_like(right)), axis=1).astype(np.float64))
     made.losses.write_text("step,loss\n" + "".join(f"{step},{loss}\n" for step, loss in enumerate(losses, start=1)))
     return made
 
@@ -79,7 +81,7 @@ def test_accuracies_are_compared_by_pairs(tmp_path: Path) -> None:
     """Right: the one in 3 of 4, the baseline in 2, and both in 2 of them."""
     one = run(tmp_path / "one", [[1, 0], [0, 1], [1, 0], [1, 0]], [0, 1, 0, 1], [])
     base = run(tmp_path / "base", [[1, 0], [0, 1], [0, 1], [1, 0]], [0, 1, 0, 1], [])
-    found = accuracy_difference(one, base)
+    found = difference(one, base, ACCURACY)
     assert found.estimate == 1 / 4
     assert found.low is not None
     assert found.high is not None
@@ -123,8 +125,8 @@ def test_a_row_says_what_its_turns_losses_and_answers_show(tmp_path: Path, train
     )
     assert (other.decision, other.peak_bytes) == ("faster", 5)
     assert other.loss_distance == pytest.approx(0.1)
-    assert other.accuracy_difference is not None
-    assert other.accuracy_difference.value == 0
+    assert other.difference is not None
+    assert other.difference.value == 0
     assert (base.speed, base.loss_distance) == (None, None)
     assert (absent.reason, absent.hint) == ("no GPU", "buy one")
 

@@ -13,10 +13,10 @@ import numpy as np
 import psutil
 import pytest
 
-from artifact.examples import Examples
 from artifact.predict.cores import usable_cores
 from errors import UserError
 from models.finetune import finetune
+from models.rows import TaskRows
 from models.training import Device, TrainingPrecision, TrainingRecord
 from side_by_side.records import SideBySide, TurnRecord
 from side_by_side.report import headline, render
@@ -61,11 +61,11 @@ def test_each_setting_is_trained_as_by_the_plain_command(
 def test_rows_say_how_the_settings_compare(compared: Compared) -> None:
     base, other, absent = compared.found.rows
     assert compared.found.baseline == base.setting == "cpu/fp32"
-    assert (base.speed, base.accuracy_difference, base.loss_distance) == (None, None, None)
+    assert (base.speed, base.difference, base.loss_distance) == (None, None, None)
     assert other.speed is not None
     assert other.speed.low <= other.speed.value <= other.speed.high
     assert other.decision in {"faster", "slower", "equivalent", "inconclusive"}
-    assert other.accuracy_difference is not None
+    assert other.difference is not None
     assert 0 < (other.loss_distance or 0) < 0.5
     assert all(row.peak_bytes is not None and row.peak_bytes > 100e6 for row in (base, other))
     assert absent.reason == "--device cuda was asked for, but torch finds no GPU"
@@ -114,7 +114,7 @@ def test_another_lesson_is_refused_and_nothing_is_lost(compared: Compared, tmp_p
 
 
 def test_a_run_that_was_trained_anew_is_not_told_with_the_memory_of_before(
-    compared: Compared, tiny_checkpoint: Path, separable: Examples, tmp_path: Path
+    compared: Compared, tiny_checkpoint: Path, separable: TaskRows, tmp_path: Path
 ) -> None:
     """By the plain command, in the comparison's own folder."""
     out = Path(shutil.copytree(compared.out, tmp_path / "out"))
@@ -122,7 +122,7 @@ def test_a_run_that_was_trained_anew_is_not_told_with_the_memory_of_before(
     config = msgspec.structs.replace(CONFIG, device=Device.CPU, precision=TrainingPrecision.BF16)
     finetune(str(tiny_checkpoint), separable, out / "cpu-bf16", config=config)
     row = train_side_by_side(compared.lesson, parse_settings("cpu/fp32,cpu/bf16"), out).rows[1]
-    assert row.accuracy == _record(out, "cpu-bf16").scores.accuracy
+    assert row.value == _record(out, "cpu-bf16").value
     assert row.peak_bytes is None
 
 

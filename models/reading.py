@@ -1,0 +1,23 @@
+"""The data that a lesson names (light: no torch)."""
+
+from functools import partial
+from pathlib import Path
+
+from models.rows import Columns, TaskRows, guess_task, read_task_rows
+from models.training import Lesson
+
+
+def read_lesson(lesson: Lesson) -> tuple[TaskRows, TaskRows | None]:
+    """The examples, and those to evaluate on where a file of its own holds them; both must be labelled.
+
+    Raises `UserError` naming the file and the row or column that is missing or wrong.
+    """
+    data = Path(lesson.data)
+    read = partial(
+        read_task_rows,
+        task=lesson.task or guess_task(data),
+        columns=Columns(lesson.text_column, lesson.pair_column, lesson.label_column),
+        labelled=True,
+    )
+    rows = read(data, where=lesson.where, limit=lesson.limit)
+    return rows, read(Path(lesson.evaluation)) if lesson.evaluation else None

@@ -1,0 +1,352 @@
+"""Every task learns something that was planted, to better than chance, from a file and into a run that is whole."""
+
+import csv
+import json
+import random
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageDraw
+from safetensors.torch import load_file
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForImageClassification,
+    AutoModelForQuestionAnswering,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+    AutoTokenizer,
+    BertConfig,
+    BertModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    ResNetConfig,
+    ResNetForImageClassification,
+    ViTImageProcessor,
+)
+
+from artifact.task import Task
+from errors import UserError
+from models.lesson import learn
+from models.training import Device, FinetuneConfig, Lesson, Problem, TrainingPrecision, TrainingRecord
+from tests.models.conftest import Trained
+
+FILLING = ("film", "about", "two", "back", "it", "is", "what", "the", "year")
+CONFIG = FinetuneConfig(
+    epochs=6, batch_size=8, learning_rate=2e-3, held_out=60, precision=TrainingPrecision.FP32, device=Device.CPU
+)
+
+Write = Callable[..., Path]
+
+
+@pytest.fixture(scope="module")
+def lines(tmp_path_factory: pytest.TempPathFactory) -> Write:
+    """Write rows as JSON lines."""
+
+    def write(rows: list[dict[str, Any]]) -> Path:
+        path = tmp_path_factory.mktemp("data") / "data.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="module")
+def base(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A BERT of 2 layers × 32 without a head, with weights as small as training wants them, and no dropout."""
+    folder = tmp_path_factory.mktemp("base")
+    AutoTokenizer.from_pretrained(tiny_checkpoint).save_pretrained(folder)
+    written = BertConfig.from_pretrained(tiny_checkpoint).to_dict()
+    torch.manual_seed(0)
+    none = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "initializer_range": 0.05}
+    BertModel(BertConfig(**{**written, **none})).save_pretrained(folder)
+    return folder
+
+
+def _filled(draw: random.Random, *words: str, most: int = 5) -> list[str]:
+    """These words among others, in any order."""
+    found = [*words, *draw.choices(FILLING, k=draw.randint(2, most))]
+    draw.shuffle(found)
+    return found
+
+
+def _learn(base: Path, data: Path, out: Path, **changes: Any) -> TrainingRecord:
+    config = msgspec.structs.replace(CONFIG, **changes.pop("config", {}))
+    record, made = learn(Lesson(base_model=str(base), data=str(data), config=config, **changes), out)
+    assert made
+    return record
+
+
+def test_pairs_are_told_apart_by_their_second_text(base: Path, lines: Write, tmp_path: Path) -> None:
+    draw = random.Random(0)
+    rows = [
+        {
+            "sentence1": " ".join(_filled(draw)),
+            "sentence2": " ".join(_filled(draw, "warm" if number % 2 else "slow")),
+            "label": "yes" if number % 2 else "no",
+        }
+        for number in range(300)
+    ]
+    record = _learn(base, lines(rows), tmp_path / "run")
+    assert (record.metric, record.data.columns["pair"]) == ("accuracy", "sentence2")
+    assert record.value.low > 0.8
+    with (tmp_path / "run" / "data" / "evaluation.csv").open(newline="") as file:
+        kept = list(csv.DictReader(file))
+    assert list(kept[0]) == ["text", "text_pair", "label"]
+    assert {(row["text"], row["text_pair"]) for row in kept} <= {(row["sentence1"], row["sentence2"]) for row in rows}
+
+
+def _several(number: int, draw: random.Random) -> dict[str, Any]:
+    held = [name for bit, name in enumerate(("warm", "funny", "slow")) if number >> bit & 1]
+    return {"text": " ".join(_filled(draw, *held)), "labels": [name.upper() for name in held]}
+
+
+@pytest.mark.parametrize("written", ["list", "bars"])
+def test_several_labels_are_found_at_once(base: Path, tmp_path: Path, lines: Write, written: str) -> None:
+    draw = random.Random(1)
+    rows = [_several(number, draw) for number in range(320)]
+    if written == "bars":
+        rows = [{**row, "labels": "|".join(row["labels"])} for row in rows if row["labels"]]
+    record = _learn(base, lines(rows), tmp_path / "run")
+    assert (record.data.problem, record.metric, record.scores) == (Problem.MULTI_LABEL, "micro F1", None)
+    assert record.labels == ("FUNNY", "SLOW", "WARM")
+    assert record.value.low > 0.85
+    model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "run" / "checkpoint")
+    assert model.config.problem_type == "multi_label_classification"
+
+
+def test_a_quantity_is_estimated(base: Path, lines: Write, tmp_path: Path) -> None:
+    draw = random.Random(2)
+    counts = [draw.randint(0, 4) for _ in range(300)]
+    rows = [{"text": " ".join(_filled(draw, *["best"] * count)), "label": count / 4} for count in counts]
+    record = _learn(base, lines(rows), tmp_path / "run")
+    assert (record.data.problem, record.metric, record.labels) == (
+        Problem.REGRESSION,
+        "Pearson correlation",
+        ("score",),
+    )
+    assert record.value.low > 0.7
+
+
+def _tagged(draw: random.Random) -> dict[str, Any]:
+    words, tags = [], []
+    for word in _filled(draw, *draw.sample(("warm", "funny", "hours"), k=draw.randint(1, 2))):
+        words += [word, "bad"] if word == "hours" else [word]
+        tags += {"hours": ["B-TIME", "I-TIME"], "warm": ["B-MOOD"], "funny": ["B-MOOD"]}.get(word, ["O"])
+    return {"tokens": words, "tags": tags}
+
+
+def test_words_are_tagged(base: Path, lines: Write, tmp_path: Path) -> None:
+    draw = random.Random(3)
+    rows = [_tagged(draw) for _ in range(300)]
+    record = _learn(base, lines(rows), tmp_path / "run")
+    assert (record.data.task, record.metric) == (Task.TOKEN_CLASSIFICATION, "span F1")
+    assert record.labels == ("B-MOOD", "B-TIME", "I-TIME", "O")
+    assert record.value.low > 0.9
+    assert (tmp_path / "run" / "data" / "evaluation.jsonl").is_file()
+    model = AutoModelForTokenClassification.from_pretrained(tmp_path / "run" / "checkpoint")
+    assert model.config.id2label[1] == "B-TIME"
+
+
+def _asked(draw: random.Random) -> dict[str, Any]:
+    answer = draw.choice(("warm and funny", "far too long"))
+    context = " ".join((*_filled(draw), answer, *_filled(draw)))
+    answers = {"text": [answer], "answer_start": [context.index(answer)]}
+    return {"question": "what is it", "context": context, "answers": answers}
+
+
+def test_answers_are_found_in_their_context(base: Path, lines: Write, tmp_path: Path) -> None:
+    draw = random.Random(4)
+    record = _learn(base, lines([_asked(draw) for _ in range(300)]), tmp_path / "run")
+    assert (record.data.task, record.metric, record.labels) == (Task.QUESTION_ANSWERING, "answer F1", ())
+    assert record.value.low > 0.8
+    AutoModelForQuestionAnswering.from_pretrained(tmp_path / "run" / "checkpoint")
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A table of 400 small pictures of digits, drawn here and there in any colour."""
+    folder, draw = tmp_path_factory.mktemp("digits"), random.Random(5)
+    rows = []
+    for number in range(400):
+        picture = Image.new("RGB", (24, 24), tuple(draw.randint(0, 90) for _ in range(3)))
+        colour = tuple(draw.randint(150, 255) for _ in range(3))
+        ImageDraw.Draw(picture).text((draw.randint(5, 9), draw.randint(4, 8)), str(number % 4), fill=colour)
+        picture.save(folder / f"{number}.png")
+        rows.append((f"{number}.png", number % 4))
+    with (folder / "digits.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("image", "label"), *rows])
+    return folder / "digits.csv"
+
+
+@pytest.fixture(scope="module")
+def tiny_resnet(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("resnet")
+    torch.manual_seed(0)
+    config = ResNetConfig(embedding_size=16, hidden_sizes=[16, 32, 64], depths=[1, 1, 1], layer_type="basic")
+    ResNetForImageClassification(config).save_pretrained(folder)
+    ViTImageProcessor(size={"height": 24, "width": 24}).save_pretrained(folder)
+    return folder
+
+
+def test_digits_are_read(tiny_resnet: Path, digits: Path, tmp_path: Path) -> None:
+    record = _learn(tiny_resnet, digits, tmp_path / "run", config={"epochs": 8, "learning_rate": 5e-3})
+    assert (record.data.task, record.metric, record.data.lengths) == (Task.IMAGE_CLASSIFICATION, "accuracy", None)
+    assert record.value.low > 0.6  # chance is 0.25
+    folder = tmp_path / "run" / "checkpoint"
+    AutoModelForImageClassification.from_pretrained(folder)
+    assert (folder / "preprocessor_config.json").is_file()
+    with (tmp_path / "run" / "data" / "evaluation.csv").open(newline="") as file:
+        assert all(Path(row["image"]).is_file() for row in csv.DictReader(file))
+
+
+def test_a_picture_that_is_none_is_named(tiny_resnet: Path, digits: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(digits.parent, tmp_path / "digits"))
+    (folder / "7.png").write_bytes(b"not a picture")
+    with pytest.raises(UserError, match=r"row 9: .*7\.png is no picture"):
+        _learn(tiny_resnet, folder / "digits.csv", tmp_path / "run")
+    (folder / "7.png").unlink()
+    with pytest.raises(UserError, match=r"row 9: there is no picture .*7\.png"):
+        _learn(tiny_resnet, folder / "digits.csv", tmp_path / "run")
+
+
+@pytest.fixture(scope="module")
+def tiny_llama(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("llama") / "base"
+    tokenizer = AutoTokenizer.from_pretrained(tiny_checkpoint)
+    tokenizer.eos_token = "[SEP]"
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=64,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def told(lines: Write) -> Path:
+    """Texts in which each word follows from the one before."""
+    order = ["the", "best", "film", "of", "the", "year", "is", "about", "two", "hours"]
+    draw = random.Random(6)
+    starts = [draw.randrange(len(order)) for _ in range(300)]
+    texts = {" ".join(order[(at + step) % len(order)] for step in range(draw.randint(4, 20))) for at in starts}
+    return lines([{"text": text} for text in sorted(texts)])
+
+
+TASK: dict[str, Any] = {"task": Task.TEXT_GENERATION}
+FEW: dict[str, Any] = {"held_out": 20, "epochs": 30}
+
+
+@pytest.mark.parametrize("lora", [0, 4])
+def test_texts_are_continued(tiny_llama: Path, told: Path, tmp_path: Path, lora: int) -> None:
+    record = _learn(tiny_llama, told, tmp_path / "run", **TASK, config={**FEW, "lora": lora, "learning_rate": 1e-2})
+    assert (record.metric, record.labels) == ("perplexity", ())
+    assert record.before is not None
+    assert record.value.high < record.before.low * (0.7 if lora else 0.5)
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "run" / "checkpoint")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "run" / "checkpoint")
+    held_out = (tmp_path / "run" / "data" / "evaluation.csv").read_text().splitlines()[1:]
+    total, count = 0.0, 0
+    for text in held_out:
+        ids = torch.tensor([[*tokenizer(text)["input_ids"]]])
+        with torch.inference_mode():
+            total += float(model(input_ids=ids, labels=ids).loss) * (ids.shape[1] - 1)
+        count += ids.shape[1] - 1
+    assert record.value.value == pytest.approx(np.exp(total / count), rel=1e-4)
+    assert (record.learnt_weights < record.weights / 2) == bool(lora)
+
+
+def test_what_lora_learnt_is_merged_and_the_rest_stays(tiny_llama: Path, told: Path, tmp_path: Path) -> None:
+    _learn(tiny_llama, told, tmp_path / "run", **TASK, config={**FEW, "epochs": 2, "lora": 4})
+    before, after = (
+        load_file(folder / "model.safetensors") for folder in (tiny_llama, tmp_path / "run" / "checkpoint")
+    )
+    changed = {name for name, weight in before.items() if not torch.equal(after[name], weight)}
+    assert set(after) == set(before)
+    assert changed
+    assert all("proj" in name for name in changed)
+
+
+@pytest.mark.parametrize("task", ["pairs", "tags"])
+def test_lora_trains_a_new_head_whole(base: Path, lines: Write, tmp_path: Path, task: str) -> None:
+    draw = random.Random(7)
+    if task == "tags":
+        rows = [_tagged(draw) for _ in range(300)]
+    else:
+        rows = [{"text": " ".join(_filled(draw, word)), "label": word} for word in ("warm", "slow", "best") * 100]
+    record = _learn(base, lines(rows), tmp_path / "run", config={"lora": 8, "learning_rate": 1e-2})
+    assert record.value.low > 0.6
+    assert record.learnt_weights < record.weights
+
+
+def test_an_interrupted_lora_ends_as_an_uninterrupted_one(tiny_llama: Path, told: Path, tmp_path: Path) -> None:
+    config = msgspec.structs.replace(CONFIG, **FEW, lora=4)
+    lesson = Lesson(base_model=str(tiny_llama), data=str(told), config=config, **TASK)
+    whole, _ = learn(lesson, tmp_path / "whole")
+
+    def interrupt(stage: str, done: int, total: int, note: str = "") -> None:
+        if stage == "fine-tune" and done == whole.steps // 2 + 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        learn(lesson, tmp_path / "run", progress=interrupt)
+    again, _ = learn(lesson, tmp_path / "run")
+    assert (again.checkpoint_sha256, again.value) == (whole.checkpoint_sha256, whole.value)
+
+
+def test_an_encoder_cannot_learn_to_continue_texts(tiny_checkpoint: Path, told: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="looks at the tokens that follow"):
+        _learn(tiny_checkpoint, told, tmp_path / "run", **TASK, config=FEW)
+
+
+def test_a_base_that_classifies_these_labels_is_judged_before(
+    trained: Trained, separable_csv: Path, tmp_path: Path
+) -> None:
+    record = _learn(trained.out / "checkpoint", separable_csv, tmp_path / "run", config={"epochs": 1, "held_out": 40})
+    assert trained.record.before is None
+    assert record.before is not None
+    assert record.before.value == trained.record.value.value
+
+
+@pytest.mark.parametrize(
+    ("rows", "options", "message"),
+    [
+        ([{"tokens": ["a", "film"], "tags": ["O"]}] * 3, {}, "row 1: there is not one tag for each of 2 words"),
+        ([{"question": "what", "context": "it is", "answers": 3}], {}, "row 1: the answers are not texts"),
+        ([{"text": "a", "label": "x"}], {"problem": Problem.REGRESSION}, "the label 'x' is not a number"),
+        ([{"text": "a", "label": "x"}], {"problem": Problem.TAGS}, "text-classification is no tags problem"),
+        ([{"text": "a", "label": "x"}], {"task": Task.FILL_MASK}, "fill-mask cannot be fine-tuned here"),
+        ([{"text": "a"}], {}, "no column named label"),
+        ([{"text": "a", "label": "x"}, {"text": "b", "label": None}], {}, "row 2: column 'label' has no label"),
+        ([{"text": "a", "label": "x"}], TASK, "cannot hold out"),
+    ],
+)
+def test_bad_rows_are_named(
+    tiny_checkpoint: Path, lines: Write, tmp_path: Path, rows: list[Any], options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        _learn(tiny_checkpoint, lines(rows), tmp_path / "run", **options)
+
+
+def test_an_answer_that_was_cut_off_or_is_not_there_teaches_nothing(
+    tiny_checkpoint: Path, lines: Write, tmp_path: Path
+) -> None:
+    draw = random.Random(8)
+    rows = [_asked(draw) for _ in range(80)]
+    for row in rows[::2]:
+        row["answers"] = {"text": ["nowhere"], "answer_start": []}
+    record = _learn(tiny_checkpoint, lines(rows), tmp_path / "run", config={"held_out": 20, "epochs": 1})
+    assert np.isfinite(record.final_loss)
