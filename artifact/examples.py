@@ -1,13 +1,12 @@
 """Labelled texts from the user's files."""
 
-import csv
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from artifact.predict.rows import LABEL_COLUMNS, TEXT_COLUMNS, find_column, read_rows
-from artifact.records import replacing, sha256_bytes
+from artifact.records import sha256_bytes
 from errors import UserError
 
 
@@ -33,10 +32,6 @@ class Examples:
             text_column=self.text_column,
             label_column=self.label_column,
         )
-
-    def relabel(self, names: Mapping[str, str]) -> "Examples":
-        """The same examples with each label replaced by its name; all labels must have one."""
-        return replace(self, labels=tuple(names[label] for label in self.labels))
 
     @property
     def sha256(self) -> str:
@@ -93,14 +88,6 @@ def read_texts(path: Path, *, text_column: str | None = None) -> tuple[str, ...]
     if not texts:
         raise UserError(f"{path} holds no texts", "it needs a header line and at least one row")
     return tuple(texts)
-
-
-def write_csv(path: Path, examples: Examples) -> None:
-    """Write examples as a CSV with the columns `text` and `label`."""
-    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("text", "label"))
-        writer.writerows(zip(examples.texts, examples.labels, strict=True))
 
 
 def label_indices(examples: Examples, names: Sequence[str]) -> list[int]:

@@ -120,7 +120,7 @@ def test_an_unknown_label_in_the_evaluation_file_is_named(
 ) -> None:
     train, other = data(GOOD), data("text,label\nodd,neutral\n", "eval.csv")
     done = steelyard("finetune", tiny_checkpoint, "--data", train, "--eval-data", other, "--out", tmp_path / "run")
-    fails(done, 2, "eval.csv, example 1: unknown label 'neutral'", "negative, positive")
+    fails(done, 2, "eval.csv, row 2: unknown label 'neutral'", "negative, positive")
 
 
 @pytest.mark.parametrize("name", ["finetune", "export"])

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from artifact.examples import Examples, label_indices, read_examples, read_texts, write_csv
+from artifact.examples import Examples, label_indices, read_examples, read_texts
 from artifact.predict.command import items_from_lines
 from artifact.predict.reads import Reads
 from errors import UserError
@@ -162,12 +162,6 @@ def test_sha256_is_of_the_content_and_not_of_the_format(tmp_path: Path) -> None:
     lines = read_examples(write(tmp_path / "data.jsonl", '{"text": "a", "label": 1}\n'))
     other = read_examples(write(tmp_path / "other.csv", "label,text\n0,a\n"))
     assert table.sha256 == lines.sha256 != other.sha256
-
-
-def test_written_csv_is_read_by_the_csv_module(tmp_path: Path) -> None:
-    write_csv(tmp_path / "out.csv", Examples(GOOD, ("x", "y,z", "w"), Path("in.csv"), "t", "l"))
-    with (tmp_path / "out.csv").open(newline="", encoding="utf-8") as file:
-        assert list(csv.reader(file)) == [["text", "label"], *map(list, zip(GOOD, ("x", "y,z", "w"), strict=True))]
 
 
 @pytest.mark.parametrize(

@@ -68,14 +68,14 @@ def base(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return folder
 
 
-def _filled(draw: random.Random, *words: str, most: int = 5) -> list[str]:
+def filled(draw: random.Random, *words: str, most: int = 5) -> list[str]:
     """These words among others, in any order."""
     found = [*words, *draw.choices(FILLING, k=draw.randint(2, most))]
     draw.shuffle(found)
     return found
 
 
-def _learn(base: Path, data: Path, out: Path, **changes: Any) -> TrainingRecord:
+def learn_from(base: Path, data: Path, out: Path, **changes: Any) -> TrainingRecord:
     config = msgspec.structs.replace(CONFIG, **changes.pop("config", {}))
     record, made = learn(Lesson(base_model=str(base), data=str(data), config=config, **changes), out)
     assert made
@@ -86,13 +86,13 @@ def test_pairs_are_told_apart_by_their_second_text(base: Path, lines: Write, tmp
     draw = random.Random(0)
     rows = [
         {
-            "sentence1": " ".join(_filled(draw)),
-            "sentence2": " ".join(_filled(draw, "warm" if number % 2 else "slow")),
+            "sentence1": " ".join(filled(draw)),
+            "sentence2": " ".join(filled(draw, "warm" if number % 2 else "slow")),
             "label": "yes" if number % 2 else "no",
         }
         for number in range(300)
     ]
-    record = _learn(base, lines(rows), tmp_path / "run")
+    record = learn_from(base, lines(rows), tmp_path / "run")
     assert (record.metric, record.data.columns["pair"]) == ("accuracy", "sentence2")
     assert record.value.low > 0.8
     with (tmp_path / "run" / "data" / "evaluation.csv").open(newline="") as file:
@@ -101,18 +101,18 @@ def test_pairs_are_told_apart_by_their_second_text(base: Path, lines: Write, tmp
     assert {(row["text"], row["text_pair"]) for row in kept} <= {(row["sentence1"], row["sentence2"]) for row in rows}
 
 
-def _several(number: int, draw: random.Random) -> dict[str, Any]:
+def several(number: int, draw: random.Random) -> dict[str, Any]:
     held = [name for bit, name in enumerate(("warm", "funny", "slow")) if number >> bit & 1]
-    return {"text": " ".join(_filled(draw, *held)), "labels": [name.upper() for name in held]}
+    return {"text": " ".join(filled(draw, *held)), "labels": [name.upper() for name in held]}
 
 
 @pytest.mark.parametrize("written", ["list", "bars"])
 def test_several_labels_are_found_at_once(base: Path, tmp_path: Path, lines: Write, written: str) -> None:
     draw = random.Random(1)
-    rows = [_several(number, draw) for number in range(320)]
+    rows = [several(number, draw) for number in range(320)]
     if written == "bars":
         rows = [{**row, "labels": "|".join(row["labels"])} for row in rows if row["labels"]]
-    record = _learn(base, lines(rows), tmp_path / "run")
+    record = learn_from(base, lines(rows), tmp_path / "run")
     assert (record.data.problem, record.metric, record.scores) == (Problem.MULTI_LABEL, "micro F1", None)
     assert record.labels == ("FUNNY", "SLOW", "WARM")
     assert record.value.low > 0.85
@@ -123,8 +123,8 @@ def test_several_labels_are_found_at_once(base: Path, tmp_path: Path, lines: Wri
 def test_a_quantity_is_estimated(base: Path, lines: Write, tmp_path: Path) -> None:
     draw = random.Random(2)
     counts = [draw.randint(0, 4) for _ in range(300)]
-    rows = [{"text": " ".join(_filled(draw, *["best"] * count)), "label": count / 4} for count in counts]
-    record = _learn(base, lines(rows), tmp_path / "run")
+    rows = [{"text": " ".join(filled(draw, *["best"] * count)), "label": count / 4} for count in counts]
+    record = learn_from(base, lines(rows), tmp_path / "run")
     assert (record.data.problem, record.metric, record.labels) == (
         Problem.REGRESSION,
         "Pearson correlation",
@@ -133,9 +133,9 @@ def test_a_quantity_is_estimated(base: Path, lines: Write, tmp_path: Path) -> No
     assert record.value.low > 0.7
 
 
-def _tagged(draw: random.Random) -> dict[str, Any]:
+def tagged(draw: random.Random) -> dict[str, Any]:
     words, tags = [], []
-    for word in _filled(draw, *draw.sample(("warm", "funny", "hours"), k=draw.randint(1, 2))):
+    for word in filled(draw, *draw.sample(("warm", "funny", "hours"), k=draw.randint(1, 2))):
         words += [word, "bad"] if word == "hours" else [word]
         tags += {"hours": ["B-TIME", "I-TIME"], "warm": ["B-MOOD"], "funny": ["B-MOOD"]}.get(word, ["O"])
     return {"tokens": words, "tags": tags}
@@ -143,8 +143,8 @@ def _tagged(draw: random.Random) -> dict[str, Any]:
 
 def test_words_are_tagged(base: Path, lines: Write, tmp_path: Path) -> None:
     draw = random.Random(3)
-    rows = [_tagged(draw) for _ in range(300)]
-    record = _learn(base, lines(rows), tmp_path / "run")
+    rows = [tagged(draw) for _ in range(300)]
+    record = learn_from(base, lines(rows), tmp_path / "run")
     assert (record.data.task, record.metric) == (Task.TOKEN_CLASSIFICATION, "span F1")
     assert record.labels == ("B-MOOD", "B-TIME", "I-TIME", "O")
     assert record.value.low > 0.9
@@ -153,16 +153,16 @@ def test_words_are_tagged(base: Path, lines: Write, tmp_path: Path) -> None:
     assert model.config.id2label[1] == "B-TIME"
 
 
-def _asked(draw: random.Random) -> dict[str, Any]:
+def asked(draw: random.Random) -> dict[str, Any]:
     answer = draw.choice(("warm and funny", "far too long"))
-    context = " ".join((*_filled(draw), answer, *_filled(draw)))
+    context = " ".join((*filled(draw), answer, *filled(draw)))
     answers = {"text": [answer], "answer_start": [context.index(answer)]}
     return {"question": "what is it", "context": context, "answers": answers}
 
 
 def test_answers_are_found_in_their_context(base: Path, lines: Write, tmp_path: Path) -> None:
     draw = random.Random(4)
-    record = _learn(base, lines([_asked(draw) for _ in range(300)]), tmp_path / "run")
+    record = learn_from(base, lines([asked(draw) for _ in range(300)]), tmp_path / "run")
     assert (record.data.task, record.metric, record.labels) == (Task.QUESTION_ANSWERING, "answer F1", ())
     assert record.value.low > 0.8
     AutoModelForQuestionAnswering.from_pretrained(tmp_path / "run" / "checkpoint")
@@ -195,7 +195,7 @@ def tiny_resnet(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_digits_are_read(tiny_resnet: Path, digits: Path, tmp_path: Path) -> None:
-    record = _learn(tiny_resnet, digits, tmp_path / "run", config={"epochs": 8, "learning_rate": 5e-3})
+    record = learn_from(tiny_resnet, digits, tmp_path / "run", config={"epochs": 8, "learning_rate": 5e-3})
     assert (record.data.task, record.metric, record.data.lengths) == (Task.IMAGE_CLASSIFICATION, "accuracy", None)
     assert record.value.low > 0.6  # chance is 0.25
     folder = tmp_path / "run" / "checkpoint"
@@ -209,10 +209,10 @@ def test_a_picture_that_is_none_is_named(tiny_resnet: Path, digits: Path, tmp_pa
     folder = Path(shutil.copytree(digits.parent, tmp_path / "digits"))
     (folder / "7.png").write_bytes(b"not a picture")
     with pytest.raises(UserError, match=r"row 9: .*7\.png is no picture"):
-        _learn(tiny_resnet, folder / "digits.csv", tmp_path / "run")
+        learn_from(tiny_resnet, folder / "digits.csv", tmp_path / "run")
     (folder / "7.png").unlink()
     with pytest.raises(UserError, match=r"row 9: there is no picture .*7\.png"):
-        _learn(tiny_resnet, folder / "digits.csv", tmp_path / "run")
+        learn_from(tiny_resnet, folder / "digits.csv", tmp_path / "run")
 
 
 @pytest.fixture(scope="module")
@@ -252,7 +252,7 @@ FEW: dict[str, Any] = {"held_out": 20, "epochs": 30}
 
 @pytest.mark.parametrize("lora", [0, 4])
 def test_texts_are_continued(tiny_llama: Path, told: Path, tmp_path: Path, lora: int) -> None:
-    record = _learn(tiny_llama, told, tmp_path / "run", **TASK, config={**FEW, "lora": lora, "learning_rate": 1e-2})
+    record = learn_from(tiny_llama, told, tmp_path / "run", **TASK, config={**FEW, "lora": lora, "learning_rate": 1e-2})
     assert (record.metric, record.labels) == ("perplexity", ())
     assert record.before is not None
     assert record.value.high < record.before.low * (0.7 if lora else 0.5)
@@ -270,7 +270,7 @@ def test_texts_are_continued(tiny_llama: Path, told: Path, tmp_path: Path, lora:
 
 
 def test_what_lora_learnt_is_merged_and_the_rest_stays(tiny_llama: Path, told: Path, tmp_path: Path) -> None:
-    _learn(tiny_llama, told, tmp_path / "run", **TASK, config={**FEW, "epochs": 2, "lora": 4})
+    learn_from(tiny_llama, told, tmp_path / "run", **TASK, config={**FEW, "epochs": 2, "lora": 4})
     before, after = (
         load_file(folder / "model.safetensors") for folder in (tiny_llama, tmp_path / "run" / "checkpoint")
     )
@@ -284,10 +284,10 @@ def test_what_lora_learnt_is_merged_and_the_rest_stays(tiny_llama: Path, told: P
 def test_lora_trains_a_new_head_whole(base: Path, lines: Write, tmp_path: Path, task: str) -> None:
     draw = random.Random(7)
     if task == "tags":
-        rows = [_tagged(draw) for _ in range(300)]
+        rows = [tagged(draw) for _ in range(300)]
     else:
-        rows = [{"text": " ".join(_filled(draw, word)), "label": word} for word in ("warm", "slow", "best") * 100]
-    record = _learn(base, lines(rows), tmp_path / "run", config={"lora": 8, "learning_rate": 1e-2})
+        rows = [{"text": " ".join(filled(draw, word)), "label": word} for word in ("warm", "slow", "best") * 100]
+    record = learn_from(base, lines(rows), tmp_path / "run", config={"lora": 8, "learning_rate": 1e-2})
     assert record.value.low > 0.6
     assert record.learnt_weights < record.weights
 
@@ -309,13 +309,15 @@ def test_an_interrupted_lora_ends_as_an_uninterrupted_one(tiny_llama: Path, told
 
 def test_an_encoder_cannot_learn_to_continue_texts(tiny_checkpoint: Path, told: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="looks at the tokens that follow"):
-        _learn(tiny_checkpoint, told, tmp_path / "run", **TASK, config=FEW)
+        learn_from(tiny_checkpoint, told, tmp_path / "run", **TASK, config=FEW)
 
 
 def test_a_base_that_classifies_these_labels_is_judged_before(
     trained: Trained, separable_csv: Path, tmp_path: Path
 ) -> None:
-    record = _learn(trained.out / "checkpoint", separable_csv, tmp_path / "run", config={"epochs": 1, "held_out": 40})
+    record = learn_from(
+        trained.out / "checkpoint", separable_csv, tmp_path / "run", config={"epochs": 1, "held_out": 40}
+    )
     assert trained.record.before is None
     assert record.before is not None
     assert record.before.value == trained.record.value.value
@@ -338,15 +340,15 @@ def test_bad_rows_are_named(
     tiny_checkpoint: Path, lines: Write, tmp_path: Path, rows: list[Any], options: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(UserError, match=message):
-        _learn(tiny_checkpoint, lines(rows), tmp_path / "run", **options)
+        learn_from(tiny_checkpoint, lines(rows), tmp_path / "run", **options)
 
 
 def test_an_answer_that_was_cut_off_or_is_not_there_teaches_nothing(
     tiny_checkpoint: Path, lines: Write, tmp_path: Path
 ) -> None:
     draw = random.Random(8)
-    rows = [_asked(draw) for _ in range(80)]
+    rows = [asked(draw) for _ in range(80)]
     for row in rows[::2]:
         row["answers"] = {"text": ["nowhere"], "answer_start": []}
-    record = _learn(tiny_checkpoint, lines(rows), tmp_path / "run", config={"held_out": 20, "epochs": 1})
+    record = learn_from(tiny_checkpoint, lines(rows), tmp_path / "run", config={"held_out": 20, "epochs": 1})
     assert np.isfinite(record.final_loss)
