@@ -19,6 +19,9 @@ TARGETS = "labels"
 GUIDE = "guide"
 """Name of an example's logits by the teacher, beside its inputs."""
 
+STEP = 8
+"""Tokens."""
+
 SHORTEST = 16
 """Tokens of the first class of lengths; each further one has twice as many."""
 
@@ -53,19 +56,28 @@ def learning_set(examples: ExampleSet, kind: Kind, labels: int) -> LearningSet:
 
 @dataclass(frozen=True, slots=True)
 class Collate:
-    """Stacks rows, and fills the shorter ones at their end."""
+    """Stacks rows, and fills the shorter ones at their end.
+
+    The length of a batch is a multiple of `STEP`, unless that is more than the `longest` row has: kernels are made anew,
+    and kept, for each shape, and those of GPUs want multiples of 8.
+    """
 
     padding: Mapping[str, float]
+    longest: int
 
     def __call__(self, rows: Sequence[Mapping[str, NDArray[Any]]]) -> dict[str, torch.Tensor]:
         titles = tuple(f"example {number} of a batch" for number in range(1, len(rows) + 1))
-        batch = ExampleSet(tuple(rows), titles, None, self.padding).batch(range(len(rows)), pad_left=False)
+        needed = max(map(length, rows))
+        tokens = max(needed, min(self.longest, -(-needed // STEP) * STEP))
+        examples = ExampleSet(tuple(rows), titles, None, self.padding)
+        batch = examples.batch(range(len(rows)), length=tokens or None, pad_left=False)
         return {name: torch.from_numpy(array) for name, array in batch.items()}
 
 
 def collate(data: LearningSet, kind: Kind) -> Collate:
     """The collator of a data set."""
-    return Collate({**data.examples.padding, **({TARGETS: IGNORED} if kind.per_token else {})})
+    padding = {**data.examples.padding, **({TARGETS: IGNORED} if kind.per_token else {})}
+    return Collate(padding, max(map(length, data.examples.rows)))
 
 
 def lengths(examples: ExampleSet, truncated_fraction: float) -> Lengths | None:
