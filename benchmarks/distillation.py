@@ -5,7 +5,7 @@ Run by hand, after `make demo` (some minutes for each seed):
     .venv/bin/python -m benchmarks.distillation runs/demo --seeds 3
 
 Both students begin from MiniLM's first layers and the same new head, and see the same reviews in the same order. What
-is compared are their answers to the reviews that the run held out, by pairs, all seeds together.
+is compared are their answers to the reviews that the run held out, by pairs, for each review the mean over the seeds.
 """
 
 import argparse
@@ -48,7 +48,7 @@ def main() -> None:
                 found[name] = statistics(RunFolder(out))[:, 0]
                 print(f"seed {seed}, {name:<6}: accuracy {record.value.value:.3f}", flush=True)
             differences.append(found["taught"] - found["alone"])
-    pairs = np.concatenate(differences)
+    pairs = np.mean(differences, axis=0)  # of one review the seeds are no independent answers
     gain = paired_difference(float(pairs.sum()), float((pairs**2).sum()), len(pairs))
     low, high = (100 * (end or 0.0) for end in (gain.low, gain.high))
     print(f"the teacher gains {100 * gain.estimate:+.1f} [{low:+.1f} to {high:+.1f}] points")

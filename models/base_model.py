@@ -73,10 +73,10 @@ def load_base(base_model: str, task: Task, problem: Problem, labels: tuple[str, 
         return Base(processor, model, _modules(new), is_ready=not new and _knows(written, labels))
     _check_tokenizer(processor, base_model)
     processor.model_max_length = min(config.max_length_tokens, processor.model_max_length)
+    if processor.pad_token is None:
+        processor.pad_token = processor.eos_token  # decoders often have none; what is padded is masked
     if task is Task.TEXT_GENERATION:
         _check_causal(model, base_model)
-        if processor.pad_token is None:
-            processor.pad_token = processor.eos_token
         return Base(processor, model, (), is_ready=True)
     if model.config.pad_token_id is None and processor.pad_token_id is not None:
         model.config.pad_token_id = processor.pad_token_id  # classifiers on decoders look for the last other token
@@ -166,8 +166,8 @@ def _named(task: Task, problem: Problem, labels: tuple[str, ...]) -> dict[str, A
 
 
 def _modules(weights: list[str]) -> tuple[str, ...]:
-    """The modules that new weights belong to, by the last part of their names."""
-    return tuple(dict.fromkeys(name.rpartition(".")[0].rpartition(".")[2] for name in weights))
+    """The modules that new weights belong to, by their whole names: many layers may have a part called `dense`."""
+    return tuple(dict.fromkeys(name.rpartition(".")[0] for name in weights))
 
 
 def _knows(written: Any, labels: tuple[str, ...]) -> bool:

@@ -58,8 +58,8 @@ def learning_set(examples: ExampleSet, kind: Kind, labels: int) -> LearningSet:
 class Collate:
     """Stacks rows, and fills the shorter ones at their end.
 
-    The length of a batch is a multiple of `STEP`, unless that is more than the `longest` row has: kernels are made anew,
-    and kept, for each shape, and those of GPUs want multiples of 8.
+    The length of a batch is a multiple of `STEP`, unless that is more than the `longest` row has: kernels are made
+    anew, and kept, for each shape, and those of GPUs want multiples of 8.
     """
 
     padding: Mapping[str, float]

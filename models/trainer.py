@@ -110,6 +110,7 @@ def arguments(
         logging_nan_inf_filter=False,  # a loss that is no number ends the training
         report_to="none",
         disable_tqdm=True,
+        label_names=[TARGETS],
         remove_unused_columns=False,  # what a teacher answered is no input
         dataloader_pin_memory=device is Device.CUDA,
         max_steps=ended_at(state, config) or -1,

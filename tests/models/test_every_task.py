@@ -27,6 +27,8 @@ from transformers import (
     LlamaForCausalLM,
     ResNetConfig,
     ResNetForImageClassification,
+    RobertaConfig,
+    RobertaModel,
     ViTImageProcessor,
 )
 
@@ -290,6 +292,55 @@ def test_lora_trains_a_new_head_whole(base: Path, lines: Write, tmp_path: Path, 
     record = learn_from(base, lines(rows), tmp_path / "run", config={"lora": 8, "learning_rate": 1e-2})
     assert record.value.low > 0.6
     assert record.learnt_weights < record.weights
+
+
+def test_lora_leaves_the_layers_that_are_named_as_a_part_of_the_head(
+    tiny_checkpoint: Path, lines: Write, tmp_path: Path
+) -> None:
+    """RoBERTa's new head has a `dense`, and so has each of its layers."""
+    folder = tmp_path / "roberta"
+    AutoTokenizer.from_pretrained(tiny_checkpoint).save_pretrained(folder)
+    small = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    RobertaModel(RobertaConfig(vocab_size=200, max_position_embeddings=80, **small)).save_pretrained(folder)
+    draw = random.Random(7)
+    rows = [{"text": " ".join(filled(draw, word)), "label": word} for word in ("warm", "slow", "best") * 40]
+    learn_from(folder, lines(rows), tmp_path / "run", config={"lora": 2, "epochs": 1, "held_out": 20})
+    names = [folder / "model.safetensors", tmp_path / "run" / "checkpoint" / "model.safetensors"]
+    before, after = (load_file(name) for name in names)
+    layer = "encoder.layer.0.output.dense"
+    drift = (after[f"roberta.{layer}.weight"] - before[f"{layer}.weight"]).float()
+    assert torch.linalg.matrix_rank(drift, atol=1e-6) <= 2
+    assert torch.equal(after[f"roberta.{layer}.bias"], before[f"{layer}.bias"])
+
+
+def test_a_decoder_without_a_pad_token_learns_to_classify(tiny_llama: Path, lines: Write, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny_llama, tmp_path / "base"))
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.pad_token = None
+    tokenizer.save_pretrained(folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "pad_token_id": None}))
+    draw = random.Random(7)
+    rows = [{"text": " ".join(filled(draw, word)), "label": word} for word in ("warm", "slow", "best") * 100]
+    record = learn_from(folder, lines(rows), tmp_path / "run", config={"epochs": 10})
+    assert record.value.low > 0.6
+
+
+@pytest.mark.parametrize("kind", ["tags", "answers", "texts"])
+def test_training_ends_early_by_the_loss_where_there_is_no_accuracy(
+    base: Path, tiny_llama: Path, told: Path, lines: Write, tmp_path: Path, kind: str
+) -> None:
+    draw = random.Random(10)
+    early = {"patience": 1, "epochs": 30, "held_out": 20, "learning_rate": 3e-2}
+    if kind == "texts":
+        record = learn_from(tiny_llama, told, tmp_path / "run", **TASK, config=early)
+    else:
+        rows = [(tagged if kind == "tags" else asked)(draw) for _ in range(120)]
+        record = learn_from(base, lines(rows), tmp_path / "run", config=early)
+    assert record.best is not None
+    assert record.best.metric == "loss"
+    assert record.best.step <= record.steps
+    assert record.data.examples["validation"] > 0
 
 
 def test_an_interrupted_lora_ends_as_an_uninterrupted_one(tiny_llama: Path, told: Path, tmp_path: Path) -> None:
