@@ -43,7 +43,7 @@ def name_teacher(checkpoint: Path | None, share: float | None, temperature: floa
     return Teacher(checkpoint=str(checkpoint), **said)
 
 
-def check_packages(lesson: Lesson) -> None:
+def _check_packages(lesson: Lesson, task: Task) -> None:
     """Raise `UserError` when something that a lesson needs is not installed."""
     need("train", "torch", "transformers", "accelerate")
     if lesson.tensorboard:
@@ -52,19 +52,19 @@ def check_packages(lesson: Lesson) -> None:
         need("lora", "peft")
     if lesson.base_model.lower().endswith(".gguf"):
         need("gguf", "gguf")
-    if lesson.task is Task.IMAGE_CLASSIFICATION:
+    if task is Task.IMAGE_CLASSIFICATION:
         need("images", "PIL")
 
 
 def finetune(lesson: Lesson, out: Path, *, overwrite: bool = False) -> "tuple[TrainingRecord, bool]":
     """Fine-tune, or reuse what the same data and settings made before; says which."""
-    check_packages(lesson)
     from artifact.progress import silent
     from commands.tell import tell_data
     from models.quiet import ON_IMPORT, hushed
     from models.reading import read_lesson
 
     rows = read_lesson(lesson)  # what is wrong with the data is said before torch is loaded
+    _check_packages(lesson, rows[0].task)
     with hushed(*ON_IMPORT):
         from models.lesson import learn
 
@@ -75,7 +75,6 @@ def finetune(lesson: Lesson, out: Path, *, overwrite: bool = False) -> "tuple[Tr
 
 def finetune_side_by_side(lesson: Lesson, out: Path, settings: str, *, overwrite: bool = False) -> "SideBySide":
     """Fine-tune in several settings, in turns, and compare them."""
-    check_packages(lesson)
     from models.reading import read_lesson
     from side_by_side.setting import parse_settings
     from side_by_side.train import train_side_by_side
@@ -85,7 +84,8 @@ def finetune_side_by_side(lesson: Lesson, out: Path, settings: str, *, overwrite
         raise UserError("--compare names devices and precisions", "leave --device and --precision out")
     if launched():
         raise UserError("--compare starts processes of its own", "start it without torchrun or accelerate launch")
-    read_lesson(lesson)  # what is wrong with the data is said once, and before anything starts
+    rows, _ = read_lesson(lesson)  # what is wrong with the data is said once, and before anything starts
+    _check_packages(lesson, rows.task)
     with _progress() as bar:
         return train_side_by_side(lesson, named, out, overwrite=overwrite, progress=bar)
 
@@ -198,6 +198,7 @@ def compare(
     from report.policy import Policy
     from runtimes.registry import REFERENCE, candidates, is_calibrated, known_candidate, worthwhile
 
+    _check_measurable(RunFolder(model))
     source = find_models(model)
     if out is None and not RunFolder(model).is_run:
         raise UserError(f"{model} is not a run, so the results need a folder of their own", "name one with --out")
@@ -261,8 +262,9 @@ def load_test(
     from report.files import write_load
     from runtimes.registry import is_calibrated, known_candidate
 
-    source = find_models(model)
     folder = RunFolder(model)
+    _check_measurable(folder)
+    source = find_models(model)
     if out is None and not folder.is_run:
         raise UserError(f"{model} is not a run, so the results need a folder of their own", "name one with --out")
     data = data or folder.evaluation_data
@@ -294,6 +296,20 @@ def load_test(
     if report is None:
         raise RuntimeError("a load test notes its session")
     return report, run
+
+
+def _check_measurable(run: "RunFolder") -> None:
+    """Raise `UserError` for a run that learnt something else than one label of a text: its pairs would be halved."""
+    if not run.training.is_file():
+        return
+    data = json.loads(run.training.read_bytes()).get("data") or {}
+    if data.get("problem", "single-label") != "single-label" or "pair" in data.get("columns", {}):
+        pairs = " of pairs" if "pair" in data["columns"] else ""
+        raise UserError(
+            f"{run.directory} learnt {data['task']}{pairs} ({data['problem']}), and only texts with one label each can "
+            "be measured so far",
+            "export judges it: see variants.md; pack it with --precision",
+        )
 
 
 def _recommended(run: "RunFolder") -> str:

@@ -77,9 +77,12 @@ def load_base(base_model: str, task: Task, problem: Problem, labels: tuple[str, 
         processor.pad_token = processor.eos_token  # decoders often have none; what is padded is masked
     if task is Task.TEXT_GENERATION:
         _check_causal(model, base_model)
+        if new:
+            raise UserError(f"{base_model} lacks the weights {', '.join(new[:3])}", "give a whole language model")
         return Base(processor, model, (), is_ready=True)
-    if model.config.pad_token_id is None and processor.pad_token_id is not None:
-        model.config.pad_token_id = processor.pad_token_id  # classifiers on decoders look for the last other token
+    if processor.pad_token_id is None:
+        raise UserError(f"the tokenizer of {base_model} has no token to pad with", "set its pad_token")
+    model.config.pad_token_id = processor.pad_token_id  # classifiers on decoders look for the last other token
     return Base(processor, model, _modules(new), is_ready=not new and _knows(written, labels))
 
 
@@ -212,9 +215,12 @@ def with_lora(base: Base, rank: int) -> Any:
     from peft import LoraConfig, get_peft_model
 
     made: Callable[..., Any] = get_peft_model
-    return made(
-        base.model,
-        LoraConfig(
-            r=rank, lora_alpha=2 * rank, target_modules="all-linear", modules_to_save=list(base.new_modules) or None
-        ),
-    )
+    heads = list(base.new_modules) or None
+    try:
+        return made(
+            base.model, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", modules_to_save=heads)
+        )
+    except ValueError as error:
+        raise UserError(
+            f"--lora finds no linear layers in this {base.model.config.model_type}", "leave it out"
+        ) from error

@@ -56,5 +56,7 @@ def _namer(datasets: Any, feature: Any) -> Callable[[Any], Any]:
         return lambda value: None if value is None or value < 0 else feature.int2str(value)
     inner = getattr(feature, "feature", None)
     if isinstance(inner, datasets.ClassLabel):
-        return lambda values: [inner.int2str(value) for value in values]
+        return lambda values: (
+            values and [None if value is None or value < 0 else inner.int2str(value) for value in values]
+        )
     return lambda value: value

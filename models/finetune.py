@@ -101,9 +101,13 @@ def finetune(
     for part in (data, *([evaluation] if evaluation else [])):
         check_labels(part, problem)
     parts = split(data, evaluation, held_out=config.held_out, seed=config.seed, problem=problem)
-    parts, names = _name_labels(parts, problem, labels)
+    parts, names = _name_labels(parts, problem, labels, own_split=evaluation is None)
     base_sha256 = identity(base_model)
-    taught = None if teacher is None else [_check_teacher(teacher, problem, names), teacher.share, teacher.temperature]
+    taught = (
+        None
+        if teacher is None
+        else [_check_teacher(teacher, data.task, problem, names), teacher.share, teacher.temperature]
+    )
     mark = fingerprint(
         {
             "base": base_sha256,
@@ -123,6 +127,8 @@ def finetune(
         return earlier, False
     lesson = _Lesson(data.task, problem, parts, names, teacher)
     job = _Job(base_model, base_sha256, lesson, config, run, mark, progress, told, turn, tensorboard, processes)
+    processes.share(config.batch_size)
+    objective(config, teacher, problem, lesson.counts(parts.train))  # refuses before anything is replaced
     processes.wait()
     if processes.is_first:
         _begin(run, job.state, overwrite=overwrite)
@@ -149,9 +155,20 @@ def _begin(run: RunFolder, state: Path, *, overwrite: bool) -> None:
     run.data.mkdir(exist_ok=True)
 
 
-def _name_labels(parts: Split, problem: Problem, names: tuple[str, ...] | None) -> tuple[Split, tuple[str, ...]]:
-    """The examples with their final labels, and these in order: as sorted in the data, numbers by their size."""
-    found = label_names(parts.train, problem)
+def _name_labels(
+    parts: Split, problem: Problem, names: tuple[str, ...] | None, *, own_split: bool
+) -> tuple[Split, tuple[str, ...]]:
+    """The examples with their final labels, and these in order: as sorted in the data, numbers by their size.
+
+    A rare tag may have fallen into our own held-out part alone; of an evaluation file that is an error.
+    """
+    known = (*parts.train.rows, *parts.evaluation.rows) if own_split else parts.train.rows
+    found = label_names(known, problem)
+    if problem is Problem.TAGS and names is None and all(name.isdecimal() for name in found):
+        raise UserError(
+            f"{parts.train.source} has numbers for tags, and which of them is no entity cannot be known",
+            f"name them in their order, such as --labels O,B-PER,I-PER for {', '.join(found[:3])}",
+        )
     if names is not None and len(names) != len(found):
         raise UserError(
             f"--labels names {len(names)} labels, the data has {len(found)}: {', '.join(found)}",
@@ -171,11 +188,11 @@ def _name_labels(parts: Split, problem: Problem, names: tuple[str, ...] | None) 
     return replace(parts, train=train, evaluation=evaluation), tuple(final.values())
 
 
-def _check_teacher(teacher: Teacher, problem: Problem, labels: tuple[str, ...]) -> str:
+def _check_teacher(teacher: Teacher, task: Task, problem: Problem, labels: tuple[str, ...]) -> str:
     """Identity of the teacher. Raises `UserError` for a checkpoint that classifies something else."""
     checkpoint = open_checkpoint(Path(teacher.checkpoint))
-    if problem is not Problem.SINGLE_LABEL:
-        raise UserError("a teacher is for examples of one label each", "leave --teacher out")
+    if task is not Task.TEXT_CLASSIFICATION or problem is not Problem.SINGLE_LABEL:
+        raise UserError("a teacher is for texts of one label each", "leave --teacher out")
     if checkpoint.task is not Task.TEXT_CLASSIFICATION or sorted(checkpoint.labels) != sorted(labels):
         known = ", ".join(checkpoint.labels) or checkpoint.task
         raise UserError(

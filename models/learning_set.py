@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from errors import UserError
 from models.answering import length
 from models.example_set import ExampleSet
 from models.problem import IGNORED, Kind
@@ -47,11 +48,20 @@ class LearningSet:
 
 
 def learning_set(examples: ExampleSet, kind: Kind, labels: int) -> LearningSet:
-    """Examples with the targets of a kind of problem. Raises `ValueError` where nothing is labelled."""
+    """Examples with the targets of a kind of problem.
+
+    Raises `ValueError` where nothing is labelled, and `UserError` where nothing of that can be learnt.
+    """
     if examples.truth is None:
         raise ValueError("there is nothing to learn without labels")
     pairs = zip(examples.truth, examples.rows, strict=True)
-    return LearningSet(examples, [kind.target(truth, length(row), labels) for truth, row in pairs])
+    targets = [kind.target(truth, length(row), labels) for truth, row in pairs]
+    if all((target == IGNORED).all() for target in targets):
+        raise UserError(
+            "there is nothing to learn: every answer was cut off, or does not occur in its context",
+            "raise --max-length, or check the answers",
+        )
+    return LearningSet(examples, targets)
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,10 +29,18 @@ class Objective:
     teacher: Teacher | None
 
     def __call__(
-        self, outputs: Any, targets: torch.Tensor, guide: torch.Tensor | None, count: torch.Tensor | int | None
+        self,
+        outputs: Any,
+        targets: torch.Tensor,
+        guide: torch.Tensor | None,
+        count: torch.Tensor | int | None,
+        mask: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """The sum over a batch divided by the targets of the whole step (`None`: by those of the batch)."""
-        scores = self.kind.scores(outputs).float()
+        """The sum over a batch divided by the targets of the whole step (`None`: by those of the batch).
+
+        `mask` is 0 where a row is padded.
+        """
+        scores = self.kind.scores(outputs, mask).float()
         weights = None if self.weights is None else self.weights.to(scores.device)
         loss = self.kind.loss(scores, targets, weights, self.smoothing)
         if self.teacher is not None and guide is not None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,9 @@ from models.rows import Row, TaskRows
 from models.task_examples import answers_of, number_of, several
 from models.training import Problem
 
+PADDED = -1e4
+"""The score of what cannot be: finite, so that smoothed labels keep a finite loss."""
+
 IGNORED = -100
 """A target that nothing is learnt from, as PyTorch's cross-entropy has it."""
 
@@ -29,12 +33,12 @@ class Kind:
 
     `names` are the labels that a row has (none: nothing is named), and `rename` puts others in their place. `target`
     makes what the loss wants of a row's truth, its number of tokens and the number of labels; `scores` reads what a
-    model says about it, of shape (batch, …, labels).
+    model says about it, of shape (batch, …, labels), given the mask of its tokens.
     """
 
     target: Callable[[Any, int, int], NDArray[Any]]
     loss: Loss
-    scores: Callable[[Any], torch.Tensor] = lambda outputs: outputs.logits
+    scores: Callable[[Any, torch.Tensor | None], torch.Tensor] = lambda outputs, mask: outputs.logits
     names: Callable[[Row], Iterable[str]] = lambda row: ()
     rename: Callable[[Any, Mapping[str, str]], Any] = lambda label, names: label
     per_token: bool = False
@@ -112,8 +116,10 @@ def _next(truth: tuple[int, ...], tokens: int, labels: int) -> NDArray[Any]:
     return np.array([*truth[1:], IGNORED], dtype=np.int64)
 
 
-def _both_ends(outputs: Any) -> torch.Tensor:
-    return torch.stack((outputs.start_logits, outputs.end_logits), dim=1)
+def _both_ends(outputs: Any, mask: torch.Tensor | None) -> torch.Tensor:
+    """Padded positions are no choice: how rows are batched would change the loss."""
+    ends = torch.stack((outputs.start_logits, outputs.end_logits), dim=1).float()
+    return ends if mask is None else ends.masked_fill(mask[:, None] == 0, PADDED)
 
 
 def _written(label: Any) -> str:
@@ -173,17 +179,16 @@ def problem_of_rows(rows: TaskRows, asked: Problem | None) -> Problem:
         return Problem.MULTI_LABEL
     if any("|" in label for label in labels):
         return Problem.MULTI_LABEL
-    if any("." in label for label in labels) and all(map(_is_number, labels)):
+    if all(map(_is_number, labels)) and not all(float(label).is_integer() for label in labels):
         return Problem.REGRESSION
     return Problem.SINGLE_LABEL
 
 
 def _is_number(text: str) -> bool:
     try:
-        float(text)
+        return isfinite(float(text))
     except ValueError:
         return False
-    return True
 
 
 def check_labels(rows: TaskRows, problem: Problem) -> None:
@@ -195,11 +200,28 @@ def check_labels(rows: TaskRows, problem: Problem) -> None:
             raise UserError(f"{row.place}: there is not one tag for each of {len(row.text)} words", "fix that row")
         if problem is Problem.SPAN:
             answers_of(row)
+        if problem is Problem.SINGLE_LABEL and isinstance(row.label, list | dict):
+            raise UserError(
+                f"{row.place}: {row.label!r} is not one label", "fix that row, or say --problem multi-label"
+            )
+        if problem is Problem.MULTI_LABEL:
+            several(row.label, row.place)
+    marked = [tuple(several(row.label)) for row in rows.rows] if problem is Problem.MULTI_LABEL else []
+    if (
+        marked
+        and len(marked[0]) > 1
+        and len(set(map(len, marked))) == 1
+        and {0, 1} >= {x for row in marked for x in row}
+    ):
+        raise UserError(
+            f"{rows.source} marks labels by 0 and 1, and does not say which is which",
+            "write the names of those that hold",
+        )
 
 
-def label_names(rows: TaskRows, problem: Problem) -> tuple[str, ...]:
+def label_names(rows: Iterable[Row], problem: Problem) -> tuple[str, ...]:
     """Every label of the rows, sorted, numbers by their size; a quantity has one, called `score`."""
     if problem is Problem.REGRESSION:
         return ("score",)
-    found = {name for row in rows.rows for name in KINDS[problem].names(row)}
+    found = {name for row in rows for name in KINDS[problem].names(row)}
     return tuple(sorted(found, key=lambda name: (int(name) if name.isdecimal() else -1, name)))

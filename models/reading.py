@@ -3,6 +3,7 @@
 from functools import partial
 from pathlib import Path
 
+from errors import UserError
 from models.rows import Columns, TaskRows, guess_task, read_task_rows
 from models.training import Lesson
 
@@ -20,4 +21,9 @@ def read_lesson(lesson: Lesson) -> tuple[TaskRows, TaskRows | None]:
         labelled=True,
     )
     rows = read(data, where=lesson.where, limit=lesson.limit)
-    return rows, read(Path(lesson.evaluation)) if lesson.evaluation else None
+    if lesson.evaluation is None:
+        return rows, None
+    evaluation = read(Path(lesson.evaluation), columns=rows.columns)
+    if (evaluation.columns.pair is None) != (rows.columns.pair is None):
+        raise UserError(f"{rows.source} and {evaluation.source} are not both of pairs", "name their --pair-column")
+    return rows, evaluation

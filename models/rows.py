@@ -236,10 +236,6 @@ def write_rows(folder: Path, name: str, rows: TaskRows) -> Path:
     return path
 
 
-def _cell(value: Any) -> Any:
-    return json.dumps(value) if isinstance(value, list) else value
-
-
 def _every(path: Path, where: Mapping[str, str] | None) -> Iterator[tuple[int, dict[str, Any]]]:
     first = True
     for number, row in dataset_rows(path) if is_dataset(path) else read_rows(path):

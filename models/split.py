@@ -1,7 +1,6 @@
 """Which examples are trained on and which are held out."""
 
 import hashlib
-import json
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 from artifact.records import sha256_file
 from errors import UserError
 from models.rows import Row, TaskRows
+from models.task_examples import several
 from models.training import Problem
 
 
@@ -35,13 +35,14 @@ def _key(row: Row) -> str:
 
 def without_duplicates(examples: TaskRows) -> TaskRows:
     """The first of each text; texts that occur with different labels are left out altogether."""
-    return examples.select(_first_of_each(examples, [_key(row) for row in examples.rows]))
+    keys = [_key(row) for row in examples.rows]
+    return examples.select(_first_of_each(examples, keys, Problem.SINGLE_LABEL))
 
 
-def _first_of_each(examples: TaskRows, keys: Sequence[str]) -> list[int]:
+def _first_of_each(examples: TaskRows, keys: Sequence[str], problem: Problem) -> list[int]:
     labels: defaultdict[str, set[str]] = defaultdict(set)
     for key, row in zip(keys, examples.rows, strict=True):
-        labels[key].add(json.dumps(row.label))
+        labels[key].add(_meant(row, problem))
     seen: set[str] = set()
     places = []
     for place, key in enumerate(keys):
@@ -49,6 +50,15 @@ def _first_of_each(examples: TaskRows, keys: Sequence[str]) -> list[int]:
             places.append(place)
         seen.add(key)
     return places
+
+
+def _meant(row: Row, problem: Problem) -> str:
+    """A label however it is written; two answers to a question, or two numbers for a text, contradict nothing."""
+    if problem in (Problem.SPAN, Problem.REGRESSION):
+        return ""
+    if problem is Problem.MULTI_LABEL:
+        return "|".join(sorted(str(name).strip() for name in several(row.label)))
+    return str(row.label).strip()
 
 
 def split(
@@ -65,10 +75,10 @@ def split(
     rows. Raises `UserError` when there is nothing to tell apart, or too few examples.
     """
     keys = [_key(row) for row in examples.rows]
-    places = _first_of_each(examples, keys)
+    places = _first_of_each(examples, keys, problem)
     unique, keys = examples.select(places), [keys[place] for place in places]
     counts = Counter(_strata(unique, problem))
-    if problem in _TOLD_APART and len({json.dumps(row.label) for row in unique.rows}) < 2:
+    if problem in _TOLD_APART and len({str(row.label) for row in unique.rows}) < 2:
         only = next(iter(unique.labels), "none")
         raise UserError(
             f"{examples.source} has one label only ({only}), so there is nothing to learn",
@@ -78,7 +88,7 @@ def split(
     if evaluation is not None:
         held = {_key(row) for row in evaluation.rows}
         train = unique.select([place for place, key in enumerate(keys) if key not in held])
-        if not len(train) or (problem in _TOLD_APART and len({json.dumps(row.label) for row in train.rows}) < 2):
+        if not len(train) or (problem in _TOLD_APART and len({str(row.label) for row in train.rows}) < 2):
             raise UserError(
                 f"{examples.source} has fewer than two labels left without the texts of {evaluation.source}",
                 "evaluate on texts that are not trained on",

@@ -205,9 +205,14 @@ def _several(rows: Sequence[Row], names: Sequence[str]) -> list[Any]:
     return [frozenset(indices) for indices in _indices(rows, lists, names)]
 
 
-def several(label: Any) -> list[Any]:
-    """Labels of one example: a JSON list, or names with bars between them."""
+def several(label: Any, place: str = "the data") -> list[Any]:
+    """Labels of one example: a JSON list, or names with bars between them.
+
+    Raises `UserError` for what begins like a list and is no JSON, as Python writes lists.
+    """
     value = _from_json(label)
+    if isinstance(value, str) and value.startswith("["):
+        raise UserError(f"{place}: {value[:60]} is not a JSON list", 'write ["one", "another"], or one|another')
     return value if isinstance(value, list) else str(value).split("|")
 
 
@@ -304,10 +309,15 @@ def answers_of(row: Row) -> tuple[tuple[str, ...], tuple[int, ...]]:
     value = _from_json(row.label)
     said = value.get("answer_start") if isinstance(value, dict) else None
     value = value.get("text") if isinstance(value, dict) else value
+    if isinstance(value, str) and value.startswith("{"):
+        raise UserError(f"{row.place}: {value[:60]} is not JSON", 'write {"text": ["one"], "answer_start": [0]}')
     texts = [value] if isinstance(value, str) else value
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
         raise UserError(f"{row.place}: the answers are not texts", 'write {"text": ["one", "another"]} or one text')
     context = str(row.pair)
+    said = [said] if isinstance(said, int) else said
+    if said and len(said) != len(texts):
+        raise UserError(f"{row.place}: {len(texts)} answers, and answer_start has {len(said)}", "give one for each")
     starts = said if isinstance(said, list) and len(said) == len(texts) else [context.find(text) for text in texts]
     wrong = [text for text, at in zip(texts, starts, strict=True) if said and context[at : at + len(text)] != text]
     if wrong:
@@ -348,7 +358,7 @@ def _continued(rows: TaskRows, model: _Model) -> Read:
     end, encodings = model.processor.eos_token_id, []
     for row in rows.rows:
         ids = list(model.encode(row, row.text)["input_ids"])
-        if end is not None and not model.cut[-1] and ids[-1] != end:
+        if end is not None and not model.cut[-1] and ids[-1] != end and len(ids) < model.max_length:
             ids.append(end)
         if len(ids) < 2:
             raise UserError(f"{row.place}: a text of one token has none to learn", "remove that row")

@@ -148,7 +148,7 @@ class WatchedTrainer(Trainer):  # type: ignore[misc]  # transformers' class is u
     ) -> Any:
         targets, guide = inputs.pop(TARGETS), inputs.pop(GUIDE, None)
         outputs = model(**inputs)
-        loss = self._objective(outputs, targets, guide, num_items_in_batch)
+        loss = self._objective(outputs, targets, guide, num_items_in_batch, inputs.get("attention_mask"))
         if num_items_in_batch is not None:
             loss = loss * self._processes.count  # gradients are averaged over processes, and the count is everybody's
         return (loss, outputs) if return_outputs else loss

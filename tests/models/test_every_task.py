@@ -339,7 +339,7 @@ def test_training_ends_early_by_the_loss_where_there_is_no_accuracy(
         record = learn_from(base, lines(rows), tmp_path / "run", config=early)
     assert record.best is not None
     assert record.best.metric == "loss"
-    assert record.best.step <= record.steps
+    assert record.best.step <= record.steps < 30 * record.data.examples["train"] / 8
     assert record.data.examples["validation"] > 0
 
 
@@ -374,6 +374,10 @@ def test_a_base_that_classifies_these_labels_is_judged_before(
     assert record.before.value == trained.record.value.value
 
 
+ONE: dict[str, Any] = {"config": {"held_out": 1}}
+ASKED = {"question": "what", "context": "it is"}
+
+
 @pytest.mark.parametrize(
     ("rows", "options", "message"),
     [
@@ -383,6 +387,15 @@ def test_a_base_that_classifies_these_labels_is_judged_before(
         ([{"text": "a", "label": "x"}], {"problem": Problem.TAGS}, "text-classification is no tags problem"),
         ([{"text": "a", "label": "x"}], {"task": Task.FILL_MASK}, "fill-mask cannot be fine-tuned here"),
         ([{"text": "a"}], {}, "no column named label"),
+        ([{"text": "a", "label": ["x"]}], {"problem": Problem.SINGLE_LABEL}, "is not one label"),
+        ([{"text": "a", "label": "['x', 'y']"}], {}, "row 1: .* is not a JSON list"),
+        ([{"text": "a", "label": [0, 1]}, {"text": "b", "label": [1, 1]}], {}, "does not say which is which"),
+        ([{"tokens": ["a"], "tags": [0]}] * 2, {"config": {"held_out": 1}}, "cannot hold out"),
+        ([{"tokens": ["a"], "tags": [0]}, {"tokens": ["b"], "tags": [1]}], ONE, "which of them is no entity"),
+        ([{**ASKED, "answers": {"text": ["it"], "answer_start": [0, 3]}}], {}, "1 answers, and answer_start has 2"),
+        ([{**ASKED, "answers": {"text": ["it"], "answer_start": 3}}], {}, "'it' is not where answer_start says"),
+        ([{**ASKED, "answers": "{'text': ['it']}"}], {}, "is not JSON"),
+        ([{**ASKED, "context": f"it {n}", "answers": "no"} for n in range(3)], ONE, "there is nothing to learn"),
         ([{"text": "a", "label": "x"}, {"text": "b", "label": None}], {}, "row 2: column 'label' has no label"),
         ([{"text": "a", "label": "x"}], TASK, "cannot hold out"),
     ],
@@ -394,12 +407,33 @@ def test_bad_rows_are_named(
         learn_from(tiny_checkpoint, lines(rows), tmp_path / "run", **options)
 
 
-def test_an_answer_that_was_cut_off_or_is_not_there_teaches_nothing(
-    tiny_checkpoint: Path, lines: Write, tmp_path: Path
-) -> None:
+def test_an_answer_that_was_cut_off_or_is_not_there_teaches_nothing(base: Path, lines: Write, tmp_path: Path) -> None:
+    """The loss of what is left is learnt down; 30 of 60 rows would keep it up."""
     draw = random.Random(8)
-    rows = [asked(draw) for _ in range(80)]
+    rows = [asked(draw) for _ in range(180)]
     for row in rows[::2]:
-        row["answers"] = {"text": ["nowhere"], "answer_start": []}
-    record = learn_from(tiny_checkpoint, lines(rows), tmp_path / "run", config={"held_out": 20, "epochs": 1})
-    assert np.isfinite(record.final_loss)
+        row["answers"] = {"text": ["nowhere"]}
+    record = learn_from(base, lines(rows), tmp_path / "run", config={"epochs": 10})
+    assert record.final_loss < 0.2
+    assert record.value.value == pytest.approx(0.5, abs=0.15)  # of the held-out answers half are nowhere
+
+
+def test_a_tag_that_only_our_own_held_out_part_has_is_known(base: Path, lines: Write, tmp_path: Path) -> None:
+    rows = [{"tokens": ["film", word], "tags": ["O", f"B-{word}"]} for word in "abcdefghijklmnop"]
+    record = learn_from(base, lines(rows), tmp_path / "run", config={"held_out": 4, "epochs": 1})
+    assert len(record.labels) == 17
+
+
+def test_interrupted_pictures_end_as_uninterrupted_ones(tiny_resnet: Path, digits: Path, tmp_path: Path) -> None:
+    config = msgspec.structs.replace(CONFIG, epochs=3, held_out=300)
+    lesson = Lesson(base_model=str(tiny_resnet), data=str(digits), config=config)
+    whole, _ = learn(lesson, tmp_path / "whole")
+
+    def interrupt(stage: str, done: int, total: int, note: str = "") -> None:
+        if stage == "fine-tune" and done == whole.steps // 2 + 6:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        learn(lesson, tmp_path / "run", progress=interrupt)
+    again, _ = learn(lesson, tmp_path / "run")
+    assert (again.checkpoint_sha256, again.final_loss) == (whole.checkpoint_sha256, whole.final_loss)

@@ -8,7 +8,7 @@ import torch
 from scipy.special import log_softmax, softmax
 
 from models.objective import Objective, objective
-from models.problem import KINDS
+from models.problem import IGNORED, KINDS
 from models.training import FinetuneConfig, Problem, Teacher
 
 SINGLE = Problem.SINGLE_LABEL
@@ -56,3 +56,23 @@ def test_the_parts_of_an_accumulated_step_add_up_to_it() -> None:
     whole = found(said(LOGITS), TRUTH, guide, 2)
     parts = [found(said(LOGITS[row : row + 1]), TRUTH[row : row + 1], guide[row : row + 1], 2) for row in (0, 1)]
     assert float(sum(parts)) == pytest.approx(float(whole))
+
+
+def test_padding_is_no_place_for_an_answer() -> None:
+    """A row alone, and the same row filled up to a longer one: the same loss."""
+    found = objective(FinetuneConfig(), None, Problem.SPAN, {})
+    ends = torch.tensor([[0.5, 2.0, -1.0]])
+    alone = SimpleNamespace(start_logits=ends, end_logits=ends)
+    filled = torch.cat((ends, torch.tensor([[9.0, -3.0]])), dim=1)
+    padded, mask = SimpleNamespace(start_logits=filled, end_logits=filled), torch.tensor([[1, 1, 1, 0, 0]])
+    target = torch.tensor([[1, 2]])
+    expected = -log_softmax(ends.numpy(), axis=1)[0, [1, 2]].sum() / 2
+    assert float(found(alone, target, None, 2, torch.ones(1, 3))) == pytest.approx(expected)
+    assert float(found(padded, target, None, 2, mask)) == pytest.approx(expected)
+
+
+def test_tags_that_are_ignored_do_not_count() -> None:
+    found = objective(FinetuneConfig(), None, Problem.TAGS, {"a": 1, "b": 1})
+    logits = torch.stack((LOGITS, LOGITS))
+    targets = torch.tensor([[0, IGNORED], [IGNORED, 1]])
+    assert float(found(said(logits), targets, None, None)) == pytest.approx(-(LOGS[0, 0] + LOGS[1, 1]) / 2)

@@ -64,9 +64,9 @@ def test_the_problem_follows_from_the_labels(
     path = lines(tmp_path / "data.jsonl", *({"text": f"t{at}", "label": label} for at, label in enumerate(labels)))
     rows = read_task_rows(path, Task.TEXT_CLASSIFICATION, labelled=True)
     assert problem_of_rows(rows, None) is problem
-    assert sorted(label_names(rows, problem)) == sorted(names)
+    assert sorted(label_names(rows.rows, problem)) == sorted(names)
     if labels == [10, 2]:
-        assert label_names(rows, problem) == names  # as text, 10 would come first
+        assert label_names(rows.rows, problem) == names  # as text, 10 would come first
 
 
 def test_whole_numbers_are_classes_unless_it_is_said(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from errors import UserError
 from models.embedded import movie_reviews
 from models.rows import Columns, Row, TaskRows, read_task_rows
 from models.split import Split, normalised, split, without_duplicates
+from models.training import Problem
 from tests.models.conftest import Make
 
 
@@ -156,3 +157,25 @@ def test_the_range_that_a_refusal_names_can_be_held_out(examples: Make) -> None:
 def test_an_evaluation_file_with_all_texts_of_a_label_is_refused(examples: Make) -> None:
     with pytest.raises(UserError, match=r"fewer than two labels left without the texts of eval\.csv"):
         split(examples(("one", "a"), ("two", "b")), examples(("two", "b"), source="eval.csv"), held_out=1, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("problem", "labels", "kept"),
+    [
+        (Problem.SINGLE_LABEL, (1, "1"), 1),
+        (Problem.SINGLE_LABEL, ("a", "b"), 0),
+        (Problem.MULTI_LABEL, (["a", "b"], "b|a"), 1),
+        (Problem.MULTI_LABEL, (["a"], ["b"]), 0),
+        (Problem.REGRESSION, (3.5, 3.6), 1),
+    ],
+)
+def test_labels_are_the_same_however_they_are_written(
+    problem: Problem, labels: tuple[object, object], kept: int
+) -> None:
+    same = [Row(f"row {at}", at, "text", None, label) for at, label in enumerate(labels)]
+    others = [Row(f"row {at}", at, f"other {at}", None, ["x", "y"][at % 2]) for at in range(6)]
+    if problem is Problem.REGRESSION:
+        others = [Row(row.place, row.number, row.text, None, row.number) for row in others]
+    rows = TaskRows(Task.TEXT_CLASSIFICATION, Path("data.csv"), Columns(), (*same, *others))
+    parts = split(rows, None, held_out=3, seed=0, problem=problem)
+    assert (*parts.train.texts, *parts.evaluation.texts).count("text") == kept
