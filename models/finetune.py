@@ -122,19 +122,24 @@ def finetune(
     )
     processes = join(choose_device(config))
     run = claim_output(out)
-    earlier = read_if_present(run.training, TrainingRecord)
-    if earlier is not None and earlier.fingerprint == mark and _intact(run, earlier):
+    earlier = processes.first(read_if_present(run.training, TrainingRecord))
+    if earlier is not None and earlier.fingerprint == mark and processes.first(_intact(run, earlier)):
         return earlier, False
     lesson = _Lesson(data.task, problem, parts, names, teacher)
     job = _Job(base_model, base_sha256, lesson, config, run, mark, progress, told, turn, tensorboard, processes)
     processes.share(config.batch_size)
     objective(config, teacher, problem, lesson.counts(parts.train))  # refuses before anything is replaced
-    processes.wait()
+    refusal = None
     if processes.is_first:
-        _begin(run, job.state, overwrite=overwrite)
-        write_rows(run.data, "train", parts.train)
-        write_rows(run.data, "evaluation", parts.evaluation)
-    processes.wait()
+        try:
+            _begin(run, job.state, overwrite=overwrite)
+            write_rows(run.data, "train", parts.train)
+            write_rows(run.data, "evaluation", parts.evaluation)
+        except UserError as error:
+            refusal = error.message, error.hint
+    refusal = processes.first(refusal)
+    if refusal is not None:
+        raise UserError(*refusal)  # by all, so that none waits for the others
     return job.train(), True
 
 
@@ -415,8 +420,7 @@ class _Job:
     def _resumed(self) -> str | None:
         """The step to go on from, the same for everybody."""
         found = last_complete(self.state) if self.processes.is_first else None
-        first: str | None = self.processes.gather(found)[0]
-        return first
+        return self.processes.first(found)
 
     def _validated(self) -> tuple[TaskRows, TaskRows | None]:
         """The examples to learn from, and those that tell when to end, if anything shall."""

@@ -2,12 +2,14 @@
 
 import os
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from errors import UserError
 from models.training import Device
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,11 @@ class Processes:
             return [value]
         found: list[Any] = [None] * self.count
         torch.distributed.all_gather_object(found, value)
+        return found
+
+    def first(self, value: T) -> T:
+        """The first process's value."""
+        found: T = self.gather(value)[0]
         return found
 
     def mean(self, value: torch.Tensor) -> float:

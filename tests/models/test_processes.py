@@ -108,6 +108,15 @@ def test_what_is_done_is_not_done_again(launched: Launched, tiny_checkpoint: Pat
     assert (launched.out / "training.json").stat().st_mtime_ns == before
 
 
+def test_what_the_first_refuses_nobody_waits_for(
+    launched: Launched, tiny_checkpoint: Path, separable_csv: Path
+) -> None:
+    done = launch(tiny_checkpoint, separable_csv, launched.out, "--device=cpu", "--precision=fp32", "--seed=1")
+    assert done.returncode != 0
+    assert done.stderr.count("holds another training") == 2
+    assert (launched.out / "training.json").is_file()
+
+
 def test_a_batch_that_cannot_be_shared_is_refused() -> None:
     with pytest.raises(UserError, match="--batch-size 7 cannot be shared by 2 processes"):
         Processes(0, 2).share(7)
