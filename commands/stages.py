@@ -14,7 +14,7 @@ from artifact.precision import Precision
 from artifact.task import Task
 from errors import UserError
 from measure.plan import Plan
-from models.training import Device, Lesson, Teacher, TrainingPrecision
+from models.training import Device, Lesson, Problem, Teacher, TrainingPrecision, TrainingRecord
 
 EVERY = ("all",)
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from artifact.verify import Verified
     from exporter.export import Exported
     from exporter.request import Request
-    from models.training import TrainingRecord
     from report.load import LoadReport
     from report.policy import Policy
     from report.terminal import ProgressBar
@@ -300,14 +299,17 @@ def load_test(
 
 def _check_measurable(run: "RunFolder") -> None:
     """Raise `UserError` for a run that learnt something else than one label of a text: its pairs would be halved."""
-    if not run.training.is_file():
+    from artifact.records import read_if_present
+
+    record = read_if_present(run.training, TrainingRecord)
+    if record is None:
         return
-    data = json.loads(run.training.read_bytes()).get("data") or {}
-    if data.get("problem", "single-label") != "single-label" or "pair" in data.get("columns", {}):
-        pairs = " of pairs" if "pair" in data["columns"] else ""
+    data = record.data
+    if data.problem is not Problem.SINGLE_LABEL or "pair" in data.columns:
+        pairs = " of pairs" if "pair" in data.columns else ""
         raise UserError(
-            f"{run.directory} learnt {data['task']}{pairs} ({data['problem']}), and only texts with one label each can "
-            "be measured so far",
+            f"{run.directory} learnt {data.task}{pairs} ({data.problem}), and only texts with one label each can be "
+            "measured so far",
             "export judges it: see variants.md; pack it with --precision",
         )
 

@@ -1,6 +1,6 @@
 """What there is to learn in each kind of label: its names, its targets, its loss. One entry for each kind."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from typing import Any
@@ -206,17 +206,16 @@ def check_labels(rows: TaskRows, problem: Problem) -> None:
             )
         if problem is Problem.MULTI_LABEL:
             several(row.label, row.place)
-    marked = [tuple(several(row.label)) for row in rows.rows] if problem is Problem.MULTI_LABEL else []
-    if (
-        marked
-        and len(marked[0]) > 1
-        and len(set(map(len, marked))) == 1
-        and {0, 1} >= {x for row in marked for x in row}
-    ):
+    if problem is Problem.MULTI_LABEL and _only_marks([several(row.label) for row in rows.rows]):
         raise UserError(
             f"{rows.source} marks labels by 0 and 1, and does not say which is which",
             "write the names of those that hold",
         )
+
+
+def _only_marks(labels: Sequence[Sequence[Any]]) -> bool:
+    """Whether every row has a 0 or 1 for each of several labels, and no names."""
+    return len(set(map(len, labels))) == 1 and len(labels[0]) > 1 and all(x in (0, 1) for row in labels for x in row)
 
 
 def label_names(rows: Iterable[Row], problem: Problem) -> tuple[str, ...]:

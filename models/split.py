@@ -88,9 +88,11 @@ def split(
     if evaluation is not None:
         held = {_key(row) for row in evaluation.rows}
         train = unique.select([place for place, key in enumerate(keys) if key not in held])
-        if not len(train) or (problem in _TOLD_APART and len({str(row.label) for row in train.rows}) < 2):
+        labels = {str(row.label) for row in train.rows}
+        if not len(train) or (problem in _TOLD_APART and len(labels) < 2):
+            few = "fewer than two labels" if problem in _TOLD_APART else "no example"
             raise UserError(
-                f"{examples.source} has fewer than two labels left without the texts of {evaluation.source}",
+                f"{examples.source} has {few} left without the texts of {evaluation.source}",
                 "evaluate on texts that are not trained on",
             )
         return Split(train, evaluation, duplicates, len(unique) - len(train))

@@ -118,9 +118,7 @@ class EpochOrder(TrainerCallback):  # type: ignore[misc]
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, train_dataloader: Any = None, **kwargs: Any) -> None:
         batches, epoch = train_dataloader.batch_sampler, int(state.epoch or 0)
-        while hasattr(
-            batches, "batch_sampler"
-        ):  # a resumed epoch skips some, and of several processes each has its own
+        while hasattr(batches, "batch_sampler"):  # of several processes, or of an epoch that goes on
             batches = batches.batch_sampler
         batches.sampler.generator = torch.Generator().manual_seed(args.seed + epoch)
         if hasattr(batches.sampler, "set_epoch"):  # accelerate's own, which draws from its seed and this

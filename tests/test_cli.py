@@ -105,17 +105,6 @@ def test_one_class_only_is_refused(
     fails(steelyard("finetune", tiny_checkpoint, "--data", path, "--out", tmp_path / "run"), 2, "one label only (same)")
 
 
-@pytest.mark.parametrize("columns", [{"text": "text", "pair": "text_pair"}, {"text": "text"}])
-def test_a_run_that_learnt_something_else_is_not_measured_by_halves(
-    columns: dict[str, str], data: Callable[[str], Path], steelyard: Steelyard, tmp_path: Path
-) -> None:
-    problem = "single-label" if "pair" in columns else "multi-label"
-    (tmp_path / "run.json").write_text('{"schema_version": 1}')
-    said = {"data": {"task": "text-classification", "problem": problem, "columns": columns}}
-    (tmp_path / "training.json").write_text(json.dumps(said))
-    fails(steelyard("compare", tmp_path, "--data", data(GOOD)), 2, "only texts with one label each can be measured")
-
-
 @pytest.mark.slow
 def test_a_hub_id_without_network_names_the_way_out(
     data: Callable[[str], Path], steelyard: Steelyard, tmp_path: Path

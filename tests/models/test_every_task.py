@@ -343,18 +343,26 @@ def test_training_ends_early_by_the_loss_where_there_is_no_accuracy(
     assert record.data.examples["validation"] > 0
 
 
-def test_an_interrupted_lora_ends_as_an_uninterrupted_one(tiny_llama: Path, told: Path, tmp_path: Path) -> None:
-    config = msgspec.structs.replace(CONFIG, **FEW, lora=4)
-    lesson = Lesson(base_model=str(tiny_llama), data=str(told), config=config, **TASK)
-    whole, _ = learn(lesson, tmp_path / "whole")
+def whole_and_interrupted(
+    lesson: Lesson, folder: Path, *, steps_after_half: int
+) -> tuple[TrainingRecord, TrainingRecord]:
+    """What a training says that ran at once, and the same that was stopped after its half and started again."""
+    whole, _ = learn(lesson, folder / "whole")
 
     def interrupt(stage: str, done: int, total: int, note: str = "") -> None:
-        if stage == "fine-tune" and done == whole.steps // 2 + 1:
+        if stage == "fine-tune" and done == whole.steps // 2 + steps_after_half:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        learn(lesson, tmp_path / "run", progress=interrupt)
-    again, _ = learn(lesson, tmp_path / "run")
+        learn(lesson, folder / "run", progress=interrupt)
+    again, _ = learn(lesson, folder / "run")
+    return whole, again
+
+
+def test_an_interrupted_lora_ends_as_an_uninterrupted_one(tiny_llama: Path, told: Path, tmp_path: Path) -> None:
+    config = msgspec.structs.replace(CONFIG, **FEW, lora=4)
+    lesson = Lesson(base_model=str(tiny_llama), data=str(told), config=config, **TASK)
+    whole, again = whole_and_interrupted(lesson, tmp_path, steps_after_half=1)
     assert (again.checkpoint_sha256, again.value) == (whole.checkpoint_sha256, whole.value)
 
 
@@ -390,6 +398,7 @@ ASKED = {"question": "what", "context": "it is"}
         ([{"text": "a", "label": ["x"]}], {"problem": Problem.SINGLE_LABEL}, "is not one label"),
         ([{"text": "a", "label": "['x', 'y']"}], {}, "row 1: .* is not a JSON list"),
         ([{"text": "a", "label": [0, 1]}, {"text": "b", "label": [1, 1]}], {}, "does not say which is which"),
+        ([{"text": "a", "label": [[1], 0]}, {"text": "b", "label": [1, "x"]}], {}, "cannot hold out"),
         ([{"tokens": ["a"], "tags": [0]}] * 2, {"config": {"held_out": 1}}, "cannot hold out"),
         ([{"tokens": ["a"], "tags": [0]}, {"tokens": ["b"], "tags": [1]}], ONE, "which of them is no entity"),
         ([{**ASKED, "answers": {"text": ["it"], "answer_start": [0, 3]}}], {}, "1 answers, and answer_start has 2"),
@@ -427,13 +436,5 @@ def test_a_tag_that_only_our_own_held_out_part_has_is_known(base: Path, lines: W
 def test_interrupted_pictures_end_as_uninterrupted_ones(tiny_resnet: Path, digits: Path, tmp_path: Path) -> None:
     config = msgspec.structs.replace(CONFIG, epochs=3, held_out=300)
     lesson = Lesson(base_model=str(tiny_resnet), data=str(digits), config=config)
-    whole, _ = learn(lesson, tmp_path / "whole")
-
-    def interrupt(stage: str, done: int, total: int, note: str = "") -> None:
-        if stage == "fine-tune" and done == whole.steps // 2 + 6:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        learn(lesson, tmp_path / "run", progress=interrupt)
-    again, _ = learn(lesson, tmp_path / "run")
+    whole, again = whole_and_interrupted(lesson, tmp_path, steps_after_half=6)
     assert (again.checkpoint_sha256, again.final_loss) == (whole.checkpoint_sha256, whole.final_loss)
