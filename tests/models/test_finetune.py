@@ -28,7 +28,7 @@ from artifact.tokenizer import read_limits
 from errors import UserError
 from models.finetune import _Job, finetune
 from models.rows import TaskRows, read_task_rows
-from models.trainer import arguments, choose_precision, enough_memory
+from models.trainer import _is_json, arguments, choose_precision, enough_memory
 from models.training import (
     Device,
     FinetuneConfig,
@@ -742,7 +742,9 @@ def test_a_killed_command_goes_on_and_ends_as_an_uninterrupted_one(
     command = _command(tiny_checkpoint, separable_csv, out, LONGER.epochs)
     heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a background shell's children ignore it
     with subprocess.Popen(command, env=ONE_THREAD, stderr=subprocess.PIPE, text=True, preexec_fn=heed) as run:
-        while not list(out.glob("training-state-*/checkpoint-*/trainer_state.json")):
+        while not any(
+            map(_is_json, out.glob("training-state-*/checkpoint-*/trainer_state.json"))
+        ):  # written to its end
             assert run.poll() is None
             time.sleep(0.01)
         run.send_signal(sent)
