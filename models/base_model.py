@@ -1,6 +1,7 @@
 """The model that fine-tuning begins with, loaded with the head that its task needs."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -96,33 +97,32 @@ def _source(base_model: str) -> dict[str, str]:
     return {"name": str(path.parent), "gguf_file": path.name}
 
 
-class _loading:  # noqa: N801  a context manager
+@contextmanager
+def _loading(base_model: str, task: Task) -> Iterator[None]:
     """One sentence for what the libraries raise about a base model."""
-
-    def __init__(self, base_model: str, task: Task) -> None:
-        self._base_model, self._task = base_model, task
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, ImportError):
-            first = next(iter(str(error).strip().splitlines()), "a package is missing")
-            raise UserError(f"the base model {self._base_model} cannot be loaded: {first}") from error
-        if isinstance(error, OSError | ValueError | KeyError | SafetensorError):
-            first = next(iter(str(error).strip().splitlines()), type(error).__name__)
-            raise UserError(
-                f"the base model {self._base_model} cannot be loaded for {self._task}: {first}",
-                "without network give a local folder; 'steelyard demo' uses a model that a package carries",
-            ) from error
+    try:
+        yield
+    except ImportError as error:
+        first = next(iter(str(error).strip().splitlines()), "a package is missing")
+        raise UserError(f"the base model {base_model} cannot be loaded: {first}") from error
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        first = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise UserError(
+            f"the base model {base_model} cannot be loaded for {task}: {first}",
+            "without network give a local folder; 'steelyard demo' uses a model that a package carries",
+        ) from error
 
 
 def _processor(where: Mapping[str, str], task: Task) -> Any:
     from transformers import AutoImageProcessor, AutoTokenizer
 
     kind = AutoImageProcessor if task is Task.IMAGE_CLASSIFICATION else AutoTokenizer
-    more = {name: value for name, value in where.items() if name != "name"}
-    return kind.from_pretrained(where["name"], **more)
+    more: dict[str, Any] = {name: value for name, value in where.items() if name != "name"}
+    processor = kind.from_pretrained(where["name"], **more)
+    if task is Task.TOKEN_CLASSIFICATION and getattr(processor, "add_prefix_space", None) is False:
+        # a byte-level tokenizer takes separate words only if each begins with a space, the first, too
+        processor = kind.from_pretrained(where["name"], add_prefix_space=True, **more)
+    return processor
 
 
 def _check_tokenizer(tokenizer: Any, base_model: str) -> None:

@@ -7,7 +7,8 @@ from typing import Any
 from errors import UserError
 
 HUB = "hub:"
-"""Begins the name of a data set on the Hub, such as `hub:stanfordnlp/imdb`, or `hub:stanfordnlp/imdb:test`."""
+"""Begins the name of a data set on the Hub: `hub:stanfordnlp/imdb`, `hub:stanfordnlp/imdb:test` for another part, or
+`hub:nyu-mll/glue:sst2:train` for one of several configurations."""
 
 TRAINING = "train"
 
@@ -29,9 +30,9 @@ def dataset_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     try:
         found = _loaded(datasets, path)
     except Exception as error:  # it passes on what fsspec, pyarrow and the Hub's client raise
-        first = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        said = " ".join(str(error).split())[:300] or type(error).__name__
         raise UserError(
-            f"{path} cannot be loaded: {first}",
+            f"{path} cannot be loaded: {said}",
             "give a folder that save_to_disk wrote, or hub:NAME where there is network",
         ) from error
     if isinstance(found, dict):
@@ -46,8 +47,9 @@ def dataset_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 def _loaded(datasets: Any, path: Path) -> Any:
     if path.is_dir():
         return datasets.load_from_disk(str(path))
-    name, _, part = str(path).removeprefix(HUB).partition(":")
-    return datasets.load_dataset(name, split=part or TRAINING)
+    name, *more = str(path).removeprefix(HUB).split(":")
+    configuration = more[0] if len(more) > 1 else None
+    return datasets.load_dataset(name, configuration, split=(more and more[-1]) or TRAINING)
 
 
 def _namer(datasets: Any, feature: Any) -> Callable[[Any], Any]:

@@ -266,10 +266,9 @@ class _Judged:
 
 @dataclass(frozen=True, slots=True)
 class _Learnt:
-    """How far training went, and how many weights it was about."""
+    """How far training went, and how many weights it changed."""
 
     steps: int
-    weights: int
     learnt_weights: int
     best: Best | None
 
@@ -328,6 +327,7 @@ class _Job:
         )
         with quiet(), enough_memory(config):
             before = self._judge(base.model.to(device).eval(), held_out, "base model") if base.is_ready else None
+            weights = sum(weight.numel() for weight in base.model.parameters())  # what LoRA adds is merged in the end
             learnt = self._learn(self._trainer(watch, base, rows, examples, validation), base.processor)
             found = self._judge(load_model(self.run.own_checkpoint).to(device), held_out, "evaluate")
         record = TrainingRecord(
@@ -341,7 +341,7 @@ class _Job:
             labels=lesson.labels,
             data_sha256={"train": lesson.parts.train.sha256, "evaluation": lesson.parts.evaluation.sha256},
             data=summary,
-            weights=learnt.weights,
+            weights=weights,
             learnt_weights=learnt.learnt_weights,
             steps=learnt.steps,
             seconds_s=watch.seconds_s,
@@ -374,7 +374,6 @@ class _Job:
             )
         learnt = _Learnt(
             steps=int(outcome.global_step),
-            weights=sum(weight.numel() for weight in weights),
             learnt_weights=sum(weight.numel() for weight in weights if weight.requires_grad),
             best=_best(trainer.state, self.lesson.validated_by) if self.config.patience else None,
         )

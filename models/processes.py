@@ -67,6 +67,12 @@ def join(device: Device) -> Processes:
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count == 1:
         return ALONE
+    missing = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
+    if missing:
+        raise UserError(
+            f"WORLD_SIZE={count} says that {count} processes train together, and {missing[0]} is not set",
+            "start them with torchrun or accelerate launch, or unset WORLD_SIZE to train in one",
+        )
     from accelerate import PartialState
 
     PartialState(cpu=device is Device.CPU)

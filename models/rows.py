@@ -128,6 +128,11 @@ def _words(path: Path, place: str, column: str, value: Any) -> list[str]:
 
 def _picture(path: Path, place: str, column: str, value: Any) -> Path:
     """Paths are relative to the data file's own folder."""
+    if value is not None and not isinstance(value, str):
+        raise UserError(
+            f"{place}: column '{column}' holds a {type(value).__name__}, not the path of a picture",
+            "save the pictures as files, and their paths and labels as .csv, .jsonl or .parquet",
+        )
     found = path.parent / _text(path, place, column, value)
     if not found.is_file():
         raise UserError(f"{place}: there is no picture {found}", "paths are relative to the folder of the data file")
@@ -202,9 +207,9 @@ def read_task_rows(
         )
     bare = [row for row in rows if row.label is None]
     if bare and (labelled or len(bare) < len(rows)):
-        raise UserError(
-            f"{bare[0].place}: column '{label}' has no label", "fill it ([] says that there is none), or remove the row"
-        )
+        lists = any(isinstance(row.label, list) or str(row.label).startswith("[") for row in rows)
+        none = " ([] says that there is none)" if lists else ""
+        raise UserError(f"{bare[0].place}: column '{label}' has no label", f"fill it{none}, or remove the row")
     return TaskRows(task, path, Columns(text, pair, label), tuple(rows))
 
 

@@ -4,6 +4,7 @@ import csv
 import json
 import random
 import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,10 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 from safetensors.torch import load_file
+from tokenizers import Tokenizer
+from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import ByteLevel
+from tokenizers.trainers import BpeTrainer
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForImageClassification,
@@ -29,6 +34,7 @@ from transformers import (
     ResNetForImageClassification,
     RobertaConfig,
     RobertaModel,
+    RobertaTokenizer,
     ViTImageProcessor,
 )
 
@@ -155,6 +161,34 @@ def test_words_are_tagged(base: Path, lines: Write, tmp_path: Path) -> None:
     assert model.config.id2label[1] == "B-TIME"
 
 
+def test_words_are_tagged_over_bytes(lines: Write, tmp_path: Path) -> None:
+    """Such a tokenizer takes separate words only where each begins with a space; its own setting says none does."""
+    draw, folder = random.Random(3), tmp_path / "base"
+    rows = [tagged(draw) for _ in range(200)]
+    letters = Tokenizer(BPE(unk_token=None))
+    letters.pre_tokenizer = ByteLevel(add_prefix_space=False)
+    texts = [" " + " ".join(row["tokens"]) for row in rows]
+    letters.train_from_iterator(texts, BpeTrainer(vocab_size=400, special_tokens=["<s>", "<pad>", "</s>", "<unk>"]))
+    RobertaTokenizer(
+        vocab=letters.get_vocab(), merges=_merges(letters.model), add_prefix_space=False, model_max_length=64
+    ).save_pretrained(folder)
+    small = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+    none = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "initializer_range": 0.05}
+    torch.manual_seed(0)
+    RobertaModel(RobertaConfig(vocab_size=400, max_position_embeddings=80, **small, **none)).save_pretrained(folder)
+    record = learn_from(folder, lines(rows), tmp_path / "run", config={"held_out": 40})
+    assert record.value.low > 0.9
+    assert AutoTokenizer.from_pretrained(tmp_path / "run" / "checkpoint").add_prefix_space
+
+
+def _merges(model: Any) -> list[tuple[str, str]]:
+    """What a BPE model learnt; only its file says it."""
+    with tempfile.TemporaryDirectory() as folder:
+        model.save(folder)
+        lines = (Path(folder) / "merges.txt").read_text().splitlines()
+    return [(first, second) for first, _, second in (line.partition(" ") for line in lines if not line.startswith("#"))]
+
+
 def asked(draw: random.Random) -> dict[str, Any]:
     answer = draw.choice(("warm and funny", "far too long"))
     context = " ".join((*filled(draw), answer, *filled(draw)))
@@ -269,6 +303,7 @@ def test_texts_are_continued(tiny_llama: Path, told: Path, tmp_path: Path, lora:
         count += ids.shape[1] - 1
     assert record.value.value == pytest.approx(np.exp(total / count), rel=1e-4)
     assert (record.learnt_weights < record.weights / 2) == bool(lora)
+    assert record.weights == sum(weight.numel() for weight in LlamaForCausalLM.from_pretrained(tiny_llama).parameters())
 
 
 def test_what_lora_learnt_is_merged_and_the_rest_stays(tiny_llama: Path, told: Path, tmp_path: Path) -> None:

@@ -15,9 +15,9 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from artifact.task import Task
 from errors import UserError
 from models.finetune import finetune
-from models.processes import Processes
+from models.processes import Processes, join
 from models.rows import TaskRows, read_task_rows
-from models.training import TrainingRecord
+from models.training import Device, TrainingRecord
 from tests.conftest import ROOT
 from tests.models.conftest import CONFIG as ALONE
 
@@ -120,6 +120,15 @@ def test_what_the_first_refuses_nobody_waits_for(
 def test_a_batch_that_cannot_be_shared_is_refused() -> None:
     with pytest.raises(UserError, match="--batch-size 7 cannot be shared by 2 processes"):
         Processes(0, 2).share(7)
+
+
+@pytest.mark.parametrize("lacking", ["RANK", "MASTER_ADDR"])
+def test_a_count_of_processes_without_a_launcher_is_refused(monkeypatch: pytest.MonkeyPatch, lacking: str) -> None:
+    for name, value in {"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv(lacking)
+    with pytest.raises(UserError, match=f"WORLD_SIZE=2 says that 2 processes train together, and {lacking}"):
+        join(Device.CPU)
 
 
 def test_several_settings_are_not_compared_under_a_launcher(

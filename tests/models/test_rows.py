@@ -150,6 +150,36 @@ def test_tags_of_a_data_set_are_names(tmp_path: Path) -> None:
     assert read_task_rows(tmp_path / "saved", Task.TOKEN_CLASSIFICATION).labels == (["O", "B-LOC"],)
 
 
+def test_one_of_several_configurations_is_named(tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        (tmp_path / f"{name}.csv").write_text(f"text,label\n{name} text,pos\n")
+    configs = "".join(f"- config_name: {name}\n  data_files: {name}.csv\n" for name in ("first", "second"))
+    (tmp_path / "README.md").write_text(f"---\nconfigs:\n{configs}---\n")
+    found = read_task_rows(Path(f"hub:{tmp_path}:second:train"), Task.TEXT_CLASSIFICATION, labelled=True)
+    assert found.texts == ("second text",)
+    with pytest.raises(UserError, match="first"):  # the library names those that there are
+        read_task_rows(Path(f"hub:{tmp_path}"), Task.TEXT_CLASSIFICATION)
+
+
+def test_pictures_inside_a_data_set_are_refused(tmp_path: Path) -> None:
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["cat"])})
+    made = datasets.Dataset.from_dict({"image": [Image.new("RGB", (4, 4))], "label": [0]}, features=features)
+    made.save_to_disk(str(tmp_path / "saved"))
+    with pytest.raises(UserError, match="row 1: column 'image' holds a PngImageFile, not the path") as raised:
+        read_task_rows(tmp_path / "saved", Task.IMAGE_CLASSIFICATION)
+    assert "save the pictures as files" in raised.value.hint
+
+
+def test_only_lists_of_labels_may_be_said_to_be_empty(tmp_path: Path) -> None:
+    for labels, said in (('["a"]', True), ("a", False)):
+        path = tmp_path / "data.csv"
+        with path.open("w", newline="") as file:
+            csv.writer(file).writerows([("text", "label"), ("one", labels), ("two", "")])
+        with pytest.raises(UserError, match="row 2: column 'label' has no label") as raised:
+            read_task_rows(path, Task.TEXT_CLASSIFICATION, labelled=True)
+        assert ("[]" in raised.value.hint) == said
+
+
 @pytest.mark.parametrize("name", ["empty", "hub:someone/something"])
 def test_what_is_no_data_set_is_told(tmp_path: Path, name: str) -> None:
     (tmp_path / "empty").mkdir()
