@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,6 +10,7 @@ from safetensors import SafetensorError
 
 from artifact.task import Task
 from errors import UserError
+from models import gguf
 from models.checkpoint import quiet
 from models.metrics import PROBLEM_TYPES
 from models.training import FinetuneConfig, Problem
@@ -23,8 +23,6 @@ HEADS: Mapping[Task, str] = {
     Task.TEXT_GENERATION: "AutoModelForCausalLM",
 }
 """transformers' class of each task."""
-
-GGUF = ".gguf"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +44,7 @@ def load_base(base_model: str, task: Task, problem: Problem, labels: tuple[str, 
     Raises `UserError` when the model cannot be loaded, lacks weights, is not for such a task, or its tokenizer could
     not be served.
     """
-    where = _source(base_model)
+    where, packed = _source(base_model), gguf.is_gguf(base_model)
     written = _written(where, base_model)
     changes: dict[str, Any] = {**_named(task, problem, labels), **_changes(written, base_model, config)}
     torch.manual_seed(config.seed)  # the new head's weights
@@ -63,6 +61,7 @@ def load_base(base_model: str, task: Task, problem: Problem, labels: tuple[str, 
             ignore_mismatched_sizes=True,
             **where,
             **changes,
+            **(gguf.unpacked() if packed else {}),
         )
     new = [*loaded["missing_keys"], *(found[0] for found in loaded["mismatched_keys"])]
     if len(new) > len(model.state_dict()) / 2:  # a new head lacks two or three
@@ -89,12 +88,7 @@ def load_base(base_model: str, task: Task, problem: Problem, labels: tuple[str, 
 
 def _source(base_model: str) -> dict[str, str]:
     """What `from_pretrained` calls it: a folder or an id, and a GGUF file inside."""
-    path = Path(base_model)
-    if path.suffix.lower() != GGUF:
-        return {"name": base_model}
-    if not path.is_file():
-        raise UserError(f"the base model {base_model} does not exist", "check the path")
-    return {"name": str(path.parent), "gguf_file": path.name}
+    return gguf.source(base_model) if gguf.is_gguf(base_model) else {"name": base_model}
 
 
 @contextmanager
