@@ -30,7 +30,7 @@ def clean(graph: onnx_ir.Model, subject: Subject) -> onnx_ir.Model:
     """
     _keep_outputs(graph, subject.outputs)
     _name_axes(graph, subject)
-    _name_nodes(graph)
+    name_nodes(graph)
     return strip(tie(graph))
 
 
@@ -91,7 +91,7 @@ def _name_axes(graph: onnx_ir.Model, subject: Subject) -> None:
         value.shape = onnx_ir.Shape(named) if len(named) == len(value.shape) else None
 
 
-def _name_nodes(graph: onnx_ir.Model) -> None:
+def name_nodes(graph: onnx_ir.Model) -> None:
     """Name each node after the module it comes from, and each weight that lost its name after its node."""
     seen: Counter[str] = Counter()
     for node in graph.graph.all_nodes():

@@ -31,7 +31,7 @@ def trace(subject: Subject, *, opset: int | None = None) -> onnx_ir.Model:
     shapes = {item.name: {place: axes[axis.name] for place, axis in item.axes.items()} for item in subject.inputs}
     tracer = _trace_transformers if subject.is_transformers else _trace_module
     was_training = subject.module.training
-    with quiet(), _hushed():
+    with quiet(), hushed_tracer():
         try:
             graph = tracer(subject.module, sample, shapes, opset)
         except Exception as error:  # torch.export fails in many types, all of them about this model
@@ -76,7 +76,7 @@ def _trace_module(module: Any, sample: dict[str, torch.Tensor], shapes: Any, ops
 
 
 @contextmanager
-def _hushed() -> Iterator[None]:
+def hushed_tracer() -> Iterator[None]:
     """Keep the tracer's progress, version advice and dumps of failed graphs off the terminal inside the block."""
     with hushed(*HUSHED), redirect_stdout(StringIO()), redirect_stderr(StringIO()):
         yield
