@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from math import sqrt
 
+import msgspec
+
 
 @dataclass(frozen=True, slots=True)
 class Interval:
@@ -11,6 +13,14 @@ class Interval:
     estimate: float
     low: float | None
     high: float | None
+
+
+class Estimate(msgspec.Struct, frozen=True, kw_only=True):
+    """A figure with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
 
 
 def paired_difference(total: float, squares: float, examples: int) -> Interval:

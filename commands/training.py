@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator
 
-from models.training import DataSummary, Estimate, TrainingRecord
+from artifact.intervals import Estimate
+from models.training import DataSummary, TrainingRecord
 
 MOST_LABELS = 12
 WIDTH = 24

@@ -83,6 +83,14 @@ def open_checkpoint(directory: Path, *, task: Task | None = None, allow_pickle: 
     )
 
 
+def continues_text(model: Path) -> bool:
+    """Whether a folder holds a decoder that continues texts, such as a Llama, by its configuration alone."""
+    if not (model / "config.json").is_file():
+        return False
+    config = read_config(model, "config.json")
+    return bool(_model_class(model, config).can_generate()) and not config.get("is_encoder_decoder")
+
+
 def text_limits(checkpoint: Checkpoint) -> TextLimits:
     """The limits of a checkpoint that takes texts; `UserError` for one that does not."""
     if checkpoint.limits is None:

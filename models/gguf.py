@@ -26,3 +26,27 @@ def unpacked() -> dict[str, Any]:
     from transformers import GgufConfig
 
     return {"quantization_config": GgufConfig(dequantize=True)}
+
+
+def unpack(file: Path, out: Path) -> None:
+    """Write a language model in fp32, and its tokenizer, as a checkpoint's folder.
+
+    Raises `UserError` for a file that transformers cannot read.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from models.checkpoint import quiet
+
+    where = source(str(file))
+    folder = where.pop("name")
+    with quiet():
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(folder, **where)
+            model = AutoModelForCausalLM.from_pretrained(folder, dtype="float32", **where, **unpacked())
+        except ImportError as error:
+            raise UserError(f"{file} needs the package gguf", "pip install 'steelyard[gguf]'") from error
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
+            first = next(iter(str(error).strip().splitlines()), type(error).__name__)
+            raise UserError(f"{file} cannot be read: {first}", "give a GGUF file of a decoder that it knows") from error
+        model.save_pretrained(out)
+        tokenizer.save_pretrained(out)

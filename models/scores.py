@@ -1,12 +1,12 @@
 """How well a model does, with intervals by the bootstrap."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models.metrics import Metric
-from models.training import Confusion, Estimate, Score, Scores
+from artifact.intervals import Estimate
+from models.training import Confusion, Score, Scores
 
 RESAMPLES = 2000
 AT_ONCE = 100
@@ -50,8 +50,9 @@ def scores(truth: Sequence[int], answers: Sequence[int], labels: Sequence[str]) 
     )
 
 
-def estimate(metric: Metric, statistics: Floats) -> Estimate:
-    """A metric of statistics of shape (examples, k), with the percentile interval over resampled examples.
+def estimate(value: Callable[[Floats], Floats], statistics: Floats) -> Estimate:
+    """A value of summed statistics of shape (examples, k), such as a metric's, with the percentile interval over
+    resampled examples.
 
     Raises `ValueError` for no example.
     """
@@ -63,7 +64,7 @@ def estimate(metric: Metric, statistics: Floats) -> Estimate:
     for start in range(0, RESAMPLES, AT_ONCE):
         times = draw.multinomial(count, np.full(count, 1 / count), min(AT_ONCE, RESAMPLES - start))
         sums.append(times @ statistics)
-    return _estimate(metric.value(np.concatenate(sums)))
+    return _estimate(value(np.concatenate(sums)))
 
 
 def _totals(tables: Floats, side: NDArray[np.int64], size: int) -> Floats:

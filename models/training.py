@@ -4,6 +4,7 @@ from enum import StrEnum
 
 import msgspec
 
+from artifact.intervals import Estimate
 from artifact.task import Task
 
 SCHEMA_VERSION = 3
@@ -37,14 +38,6 @@ class Device(StrEnum):
     AUTO = "auto"
     CPU = "cpu"
     CUDA = "cuda"
-
-
-class Estimate(msgspec.Struct, frozen=True, kw_only=True):
-    """A figure with its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
 
 
 class Score(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,12 +7,11 @@ from math import log
 import numpy as np
 from numpy.typing import NDArray
 
-from artifact.intervals import Interval
+from artifact.intervals import Estimate, Interval
 from artifact.run_folder import RunFolder
 from measure.process import WorkerFailed
 from measure.statistics import LogRatio, decide
 from models.metrics import Metric, compare, metric_of
-from models.training import Estimate
 from side_by_side.messages import Learnt
 from side_by_side.records import Place, Row, TurnRecord
 from side_by_side.setting import Setting

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import msgspec
 
+from artifact.intervals import Estimate
 from measure.machine import Machine
-from models.training import Estimate, Lesson
+from models.training import Lesson
 
 SCHEMA_VERSION = 2
 

@@ -1,7 +1,7 @@
 """What training side by side shows, on the terminal and in `side-by-side.md`."""
 
+from artifact.intervals import Estimate
 from models.metrics import PERPLEXITY
-from models.training import Estimate
 from report.figures import DASH, joules, rate, seconds, size
 from report.markdown import written_table
 from report.tables import Table

@@ -18,7 +18,7 @@ class Norm(torch.nn.Module):
         self.weight, self._epsilon = torch.nn.Parameter(weight, requires_grad=False), epsilon
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
-        attributes = {"axis": -1, "epsilon": self._epsilon}
+        attributes: dict[str, Any] = {"axis": -1, "epsilon": self._epsilon}
         found: torch.Tensor = torch.onnx.ops.symbolic(
             "RMSNormalization",
             [states, self.weight],

@@ -37,7 +37,8 @@ class Tables(torch.nn.Module):
 @contextmanager
 def rotating(model: Any, attending: Attending, positions: int) -> Iterator[bool]:
     """Let the attention rotate inside the block, if the model does it as its kernel would; tells whether it does."""
-    owners = [(parent, name) for parent in model.modules() for name, child in parent.named_children() if _is_rotary(child)]
+    children = [(parent, *named) for parent in model.modules() for named in parent.named_children()]
+    owners = [(parent, name) for parent, name, child in children if _is_rotary(child)]
     files = {sys.modules[type(parent).__module__] for parent, _ in owners}
     if not owners or not all(_is_usual(getattr(file, APPLY, None)) for file in files):
         yield False

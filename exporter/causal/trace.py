@@ -3,13 +3,13 @@
 import warnings
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import onnx_ir
 import torch
 
+from artifact.generate.decoder import POSITIONS, CacheShape
 from errors import UserError
 from exporter.causal.attention import Attending, Pass, Past, attending
 from exporter.causal.norms import OPSET, norming
@@ -19,27 +19,11 @@ from exporter.tie import tie
 from exporter.trace import hushed_tracer
 from models.checkpoint import quiet
 
-POSITIONS = "logits_positions"
-"""Optional input: which of a row's new tokens get logits; negative ones are counted from the row's end. Its last one
-unless it is given, so what serves never asks, and what judges asks for all."""
+UNKNOWN_CONTEXT = 2048
+"""Positions of a model that does not say how many it has."""
 
 
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """What a cache of this model is made of."""
-
-    layers: int
-    heads: int
-    head_size: int
-    context: int
-
-    def empty(self, rows: int, positions: int) -> list[Past]:
-        """A cache of float32 zeros for so many rows."""
-        size = rows, self.heads, positions, self.head_size
-        return [(torch.zeros(size), torch.zeros(size)) for _ in range(self.layers)]
-
-
-def cache_shape(model: Any) -> Shape:
+def cache_shape(model: Any) -> CacheShape:
     """Read from a model's configuration. Raises `UserError` for one without a cache of keys and values."""
     config = model.config.get_text_config()
     heads = getattr(config, "num_attention_heads", None)
@@ -48,7 +32,13 @@ def cache_shape(model: Any) -> Shape:
         raise UserError(f"{type(model).__name__} has no cache of keys and values", "take a decoder, such as a Llama")
     size = getattr(config, "head_dim", None) or config.hidden_size // heads
     kept = getattr(config, "num_key_value_heads", None) or heads
-    return Shape(layers, kept, size, int(getattr(config, "max_position_embeddings", 0) or 2048))
+    return CacheShape(layers, kept, size, int(getattr(config, "max_position_embeddings", 0) or UNKNOWN_CONTEXT))
+
+
+def _empty(shape: CacheShape, rows: int, positions: int) -> list[Past]:
+    """A cache of zeros for so many rows."""
+    size = rows, shape.heads, positions, shape.head_size
+    return [(torch.zeros(size), torch.zeros(size)) for _ in range(shape.layers)]
 
 
 class Step(torch.nn.Module):
@@ -81,7 +71,7 @@ class Step(torch.nn.Module):
         logits = self.model(input_ids=input_ids, position_ids=positions, use_cache=False).logits
         if len(now.present) != len(past_key_values):
             raise UserError(
-                f"{type(self.model).__name__} has {len(past_key_values)} layers, and {len(now.present)} attend by a cache",
+                f"{len(now.present)} of {len(past_key_values)} layers of this {type(self.model).__name__} attend",
                 "models that mix attention with other layers cannot be exported yet",
             )
         return logits, [now.present[layer] for layer in range(len(past_key_values))]
@@ -115,7 +105,7 @@ def trace(model: Any) -> onnx_ir.Model:
         "input_ids": torch.arange(6).reshape(2, 3),
         "attention_mask": torch.ones(2, 7, dtype=torch.int64),
         "logits_positions": torch.tensor([[1, 2], [0, 2]]),
-        "past_key_values": shape.empty(2, 16),
+        "past_key_values": _empty(shape, 2, 16),
     }
     with ExitStack() as stack:
         stack.enter_context(quiet())
@@ -154,17 +144,17 @@ def _traced(step: Step, given: Mapping[str, Any], shapes: Mapping[str, Any]) -> 
     return program.model
 
 
-def _cleaned(graph: onnx_ir.Model, shape: Shape) -> onnx_ir.Model:
+def _cleaned(graph: onnx_ir.Model, shape: CacheShape) -> onnx_ir.Model:
     """Names, axes and the default of which logits are wanted; nothing of the builder."""
-    names = [f"{layer}.{part}" for layer in range(shape.layers) for part in ("key", "value")]
     ids, mask, wanted, *past = graph.graph.inputs
     logits, *present = graph.graph.outputs
     axes = {"input_ids": ("batch", "sequence"), "attention_mask": ("batch", "total"), POSITIONS: ("batch", "kept")}
     for value, name in zip((ids, mask, wanted), axes, strict=True):
         value.name, value.shape = name, onnx_ir.Shape(axes[name])
-    logits.name, logits.shape = "logits", onnx_ir.Shape(("batch", "kept", logits.shape[2]))
+    words = None if logits.shape is None else logits.shape[2]
+    logits.name, logits.shape = "logits", onnx_ir.Shape(("batch", "kept", words))
     for values, begin in ((past, "past_key_values"), (present, "present")):
-        for value, name in zip(values, names, strict=True):
+        for value, name in zip(values, shape.names, strict=True):
             value.name = f"{begin}.{name}"
             value.shape = onnx_ir.Shape(("batch", shape.heads, "positions", shape.head_size))
     _join_reshapes(graph)

@@ -1,0 +1,1 @@
+"""Text that a language model continues, without torch or transformers."""

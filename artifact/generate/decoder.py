@@ -1,0 +1,140 @@
+"""A decoder's graph and its cache, which is bound in place: no key or value is copied between steps."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from errors import UserError
+
+IDS, MASK, LOGITS = "input_ids", "attention_mask", "logits"
+POSITIONS = "logits_positions"
+PAST, PRESENT = "past_key_values", "present"
+
+Logits = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class CacheShape:
+    """Keys and values of so many layers, each float32 (rows, heads, positions, head size); at most `context`
+    positions."""
+
+    layers: int
+    heads: int
+    head_size: int
+    context: int
+
+    @property
+    def bytes_per_position(self) -> int:
+        """Memory that each position of each row takes."""
+        return 2 * 4 * self.layers * self.heads * self.head_size
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of each layer's keys and values, in order."""
+        return tuple(f"{layer}.{part}" for layer in range(self.layers) for part in ("key", "value"))
+
+
+class Decoding:
+    """Rows that are being continued: what was read of each is in the cache, and the next token goes to its end."""
+
+    def __init__(self, session: Any, shape: CacheShape, rows: int, capacity: int) -> None:
+        """A cache of `capacity` positions. Raises `UserError` where the model has fewer, or memory is too small."""
+        if capacity > shape.context:
+            raise UserError(
+                f"{capacity} tokens are more than this model's context of {shape.context}",
+                "shorten the prompt, or ask for fewer new tokens",
+            )
+        import onnxruntime
+
+        self._session, self._shape, self._capacity = session, shape, capacity
+        self._mask = np.zeros((rows, 0), dtype=np.int64)
+        self._binding = session.io_binding()
+        self._buffers = []
+        size = rows, shape.heads, capacity, shape.head_size
+        try:
+            for name in shape.names:
+                buffer = onnxruntime.OrtValue.ortvalue_from_numpy(np.zeros(size, dtype=np.float32))
+                self._binding.bind_ortvalue_input(f"{PAST}.{name}", buffer)
+                self._binding.bind_ortvalue_output(f"{PRESENT}.{name}", buffer)
+                self._buffers.append(buffer)
+        except MemoryError as error:
+            needed = rows * capacity * shape.bytes_per_position
+            raise UserError(
+                f"a cache of {rows} × {capacity} tokens takes {needed / 1e6:.0f} MB, more memory than there is",
+                "ask for fewer new tokens, or for fewer texts at once",
+            ) from error
+        self._binding.bind_output(LOGITS)
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Tokens of each row that the cache holds."""
+        return np.asarray(self._mask.sum(axis=1))
+
+    @property
+    def left(self) -> int:
+        """How many more tokens fit."""
+        return self._capacity - self._mask.shape[1]
+
+    def prompt(self, rows: Sequence[Sequence[int]]) -> Logits:
+        """Read the rows' first tokens; the logits of what comes next, float32 (rows, vocabulary).
+
+        Raises `UserError` for an empty row or one that is longer than the cache.
+        """
+        longest = max(map(len, rows))
+        if not all(rows):
+            raise UserError("a prompt is empty", "give at least one token")
+        if longest > self._capacity:
+            raise UserError(f"a prompt has {longest} tokens, and the cache room for {self._capacity}", "shorten it")
+        ids = np.zeros((len(rows), longest), dtype=np.int64)
+        self._mask = np.zeros((len(rows), longest), dtype=np.int64)
+        for number, row in enumerate(rows):
+            ids[number, : len(row)] = row
+            self._mask[number, : len(row)] = 1
+        return self._run(ids)
+
+    def step(self, tokens: NDArray[np.int64]) -> Logits:
+        """Read one more token of each row; the logits of what comes next, float32 (rows, vocabulary)."""
+        if not self.left:
+            raise UserError(f"the cache of {self._capacity} tokens is full", "ask for fewer new tokens")
+        self._mask = np.concatenate([self._mask, np.ones((len(tokens), 1), dtype=np.int64)], axis=1)
+        return self._run(np.asarray(tokens, dtype=np.int64)[:, None])
+
+    def _run(self, ids: NDArray[np.int64]) -> Logits:
+        self._binding.bind_cpu_input(IDS, ids)
+        self._binding.bind_cpu_input(MASK, self._mask)
+        self._session.run_with_iobinding(self._binding)
+        found: Logits = self._binding.get_outputs()[-1].numpy()[:, -1]
+        return found
+
+
+class Decoder:
+    """An open graph that continues rows of tokens. A row's logits do not depend on what else is in its batch."""
+
+    def __init__(self, session: Any, context: int) -> None:
+        """`session` is an `onnxruntime.InferenceSession`. Raises `UserError` for a graph that is no such decoder."""
+        sizes = {item.name: item.shape for item in session.get_inputs()}
+        layers = sum(name.startswith(f"{PAST}.") and name.endswith(".key") for name in sizes)
+        outputs = [item.name for item in session.get_outputs()]
+        if not {IDS, MASK} <= set(sizes) or not layers or LOGITS not in outputs:
+            raise UserError("this graph is no decoder with a cache", "export it again")
+        _, heads, _, size = sizes[f"{PAST}.0.key"]
+        self._session, self.shape = session, CacheShape(layers, int(heads), int(size), context)
+
+    def begin(self, rows: int, capacity: int) -> Decoding:
+        """Rows with an empty cache of `capacity` positions each."""
+        return Decoding(self._session, self.shape, rows, capacity)
+
+    def every(self, ids: NDArray[np.int64], mask: NDArray[np.int64]) -> Logits:
+        """Logits after each of the given tokens, (rows, tokens, vocabulary): for judging, not for generating.
+
+        Rows are filled up at their end, where `mask` is 0 and the logits mean nothing.
+        """
+        shape = self.shape
+        empty = np.zeros((len(ids), shape.heads, 0, shape.head_size), dtype=np.float32)
+        wanted = np.arange(ids.shape[1], dtype=np.int64)[None]
+        feeds = {IDS: ids, MASK: mask, POSITIONS: wanted} | {f"{PAST}.{name}": empty for name in shape.names}
+        found: Logits = self._session.run([LOGITS], feeds)[0]
+        return found

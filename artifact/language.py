@@ -1,0 +1,88 @@
+"""`variant.json` of a language model: one derived decoder graph, and how well it still predicts text."""
+
+import msgspec
+
+from artifact.intervals import Estimate
+from artifact.precision import Precision
+from artifact.task import Task
+
+SCHEMA_VERSION = 1
+
+
+class Cache(msgspec.Struct, frozen=True, kw_only=True):
+    """What a decoder remembers: keys and values of each layer, float32, for at most `context_tokens`."""
+
+    layers: int
+    heads: int
+    head_size: int
+    context_tokens: int
+    bytes_per_token: int
+
+
+class Prediction(msgspec.Struct, frozen=True, kw_only=True):
+    """How a variant predicts held-out text whose words it is told one by one, beside PyTorch fp32.
+
+    `perplexity_ratio` is the variant's over the reference's, from the same tokens. `divergence_nats` is the mean
+    Kullback-Leibler divergence of its next token from the reference's, `agreement_fraction` how often both have the
+    same first choice. `error_fraction` is the largest difference of a logit, as a share of the largest logit.
+    """
+
+    inputs: str
+    texts: int
+    tokens: int
+    perplexity: float
+    reference: float
+    perplexity_ratio: Estimate
+    divergence_nats: Estimate
+    agreement_fraction: Estimate
+    error_fraction: float
+
+
+class Continuation(msgspec.Struct, frozen=True, kw_only=True):
+    """What a variant does with its cache.
+
+    `cached_error_fraction` compares logits after single steps with those of one pass over everything, on rows of
+    unequal length and a prompt of one token. `equal` of `prompts` were continued by the same `steps` tokens as PyTorch
+    continues them; `near_ties` parted where its first two choices were as good as equal.
+    """
+
+    cached_error_fraction: float
+    prompts: int
+    steps: int
+    equal: int
+    near_ties: int
+
+
+class LanguageVariant(msgspec.Struct, frozen=True, kw_only=True):
+    """A decoder graph at one precision, the checkpoint that it came from, and how well it predicts.
+
+    `files` has the sha256 of every file. `weight_bits` are those of products, `head_bits` of the table of tokens and of
+    the head that shares it; weights of one block share a scale. `reasons` say why a gate failed.
+    """
+
+    schema_version: int
+    fingerprint: str
+    checkpoint_sha256: str
+    task: Task
+    precision: Precision
+    file: str
+    size_bytes: int
+    files: dict[str, str]
+    opset: int
+    minimum_onnxruntime: str
+    operators: dict[str, int]
+    weights: int
+    weight_bits: int
+    head_bits: int
+    block_size: int | None
+    cache: Cache
+    prediction: Prediction
+    continuation: Continuation
+    reasons: tuple[str, ...]
+    seconds_s: float
+    versions: dict[str, str]
+
+    @property
+    def passed(self) -> bool:
+        """Whether every gate passed."""
+        return not self.reasons

@@ -1,0 +1,206 @@
+"""Whether a decoder still predicts as PyTorch does: told every word, and left to itself with its cache."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn.functional import log_softmax
+
+from artifact.generate.decoder import Decoder
+from artifact.language import Continuation, Prediction
+from artifact.precision import Precision
+from exporter.causal.passages import Passages
+from models.scores import Floats, estimate
+
+BATCH_TOKENS = 512
+"""Logits of so many tokens are held at once, for the reference and one variant."""
+
+RISE = 0.05
+"""How much higher than the reference's a variant's perplexity may be."""
+
+STEPS, PROMPTS, PROMPT = 64, 20, 8
+"""Greedy steps after so many prompts of so many tokens."""
+
+CACHED_STEPS = 8
+NEAR_TIE = 1e-3
+"""A lead of the first choice over the second, as a share of the largest logit, that rounding can turn."""
+
+EXACT: Mapping[Precision, float] = {Precision.FP32: 1e-4}
+ROUNDED = 0.1
+"""How far cached steps may be from one pass, as a share of the largest logit; kernels that round activations round
+sums of another order elsewhere."""
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """Statistics of each text: rows of (surprise of the variant, of the reference, divergence, agreements, tokens)."""
+
+    rows: Floats
+    error: float
+
+
+def predictions(model: Any, decoders: Mapping[Precision, Decoder], passages: Passages) -> dict[Precision, Prediction]:
+    """How each decoder predicts the passages, beside an fp32 PyTorch model in eval mode, which answers once."""
+    order = sorted(range(len(passages.rows)), key=lambda place: len(passages.rows[place]))
+    sums = {precision: np.zeros((len(order), 5)) for precision in decoders}
+    errors, scale = dict.fromkeys(decoders, 0.0), 0.0
+    for places in _batches(passages.rows, order):
+        ids, mask = padded([passages.rows[place] for place in places])
+        following = torch.from_numpy(mask[:, 1:].astype(bool))
+        owner = torch.arange(len(places))[:, None].expand_as(following)[following]
+        target = torch.from_numpy(ids[:, 1:])[following]
+        with torch.inference_mode():
+            given = model(input_ids=torch.from_numpy(ids), attention_mask=torch.from_numpy(mask), use_cache=False)
+            wanted = given.logits[:, :-1][following].float()
+            scale = max(scale, float(wanted.abs().max()))
+            expected = log_softmax(wanted, dim=-1)
+            for precision, decoder in decoders.items():
+                found = torch.from_numpy(decoder.every(ids, mask))[:, :-1][following]
+                errors[precision] = max(errors[precision], float((found - wanted).abs().nan_to_num(torch.inf).max()))
+                rows = _compared(found, wanted, expected, target)
+                total = torch.zeros(len(places), rows.shape[1], dtype=torch.float64)
+                sums[precision][places] = total.index_add_(0, owner, rows.double()).numpy()
+    return {
+        precision: _prediction(passages, Told(sums[precision], errors[precision] / scale)) for precision in decoders
+    }
+
+
+def _compared(found: torch.Tensor, wanted: torch.Tensor, expected: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Statistics of each token, (tokens, 5); logits that are no numbers surprise as much as a blind guess among all."""
+    said = log_softmax(found, dim=-1)
+    surprise = -said.gather(1, target[:, None])[:, 0].nan_to_num(-np.log(found.shape[-1]))
+    reference = -expected.gather(1, target[:, None])[:, 0]
+    divergence = torch.nn.functional.kl_div(said, expected, reduction="none", log_target=True).sum(dim=-1)
+    agrees = found.argmax(dim=-1) == wanted.argmax(dim=-1)
+    return torch.stack([surprise, reference, divergence, agrees.float(), torch.ones_like(surprise)], dim=1)
+
+
+def _prediction(passages: Passages, told: Told) -> Prediction:
+    mine, theirs, divergence, agreed, tokens = told.rows.T
+    mean = [float(np.exp(part.sum() / tokens.sum())) for part in (mine, theirs)]
+    return Prediction(
+        inputs=passages.name,
+        texts=len(told.rows),
+        tokens=int(tokens.sum()),
+        perplexity=mean[0],
+        reference=mean[1],
+        perplexity_ratio=estimate(_rise, np.stack([mine - theirs, tokens], axis=1)),
+        divergence_nats=estimate(_share, np.stack([divergence, tokens], axis=1)),
+        agreement_fraction=estimate(_share, np.stack([agreed, tokens], axis=1)),
+        error_fraction=told.error,
+    )
+
+
+def _share(sums: Floats) -> Floats:
+    return np.asarray(sums[..., 0] / sums[..., 1])
+
+
+def _rise(sums: Floats) -> Floats:
+    return np.exp(_share(sums))
+
+
+def _batches(rows: Sequence[Sequence[int]], order: Sequence[int]) -> Iterator[list[int]]:
+    """Places of rows in this order, so many at once as have `BATCH_TOKENS` with their padding."""
+    batch: list[int] = []
+    for place in order:
+        if batch and (len(batch) + 1) * len(rows[place]) > BATCH_TOKENS:
+            yield batch
+            batch = []
+        batch.append(place)
+    yield batch
+
+
+def padded(rows: Sequence[Sequence[int]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Ids filled up at the end with zeros, and their mask, int64 (rows, longest)."""
+    ids = np.zeros((len(rows), max(map(len, rows))), dtype=np.int64)
+    mask = np.zeros_like(ids)
+    for number, row in enumerate(rows):
+        ids[number, : len(row)], mask[number, : len(row)] = row, 1
+    return ids, mask
+
+
+@dataclass(frozen=True, slots=True)
+class Greedy:
+    """Prompts of equal length and what PyTorch continues them with, int64 (prompts, tokens)."""
+
+    prompts: NDArray[np.int64]
+    continued: NDArray[np.int64]
+
+
+def greedy(model: Any, passages: Passages, context: int) -> Greedy:
+    """PyTorch's own greedy continuation by `generate`, which does not stop before the last step."""
+    from transformers import GenerationConfig
+
+    length = min(PROMPT, min(map(len, passages.rows)))
+    prompts = np.array([row[:length] for row in passages.rows[:PROMPTS]])
+    steps = min(STEPS, context - length)
+    config = GenerationConfig(do_sample=False, max_new_tokens=steps, min_new_tokens=steps, pad_token_id=0)
+    given = torch.from_numpy(prompts)
+    with torch.inference_mode():
+        found = model.generate(given, attention_mask=torch.ones_like(given), generation_config=config)
+    return Greedy(prompts, found[:, length:].numpy())
+
+
+def continuation(model: Any, decoder: Decoder, passages: Passages, wanted: Greedy) -> Continuation:
+    """What a decoder does with its cache, step by step."""
+    rows, steps = wanted.continued.shape
+    length = wanted.prompts.shape[1]
+    decoding = decoder.begin(rows, length + steps)
+    stopped = model.generation_config.eos_token_id
+    first = decoding.prompt(wanted.prompts.tolist())
+    said = wanted.continued[:, :-1].T  # what PyTorch said: so they part but once
+    found = np.stack([first, *(decoding.step(tokens) for tokens in said)], axis=1)
+    if stopped is not None:
+        found[..., np.atleast_1d(stopped)] = -np.inf  # as `generate` does while it must not stop
+    parted = found.argmax(axis=-1) != wanted.continued
+    best = np.take_along_axis(found, wanted.continued[..., None], axis=-1)[..., 0]
+    finite = np.abs(np.where(np.isfinite(found), found, 0)).max()
+    ties = (found.max(axis=-1) - best) <= NEAR_TIE * finite
+    bad = (parted & ~ties).any(axis=1)
+    return Continuation(
+        cached_error_fraction=_cached_error(decoder, passages),
+        prompts=rows,
+        steps=steps,
+        equal=int((~parted.any(axis=1)).sum()),
+        near_ties=int((parted.any(axis=1) & ~bad).sum()),
+    )
+
+
+def _cached_error(decoder: Decoder, passages: Passages) -> float:
+    """Largest difference between steps with the cache and one pass over all, as a share of the largest logit."""
+    longest = sorted(passages.rows, key=len)[-3:]
+    steps = min(CACHED_STEPS, len(longest[0]) - 1)
+    starts = [1, *(max(1, (len(row) - steps) // part) for row, part in zip(longest[1:], (2, 1), strict=False))]
+    rows = [row[: start + steps] for row, start in zip(longest, starts, strict=False)]
+    whole = decoder.every(*padded(rows))
+    decoding = decoder.begin(len(rows), max(map(len, rows)))
+    found = [decoding.prompt([row[:start] for row, start in zip(rows, starts, strict=False)])]
+    for step in range(steps):
+        tokens = np.array([row[start + step] for row, start in zip(rows, starts, strict=False)])
+        found.append(decoding.step(tokens))
+    error = 0.0
+    for number, start in enumerate(starts[: len(rows)]):
+        expected = whole[number, start - 1 : start + steps]
+        difference = np.abs(np.stack([logits[number] for logits in found]) - expected)
+        error = max(error, float(np.nan_to_num(difference, nan=np.inf).max()))
+    return error / float(np.abs(whole).max())
+
+
+def reasons(precision: Precision, predicted: Prediction, continued: Continuation) -> tuple[str, ...]:
+    """Why a variant fails; empty when it passes."""
+    found = []
+    if not predicted.perplexity_ratio.value <= 1 + RISE:
+        found.append(f"its perplexity is {predicted.perplexity_ratio.value:.3f} times PyTorch's, at most {1 + RISE}")
+    most = EXACT.get(precision, ROUNDED)
+    if not continued.cached_error_fraction <= most:
+        found.append(f"steps with the cache differ from one pass by {continued.cached_error_fraction:.1e}")
+    if precision in EXACT:
+        if not predicted.error_fraction <= most:
+            found.append(f"a logit differs from PyTorch's by {predicted.error_fraction:.1e} of the largest")
+        parted = continued.prompts - continued.equal - continued.near_ties
+        if parted:
+            found.append(f"{parted} of {continued.prompts} prompts are continued by other tokens")
+    return tuple(found)
