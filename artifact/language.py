@@ -57,7 +57,8 @@ class LanguageVariant(msgspec.Struct, frozen=True, kw_only=True):
     """A decoder graph at one precision, the checkpoint that it came from, and how well it predicts.
 
     `files` has the sha256 of every file. `weight_bits` are those of products, `head_bits` of the table of tokens and of
-    the head that shares it; weights of one block share a scale. `reasons` say why a gate failed.
+    the head that shares it; weights of one block share a scale. Rounding errors were weighed by what layers read of the
+    texts that `calibrated_on` names. `reasons` say why a gate failed.
     """
 
     schema_version: int
@@ -75,6 +76,7 @@ class LanguageVariant(msgspec.Struct, frozen=True, kw_only=True):
     weight_bits: int
     head_bits: int
     block_size: int | None
+    calibrated_on: str | None
     cache: Cache
     prediction: Prediction
     continuation: Continuation
@@ -86,3 +88,8 @@ class LanguageVariant(msgspec.Struct, frozen=True, kw_only=True):
     def passed(self) -> bool:
         """Whether every gate passed."""
         return not self.reasons
+
+    @property
+    def judged_on(self) -> tuple[str, int]:
+        """Which texts, and how many."""
+        return self.prediction.inputs, self.prediction.texts

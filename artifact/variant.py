@@ -171,6 +171,11 @@ class Variant(msgspec.Struct, frozen=True, kw_only=True):
     versions: dict[str, str]
 
     @property
+    def judged_on(self) -> tuple[str, int]:
+        """Which examples, and how many."""
+        return self.parity.inputs, self.parity.examples
+
+    @property
     def passed(self) -> bool:
         """Whether every gate passed."""
         return not self.reasons

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from artifact.pack import Packed
     from artifact.run_folder import RunFolder
     from artifact.verify import Verified
-    from exporter.export import Exported
+    from exporter.export import Exported, ExportedLanguage
     from exporter.request import Request
     from report.load import LoadReport
     from report.policy import Policy
@@ -116,7 +116,8 @@ def export_request(
     """
     need("train", "torch", "transformers", "onnx", "onnxscript", "optimum")
     from artifact.run_folder import RunFolder
-    from exporter.request import CALIBRATED, EXPORTED, ModuleSource, Request, Source
+    from exporter.request import CALIBRATED, EXPORTED, OF_DECODERS, ModuleSource, Request, Source
+    from models.checkpoint import continues_text
     from models.rows import Columns
 
     if checkpoint is None and module is None:
@@ -131,11 +132,14 @@ def export_request(
         judged = judged or (Source(run.evaluation_data, Columns(), limit) if run.evaluation_data.is_file() else None)
         training = training or (Source(run.training_data, Columns()) if run.training_data.is_file() else None)
         checkpoint = run.checkpoint or checkpoint
+    language = module is None and (chosen.get("task") is Task.TEXT_GENERATION or continues_text(checkpoint or out))
     if precisions is None:
-        precisions = tuple(item for item in EXPORTED if training or item not in CALIBRATED)
-        for item in set(EXPORTED) - set(precisions):
+        every = OF_DECODERS if language else EXPORTED
+        precisions = tuple(item for item in every if training or item not in CALIBRATED)
+        for item in set(every) - set(precisions):
             typer.echo(f"{item} is left out: it needs training examples (--calibration FILE)", err=True)
     return Request(
+        is_language=language,
         model=ModuleSource.parse(module, checkpoint) if module else checkpoint or out,
         out=out,
         precisions=precisions,
@@ -145,24 +149,25 @@ def export_request(
     )
 
 
-def export_failures(exported: "tuple[Exported, ...]") -> str:
+def export_failures(exported: "tuple[Exported | ExportedLanguage, ...]") -> str:
     """Which variants failed their gates, and why; empty when none did."""
     from exporter.export import failures
 
     return failures(exported)
 
 
-def export(request: "Request") -> "tuple[Exported, ...]":
+def export(request: "Request") -> "tuple[Exported | ExportedLanguage, ...]":
     """Export, or reuse the variants that the same request made before; writes `variants.md`, also when it fails."""
     need("train", "torch", "transformers", "onnx", "onnxscript", "optimum")
     need("cpu", "onnxruntime")
     from artifact.run_folder import RunFolder
-    from exporter.export import export as trace_and_derive
+    from exporter.causal.job import export_language
+    from exporter.export import export as export_one_pass
     from report.files import write_variants
 
     try:
         with _progress() as bar:
-            return trace_and_derive(request, bar)
+            return export_language(request, bar) if request.is_language else export_one_pass(request, bar)
     finally:
         write_variants(RunFolder(request.out))
 

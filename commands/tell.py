@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from artifact.pack import Packed
     from artifact.run_folder import RunFolder
     from artifact.verify import Verified
-    from exporter.export import Exported
+    from exporter.export import Exported, ExportedLanguage
     from models.training import DataSummary, TrainingRecord
     from report.load import LoadReport
     from report.verdict import Verdict
@@ -46,7 +46,7 @@ def tell_side_by_side(found: "SideBySide", out: Path) -> None:
     typer.echo(f"  {place.report}\n  {place.curves}\n  {place.record}")
 
 
-def tell_export(exported: "tuple[Exported, ...]", *, err: bool = False) -> None:
+def tell_export(exported: "tuple[Exported | ExportedLanguage, ...]", *, err: bool = False) -> None:
     """Each variant, how far it is from PyTorch, and where it lies."""
     from report.terminal import console, show_variants
 

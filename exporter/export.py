@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from artifact.cpu import saturates
 from artifact.identity import checkpoint_sha256
+from artifact.language import LanguageVariant
 from artifact.precision import Precision
 from artifact.predict.golden import Golden
 from artifact.progress import Progress, silent
@@ -27,6 +28,15 @@ class Exported:
     """A variant and whether it was made now (`False`: the same one was already there)."""
 
     variant: Variant
+    path: Path
+    made: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ExportedLanguage:
+    """The same of a language model."""
+
+    variant: LanguageVariant
     path: Path
     made: bool
 
@@ -68,11 +78,12 @@ def _source(request: Request) -> "tuple[str, Subject | None]":
     return module_sha256(request.model, built), built
 
 
-def failures(exported: Sequence[Exported]) -> str:
+def failures(exported: Sequence[Exported | ExportedLanguage]) -> str:
     """Which variants failed their gates and why; empty when none did."""
     failed = [item.variant for item in exported if not item.variant.passed]
     told = "; ".join(f"{variant.precision}: {', '.join(variant.reasons)}" for variant in failed)
-    if any(variant.recipe.target == Target.X86 for variant in failed) and saturates():
+    for_x86 = (variant.recipe.target == Target.X86 for variant in failed if isinstance(variant, Variant))
+    if any(for_x86) and saturates():
         told += "; this CPU has no VNNI, and its 8-bit kernels saturate: see --target x86-without-vnni"
     return told
 

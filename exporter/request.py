@@ -17,6 +17,9 @@ RECIPE = 4
 EXPORTED = tuple(precision for precision in Precision if precision is not Precision.TF32)
 """Every precision the exporter can make; TF32 is a way to multiply, not a file."""
 
+OF_DECODERS = (Precision.FP32, Precision.INT8_DYNAMIC, Precision.INT4)
+"""Every precision that is made of language models so far."""
+
 CALIBRATED = frozenset({Precision.INT8_STATIC})
 """Precisions whose ranges come from training examples."""
 
@@ -86,6 +89,7 @@ class Request:
     pooling: Pooling | None = None
     opset: int | None = None
     options: Options = field(default_factory=Options)
+    is_language: bool = False
     selective: bool = True
     allow_pickle: bool = False
     external_data_bytes: int = EXTERNAL_DATA_BYTES

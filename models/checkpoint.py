@@ -13,6 +13,7 @@ from artifact.predict.tokens import TextLimits
 from artifact.task import Activation, Task
 from artifact.tokenizer import read_config, read_limits
 from errors import UserError
+from models.gguf import is_gguf
 from models.quiet import hushed
 
 ENDINGS = {
@@ -84,7 +85,10 @@ def open_checkpoint(directory: Path, *, task: Task | None = None, allow_pickle: 
 
 
 def continues_text(model: Path) -> bool:
-    """Whether a folder holds a decoder that continues texts, such as a Llama, by its configuration alone."""
+    """Whether a folder holds a decoder that continues texts, such as a Llama, by its configuration alone; a GGUF file
+    always does."""
+    if is_gguf(str(model)):
+        return True
     if not (model / "config.json").is_file():
         return False
     config = read_config(model, "config.json")
@@ -108,8 +112,8 @@ def infer_task(directory: Path, config: dict[str, Any]) -> Task:
     kind = _model_class(directory, config)
     if kind.can_generate():
         raise UserError(
-            f"{directory} holds a {kind.__name__}, which generates text; this exports models that answer in one pass",
-            "export an encoder, or fine-tune its ForSequenceClassification class",
+            f"{directory} holds a {kind.__name__}, which generates text; only 'steelyard export' takes such so far",
+            "take an encoder, or fine-tune its ForSequenceClassification class",
         )
     try:
         task = str(TasksManager.infer_task_from_model(kind))

@@ -2,6 +2,7 @@
 
 import msgspec
 
+from artifact.language import LanguageVariant
 from artifact.precision import Precision
 from artifact.records import read_if_present, write_bytes, write_json
 from artifact.run_folder import RunFolder
@@ -22,17 +23,21 @@ def write_variants(run: RunFolder) -> None:
     """Write `variants.md` about the variants that were judged as the run's fp32 one was; nothing where it has none."""
     if not run.is_run:
         return
-    found = [read_if_present(run.variant(precision) / "variant.json", Variant) for precision in Precision]
-    variants = [variant for variant in found if variant]
-    fp32 = next((variant for variant in variants if variant.precision is Precision.FP32), None)
-    variants = [variant for variant in variants if fp32 and _judged_alike(variant, fp32)]
+    fp32 = _read(run, Precision.FP32)
+    found = [_read(run, precision) for precision in Precision]
+    variants = [variant for variant in found if variant and fp32 and _judged_alike(variant, fp32)]
     if variants:
         write_bytes(run.variants_report, render_variants(variants).encode())
 
 
-def _judged_alike(one: Variant, other: Variant) -> bool:
+def _read(run: RunFolder, precision: Precision) -> Variant | LanguageVariant | None:
+    path = run.variant(precision) / "variant.json"
+    return read_if_present(path, Variant) or read_if_present(path, LanguageVariant)
+
+
+def _judged_alike(one: Variant | LanguageVariant, other: Variant | LanguageVariant) -> bool:
     """Whether two variants come from one model and were compared on the same examples: one table may hold both."""
-    judged = [(item.checkpoint_sha256, item.parity.inputs, item.parity.examples) for item in (one, other)]
+    judged = [(item.checkpoint_sha256, *item.judged_on) for item in (one, other)]
     return judged[0] == judged[1]
 
 

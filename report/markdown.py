@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
+from artifact.language import LanguageVariant
 from artifact.variant import Variant
 from report.difference import Differences
 from report.explain import explanations
@@ -35,8 +36,7 @@ from report.tables_difference import controls as difference_controls
 from report.tables_difference import headline as difference_headline
 from report.tables_difference import reading as difference_reading
 from report.tables_difference import tables as difference_tables
-from report.variants import READING as VARIANTS_READING
-from report.variants import variants_notes, variants_table
+from report.variants import about
 from report.verdict import Verdict
 
 READING = (
@@ -106,13 +106,14 @@ def written_table(table: Table) -> str:
     return f"## {table.title}\n\n{body}"
 
 
-def render_variants(variants: Sequence[Variant]) -> str:
+def render_variants(variants: Sequence[Variant | LanguageVariant]) -> str:
     """What an export made, as Markdown."""
+    shown = about(variants)
     parts = [
         "# Variants",
-        written_table(variants_table(variants)),
-        *_section("Of each", variants_notes(variants)),
-        *_section("How to read it", VARIANTS_READING),
+        written_table(shown.table),
+        *_section("Of each", shown.notes),
+        *_section("How to read it", shown.reading),
     ]
     return "\n\n".join(parts) + "\n"
 

@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from artifact.language import LanguageVariant
 from artifact.variant import Variant
 from report.difference import Differences
 from report.load import LoadReport
@@ -34,7 +35,7 @@ from report.tables_difference import controls as difference_controls
 from report.tables_difference import headline as difference_headline
 from report.tables_difference import reading as difference_reading
 from report.tables_difference import tables as difference_tables
-from report.variants import READING, variants_notes, variants_table
+from report.variants import about
 from report.verdict import Verdict
 
 PLAIN_WIDTH = 118
@@ -63,12 +64,13 @@ def show_verdict(out: Console, verdict: Verdict) -> None:
     show_lines(out, how_measured(verdict)[:3])
 
 
-def show_variants(out: Console, variants: Sequence[Variant]) -> None:
+def show_variants(out: Console, variants: Sequence[Variant | LanguageVariant]) -> None:
     """What an export made."""
-    show_table(out, variants_table(variants))
-    for line in variants_notes(variants):
+    shown = about(variants)
+    show_table(out, shown.table)
+    for line in shown.notes:
         out.print(Text(line))
-    show_lines(out, READING)
+    show_lines(out, shown.reading)
 
 
 def show_differences(out: Console, differences: Differences) -> None:

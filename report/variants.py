@@ -1,9 +1,13 @@
 """What an export made: one line for each variant, then what a line has no room for."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
+from artifact.language import LanguageVariant
 from artifact.variant import Metric, Recipe, Variant
 from report.figures import DASH, fraction, seconds, size
+from report.language import READING as LANGUAGE_READING
+from report.language import language_notes, language_table
 from report.tables import Table
 
 PASSED, UNSURE, FAILED = "✓", "≈", "✗"
@@ -19,6 +23,24 @@ READING = (
     "error: largest difference from PyTorch as a share of the output's scale; agrees: same answer",
     "✓ passes every gate; ≈ does on these examples, which are too few to be sure of 99 % of the metric; ✗ fails one",
 )
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What is shown of variants: a table, sentences, and how to read them."""
+
+    table: Table
+    notes: tuple[str, ...]
+    reading: tuple[str, ...]
+
+
+def about(variants: Sequence[Variant | LanguageVariant]) -> About:
+    """What is shown of the variants of one model."""
+    languages = [variant for variant in variants if isinstance(variant, LanguageVariant)]
+    if languages:
+        return About(language_table(languages), language_notes(languages), LANGUAGE_READING)
+    others = [variant for variant in variants if isinstance(variant, Variant)]
+    return About(variants_table(others), variants_notes(others), READING)
 
 
 def variants_table(variants: Sequence[Variant]) -> Table:

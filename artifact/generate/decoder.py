@@ -107,7 +107,7 @@ class Decoding:
         self._binding.bind_cpu_input(MASK, self._mask)
         self._session.run_with_iobinding(self._binding)
         found: Logits = self._binding.get_outputs()[-1].numpy()[:, -1]
-        return found
+        return found.copy()  # the next step writes into the same memory
 
 
 class Decoder:

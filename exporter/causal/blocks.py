@@ -9,10 +9,16 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir
+import torch
 from numpy.typing import NDArray
+from onnx_ir.passes.common import RemoveUnusedNodesPass
 
+from exporter.causal.moments import Moments
 from exporter.edit import MICROSOFT, Editor, drop_unused_constants
-from exporter.layers import Layer, LayerKind, find_layers
+from exporter.layers import Layer, LayerKind, find_layers, layer_name
+
+STEP = "model."
+"""How names of modules begin in the graph: the traced step holds the model."""
 
 LEVEL = 4
 """accuracy_level: the kernel rounds activations to int8, each block of each token by itself, so that no row of a batch
@@ -33,24 +39,95 @@ class Blocks:
     zeros: NDArray[np.uint8]
 
 
-def in_blocks(weight: NDArray[np.float32], bits: int, block: int) -> Blocks:
-    """Round each block of a row of (outputs, inputs) to whole steps between its least and its greatest value.
+SHRUNK = tuple(1 - step / 40 for step in range(-1, 9))
+"""Shares of a block's span that its steps may cover instead: cutting off its ends can make all others finer."""
 
-    Zero is always a step, so the last block may be filled up with zeros.
+DAMPING = 0.01
+"""Added to each input's own moment, as a share of their mean, so that inputs that hardly vary stay apart."""
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """Scales and zero points of blocks, float32 (blocks, 1)."""
+
+    scale: torch.Tensor
+    zero: torch.Tensor
+    most: int
+
+    def round(self, weights: torch.Tensor) -> torch.Tensor:
+        """Whole numbers from 0 to `most`, for weights of (blocks, any)."""
+        return (weights / self.scale).round_().add_(self.zero).clamp_(0, self.most)
+
+    def value(self, whole: torch.Tensor) -> torch.Tensor:
+        """What they stand for."""
+        return (whole - self.zero) * self.scale
+
+
+def steps_of(blocks: torch.Tensor, bits: int) -> Steps:
+    """The steps of each block of (blocks, weights) that round it with the least squared error, of several spans.
+
+    Zero is always a step, so blocks may be filled up with zeros.
+    """
+    most = 2**bits - 1
+    least, greatest = blocks.amin(dim=1, keepdim=True).clamp(max=0), blocks.amax(dim=1, keepdim=True).clamp(min=0)
+    best: Steps | None = None
+    error = torch.full_like(least, torch.inf)
+    for share in SHRUNK if bits == 4 else (1.0,):
+        scale = (greatest - least) * (share / most)
+        scale[scale == 0] = 1
+        found = Steps(scale, (-least * share / scale).round_(), most)
+        wrong = found.value(found.round(blocks)).sub_(blocks).square_().sum(dim=1, keepdim=True)
+        better = wrong < error
+        error = torch.where(better, wrong, error)
+        best = (
+            found
+            if best is None
+            else Steps(torch.where(better, scale, best.scale), torch.where(better, found.zero, best.zero), most)
+        )
+    if best is None:
+        raise ValueError("no span to try")
+    return best
+
+
+def in_blocks(weight: torch.Tensor, bits: int, block: int, moments: torch.Tensor | None = None) -> Blocks:
+    """Round a weight of (outputs, inputs) in blocks of each row.
+
+    With the second moments of its inputs (inputs, inputs), columns are rounded one after another, and those that follow
+    make up for the error so far as inputs vary together: GPTQ (Frantar et al., ICLR 2023).
     """
     outputs, inputs = weight.shape
-    count, most = -(-inputs // block), 2**bits - 1
-    if inputs % block:
-        weight = np.pad(weight, ((0, 0), (0, count * block - inputs)))
-    blocks = np.ascontiguousarray(weight, dtype=np.float32).reshape(outputs, count, block)
-    low, high = np.minimum(blocks.min(axis=-1), 0), np.maximum(blocks.max(axis=-1), 0)
-    scales = ((high - low) / most).astype(np.float32)
-    scales[scales == 0] = 1
-    zeros = np.clip(np.rint(-low / scales), 0, most)
-    whole = np.rint(blocks / scales[..., None])
-    whole += zeros[..., None]
-    packed = np.clip(whole, 0, most, out=whole).astype(np.uint8)
-    return Blocks(_packed(packed, bits), scales, _packed(zeros.astype(np.uint8), bits))
+    count = -(-inputs // block)
+    left = torch.nn.functional.pad(weight.detach().clone().float(), (0, count * block - inputs))
+    upper = None if moments is None else _compensation(moments, count * block)
+    whole, scales, zeros = torch.zeros_like(left), torch.zeros(outputs, count), torch.zeros(outputs, count)
+    for number in range(count):
+        here = slice(number * block, (number + 1) * block)
+        steps = steps_of(left[:, here], bits)
+        scales[:, number], zeros[:, number] = steps.scale[:, 0], steps.zero[:, 0]
+        if upper is None:
+            whole[:, here] = steps.round(left[:, here])
+            continue
+        errors = torch.zeros(outputs, block)
+        for column in range(number * block, (number + 1) * block):
+            place = column - number * block
+            one = left[:, column : column + 1]
+            whole[:, column : column + 1] = rounded = steps.round(one)
+            errors[:, place] = ((one - steps.value(rounded)) / upper[column, column])[:, 0]
+            left[:, column : here.stop] -= errors[:, place : place + 1] * upper[column, column : here.stop]
+        left[:, here.stop :] -= errors @ upper[here, here.stop :]
+    shape = outputs, count, block
+    packed = _packed(whole.to(torch.uint8).reshape(shape).numpy(), bits)
+    return Blocks(packed, scales.numpy(), _packed(zeros.to(torch.uint8).numpy(), bits))
+
+
+def _compensation(moments: torch.Tensor, size: int) -> torch.Tensor:
+    """The upper Cholesky factor of the inverse of damped moments, filled up to so many inputs."""
+    damped = moments.double()
+    damped = damped + torch.eye(len(damped)) * (DAMPING * damped.diagonal().mean()).clamp(min=1e-12)
+    factor = torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(damped)), upper=True)
+    filled = torch.eye(size, dtype=torch.float64)
+    filled[: len(factor), : len(factor)] = factor
+    return filled.float()
 
 
 def _packed(numbers: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
@@ -62,31 +139,31 @@ def _packed(numbers: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
     return np.asarray(numbers[..., 0::2] | (numbers[..., 1::2] << 4), dtype=np.uint8)
 
 
-def block_quantized(graph: onnx_ir.Model, bits: int, block: int, head_bits: int | None = None) -> onnx_ir.Model:
-    """Quantise every product and every table in place; what shares a table has `head_bits`."""
+def block_quantized(
+    graph: onnx_ir.Model, bits: int, block: int, *, head_bits: int | None = None, moments: Moments | None = None
+) -> onnx_ir.Model:
+    """Quantise every product and every table in place; tables, and a head that shares one, have `head_bits`.
+
+    `moments` are of the layers' inputs, by their modules' names.
+    """
     editor = Editor(graph)
-    shared: dict[str, Stored] = {}
     tables = {str(layer.weight.name) for layer in find_layers(graph) if layer.kind is LayerKind.GATHER}
+    shared: dict[str, Stored] = {}
     for node in list(graph.graph):
-        if node.op_type != "MatMul" or node.domain:
+        found = _product(node)
+        if found is None:
             continue
-        weight = node.inputs[1]
-        turned = weight.producer() if weight is not None else None
-        if turned is not None and turned.op_type == "Transpose":
-            weight, array = turned.inputs[0], None
-        if weight is None or weight.const_value is None:
-            continue
-        array = weight.const_value.numpy()
-        array = array if turned is not None else array.T
-        tied = str(weight.name) in tables
-        wide = (head_bits or bits) if tied else bits
-        values = _stored(editor, str(weight.name), array, wide, block)
-        if tied:
-            shared[str(weight.name)] = values
+        weight, array = found
+        name = str(weight.name)
+        known = (moments or {}).get(layer_name(node).removeprefix(STEP))
+        wide = head_bits or bits if name in tables else bits
+        stored = shared.get(name) or _stored(editor, name, array, wide, block, known)
+        if name in tables:
+            shared[name] = stored
         (product,) = editor.add(
             node,
             "MatMulNBits",
-            [node.inputs[0], *values],
+            [node.inputs[0], *stored],
             [f"{node.name}.product"],
             domain=MICROSOFT,
             dtype=onnx_ir.DataType.FLOAT,
@@ -97,17 +174,30 @@ def block_quantized(graph: onnx_ir.Model, bits: int, block: int, head_bits: int 
             accuracy_level=LEVEL,
         )
         editor.replace(node, product)
-        if turned is not None and not turned.outputs[0].uses():
-            graph.graph.remove(turned, safe=True)
     for layer in find_layers(graph):
         if layer.kind is LayerKind.GATHER:
             _look_up(editor, layer, shared, head_bits or bits, block)
+    RemoveUnusedNodesPass()(graph)
     drop_unused_constants(graph)
     return graph
 
 
-def _stored(editor: Editor, name: str, array: NDArray[np.float32], bits: int, block: int) -> Stored:
-    found = in_blocks(array, bits, block)
+def _product(node: onnx_ir.Node) -> tuple[onnx_ir.Value, NDArray[np.float32]] | None:
+    """The weight of a product with a constant, and its values as (outputs, inputs); a tied head's is a table's."""
+    weight = node.inputs[1] if node.op_type == "MatMul" and not node.domain else None
+    turned = weight.producer() if weight is not None else None
+    if turned is not None and turned.op_type == "Transpose":
+        weight = turned.inputs[0]
+    if weight is None or weight.const_value is None or len(weight.const_value.shape) != 2:
+        return None
+    array = weight.const_value.numpy()
+    return weight, array if turned is not None else array.T
+
+
+def _stored(
+    editor: Editor, name: str, array: NDArray[np.float32], bits: int, block: int, moments: torch.Tensor | None = None
+) -> Stored:
+    found = in_blocks(torch.from_numpy(np.array(array)), bits, block, moments)
     return (
         editor.constant(f"{name}.int{bits}", found.packed),
         editor.constant(f"{name}.scale", found.scales),
@@ -116,6 +206,7 @@ def _stored(editor: Editor, name: str, array: NDArray[np.float32], bits: int, bl
 
 
 def _look_up(editor: Editor, layer: Layer, shared: Mapping[str, Stored], bits: int, block: int) -> None:
+    """Replace a lookup by one of quantised rows, which a head may share."""
     name = str(layer.weight.name)
     packed, scales, zeros = shared.get(name) or _stored(editor, name, layer.array, bits, block)
     rows = editor.constant(f"{name}.rows", np.array([layer.array.shape[0], -1], dtype=np.int64))

@@ -22,8 +22,10 @@ from artifact.task import Task
 from errors import UserError
 from exporter.causal.blocks import block_quantized
 from exporter.causal.gate import continuation, greedy, predictions, reasons
+from exporter.causal.moments import Moments, own_texts, second_moments
 from exporter.causal.passages import read_passages
 from exporter.causal.trace import cache_shape, trace
+from exporter.export import ExportedLanguage
 from exporter.from_checkpoint import check_weights
 from exporter.inspect import inspect_graph
 from exporter.options import Options, Profile
@@ -37,34 +39,38 @@ RECIPE = 1
 """Raised whenever the same checkpoint would give another graph."""
 
 
+HEAD_BITS = 8
+"""Of int4's table and head: in 4 bits they cost a small model more than all its layers do (`docs/benchmarks.md`)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Bits:
     """Bits of the weights of products, and of the table of tokens with the head that shares it."""
 
     products: int
     head: int
-    make: Callable[[onnx_ir.Model, Options], onnx_ir.Model]
+    make: Callable[[onnx_ir.Model, Options, Moments], onnx_ir.Model]
+    is_calibrated: bool = False
 
 
-def _as_traced(graph: onnx_ir.Model, options: Options) -> onnx_ir.Model:
+def _as_traced(graph: onnx_ir.Model, options: Options, moments: Moments) -> onnx_ir.Model:
     return graph
+
+
+def _int8(graph: onnx_ir.Model, options: Options, moments: Moments) -> onnx_ir.Model:
+    return block_quantized(graph, 8, options.block_size)
+
+
+def _int4(graph: onnx_ir.Model, options: Options, moments: Moments) -> onnx_ir.Model:
+    return block_quantized(graph, 4, options.block_size, head_bits=HEAD_BITS, moments=moments)
 
 
 DERIVATIONS: Mapping[Precision, Bits] = {
     Precision.FP32: Bits(32, 32, _as_traced),
-    Precision.INT8_DYNAMIC: Bits(8, 8, lambda graph, options: block_quantized(graph, 8, options.block_size)),
-    Precision.INT4: Bits(4, 4, lambda graph, options: block_quantized(graph, 4, options.block_size)),
+    Precision.INT8_DYNAMIC: Bits(8, 8, _int8),
+    Precision.INT4: Bits(4, HEAD_BITS, _int4, is_calibrated=True),
 }
 """How each precision of a decoder is made."""
-
-
-@dataclass(frozen=True, slots=True)
-class ExportedLanguage:
-    """A variant and whether it was made now (`False`: the same one was already there)."""
-
-    variant: LanguageVariant
-    path: Path
-    made: bool
 
 
 def export_language(request: Request, progress: Progress = silent) -> tuple[ExportedLanguage, ...]:
@@ -164,7 +170,14 @@ class _Job:
         model = load_model(self.checkpoint)
         check_weights(model)
         shape = cache_shape(model)
-        passages = read_passages(self.request.data, load_tokenizer(self.checkpoint), shape.context)
+        tokenizer = load_tokenizer(self.checkpoint)
+        passages = read_passages(self.request.data, tokenizer, shape.context)
+        moments: Moments = {}
+        if any(DERIVATIONS[precision].is_calibrated for precision in todo):
+            self.progress("export", 0, total, "inputs of each layer")
+            source = self.request.calibration
+            rows = own_texts(model) if source is None else read_passages(source, tokenizer, shape.context).rows
+            moments = second_moments(model, rows)
         spent: dict[Precision, float] = {}
         traced = self._path(Precision.FP32)
         for done, precision in enumerate(todo, start=1):
@@ -173,7 +186,7 @@ class _Job:
                 save_graph(trace(model), traced, external_data_bytes=self.request.external_data_bytes)
             else:
                 self.progress("export", done, total, str(precision))
-                graph = DERIVATIONS[precision].make(load_graph(traced), self.request.options)
+                graph = DERIVATIONS[precision].make(load_graph(traced), self.request.options, moments)
                 save_graph(graph, self._path(precision), external_data_bytes=self.request.external_data_bytes)
             spent[precision] = time.perf_counter() - started
         self.progress("export", total - 1, total, f"{passages.tokens} tokens, beside PyTorch")
@@ -202,6 +215,7 @@ class _Job:
                 weight_bits=bits.products,
                 head_bits=bits.head,
                 block_size=self.request.options.block_size if bits.products < 32 else None,
+                calibrated_on=self._calibration if bits.is_calibrated else None,
                 cache=Cache(
                     layers=shape.layers,
                     heads=shape.heads,
@@ -218,6 +232,11 @@ class _Job:
             write_json(self._path(precision).parent / "variant.json", found[precision])
         self.progress("export", total, total)
         return found
+
+    @property
+    def _calibration(self) -> str:
+        source = self.request.calibration
+        return "texts that the model made up itself" if source is None else source.path.name
 
     def _path(self, precision: Precision) -> Path:
         return self.run.variant(precision) / "model.onnx"
@@ -237,6 +256,8 @@ class _Job:
         data, options = self.request.data, self.request.options
         judged = None if data is None else [data.sha256, data.limit, data.columns.text]
         rounding = None if precision is Precision.FP32 else options.block_size
+        source = self.request.calibration if DERIVATIONS[precision].is_calibrated else None
+        calibration = None if source is None else [source.sha256, source.limit, source.columns.text]
         return fingerprint(
             {
                 "recipe": RECIPE,
@@ -244,6 +265,7 @@ class _Job:
                 "precision": precision,
                 "data": judged,
                 "block": rounding,
+                "calibration": calibration,
                 "external_data_bytes": self.request.external_data_bytes,
                 "versions": versions(),
             }

@@ -1,0 +1,71 @@
+"""What the inputs of each layer look like: their second moments, by which rounding errors are weighed."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+Moments = dict[str, torch.Tensor]
+"""By the name of a layer's module: the sum of x·xᵀ over its inputs, float32 (inputs, inputs)."""
+
+TEXTS, TOKENS = 64, 64
+"""So many texts of so many tokens are looked at."""
+
+
+def second_moments(model: Any, rows: Sequence[Sequence[int]]) -> Moments:
+    """Of every linear layer's inputs, while a model in eval mode reads rows of token ids, one after another."""
+    moments: Moments = {}
+    with _watching(model, moments), torch.inference_mode():
+        for row in rows[:TEXTS]:
+            model(input_ids=torch.tensor([row[:TOKENS]]), use_cache=False)
+    return moments
+
+
+def own_texts(model: Any) -> list[list[int]]:
+    """Texts that a model itself makes up, drawn by its own probabilities; the same every time."""
+    from transformers import GenerationConfig
+
+    beginning = model.generation_config.bos_token_id
+    first = torch.full((TEXTS, 1), 0 if beginning is None else int(beginning))
+    config = GenerationConfig(do_sample=True, max_new_tokens=TOKENS - 1, min_new_tokens=TOKENS - 1, pad_token_id=0)
+    state = torch.get_rng_state()
+    try:
+        torch.manual_seed(0)
+        with torch.inference_mode():
+            found = model.generate(first, attention_mask=torch.ones_like(first), generation_config=config)
+    finally:
+        torch.set_rng_state(state)
+    return [list(map(int, row)) for row in found]
+
+
+@contextmanager
+def _watching(model: Any, moments: Moments) -> Iterator[None]:
+    """Add up the moments inside the block, once for all layers that read the same input."""
+    latest: list[Any] = [None, ""]
+
+    def watch(name: str) -> Callable[[Any, tuple[torch.Tensor, ...]], None]:
+        def look(module: Any, given: tuple[torch.Tensor, ...]) -> None:
+            states, first = latest
+            if given[0] is states:
+                moments[name] = moments[first]
+                return
+            flat = given[0].reshape(-1, given[0].shape[-1]).float()
+            moments.setdefault(name, torch.zeros(flat.shape[1], flat.shape[1])).addmm_(flat.T, flat)
+            latest[:] = given[0], name
+
+        return look
+
+    head = model.get_output_embeddings()
+    layers = [(name, module) for name, module in model.named_modules() if _is_linear(module) and module is not head]
+    hooks = [module.register_forward_pre_hook(watch(name)) for name, module in layers]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _is_linear(module: Any) -> bool:
+    """GPT-2's `Conv1D` is one, too, with its weight turned."""
+    return isinstance(module, torch.nn.Linear) or type(module).__name__ == "Conv1D"

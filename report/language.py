@@ -1,0 +1,62 @@
+"""What an export made of a language model: one line for each variant, then what a line has no room for."""
+
+from collections.abc import Sequence
+
+from artifact.intervals import Estimate
+from artifact.language import LanguageVariant
+from report.figures import fraction, seconds, size
+from report.tables import Table
+
+PASSED, FAILED = "✓", "✗"
+
+READING = (
+    "perplexity: how many tokens the model hesitates between, and how many times PyTorch's that is (95 % interval)",
+    "KL: mean divergence of the next token's probabilities from PyTorch's, in nats; agrees: same first choice",
+    "alone: prompts that are continued by the very tokens that PyTorch continues them with; near ties count",
+    "✓ passes every gate; ✗ fails one",
+)
+
+
+def language_table(variants: Sequence[LanguageVariant]) -> Table:
+    """One line for each variant: what it is, and how far it is from PyTorch."""
+    first = variants[0].prediction
+    return Table(
+        title=f"text-generation: compared with PyTorch fp32 on {first.tokens:,} tokens of {first.texts} texts "
+        f"({first.inputs})",
+        headers=("precision", "file", "bits", "perplexity", "times", "KL", "agrees", "alone", "made in"),
+        rows=tuple(
+            (
+                f"{variant.precision} {PASSED if variant.passed else FAILED}",
+                size(variant.size_bytes),
+                f"{8 * variant.size_bytes / variant.weights:.1f}",
+                f"{variant.prediction.perplexity:.4g}",
+                _interval(variant.prediction.perplexity_ratio),
+                f"{max(0.0, variant.prediction.divergence_nats.value):.2g}",
+                fraction(variant.prediction.agreement_fraction.value),
+                f"{variant.continuation.equal + variant.continuation.near_ties} of {variant.continuation.prompts}",
+                seconds(variant.seconds_s),
+            )
+            for variant in variants
+        ),
+    )
+
+
+def language_notes(variants: Sequence[LanguageVariant]) -> tuple[str, ...]:
+    """Sentences: why a variant fails, how its weights are stored, and what its cache takes."""
+    lines = [f"{variant.precision}: fails, because {reason}" for variant in variants for reason in variant.reasons]
+    lines += [
+        f"{variant.precision}: {variant.weight_bits}-bit weights in blocks of {variant.block_size}"
+        + (f", the table of tokens and the head that shares it in {variant.head_bits}" if variant.head_bits else "")
+        + (f"; rounded by {variant.calibrated_on}" if variant.calibrated_on else "")
+        for variant in variants
+        if variant.block_size
+    ]
+    cache = variants[0].cache
+    lines.append(
+        f"cache: {size(1000 * cache.bytes_per_token)} for each 1,000 tokens, of {cache.context_tokens:,} at most"
+    )
+    return tuple(lines)
+
+
+def _interval(found: Estimate) -> str:
+    return f"{found.value:.3f} [{found.low:.3f}–{found.high:.3f}]"
