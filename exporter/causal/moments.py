@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain, islice
 from typing import Any
 
 import torch
@@ -9,16 +10,21 @@ import torch
 Moments = dict[str, torch.Tensor]
 """By the name of a layer's module: the sum of x·xᵀ over its inputs, float32 (inputs, inputs)."""
 
-TEXTS, TOKENS = 64, 64
-"""So many texts of so many tokens are looked at."""
+ROWS, TOKENS = 64, 128
+"""So many rows of so many tokens are looked at, cut from the texts one after another."""
+
+AT_ONCE = 4
 
 
-def second_moments(model: Any, rows: Sequence[Sequence[int]]) -> Moments:
-    """Of every linear layer's inputs, while a model in eval mode reads rows of token ids, one after another."""
+def second_moments(model: Any, texts: Sequence[Sequence[int]]) -> Moments:
+    """Of every linear layer's inputs, while a model in eval mode reads texts as token ids."""
+    stream = list(islice(chain.from_iterable(texts), ROWS * TOKENS))
+    length = min(TOKENS, len(stream))
+    rows = torch.tensor([stream[start : start + length] for start in range(0, len(stream) - length + 1, length)])
     moments: Moments = {}
     with _watching(model, moments), torch.inference_mode():
-        for row in rows[:TEXTS]:
-            model(input_ids=torch.tensor([row[:TOKENS]]), use_cache=False)
+        for batch in rows.split(AT_ONCE):
+            model(input_ids=batch, use_cache=False)
     return moments
 
 
@@ -27,7 +33,7 @@ def own_texts(model: Any) -> list[list[int]]:
     from transformers import GenerationConfig
 
     beginning = model.generation_config.bos_token_id
-    first = torch.full((TEXTS, 1), 0 if beginning is None else int(beginning))
+    first = torch.full((ROWS, 1), 0 if beginning is None else int(beginning))
     config = GenerationConfig(do_sample=True, max_new_tokens=TOKENS - 1, min_new_tokens=TOKENS - 1, pad_token_id=0)
     state = torch.get_rng_state()
     try:

@@ -11,10 +11,14 @@ from unittest.mock import patch
 
 import torch
 
+from artifact.generate.decoder import CacheShape
 from exporter.causal.attention import Attending
 
 APPLY = "apply_rotary_pos_emb"
 """The function of a modelling file that rotates queries and keys."""
+
+SCALED = ("dynamic", "longrope")
+"""Kinds of rotary embeddings whose angles depend on how long a text is."""
 
 TRIED = 5
 """Heads and positions of the states that a rotation is tried with."""
@@ -35,10 +39,10 @@ class Tables(torch.nn.Module):
 
 
 @contextmanager
-def rotating(model: Any, attending: Attending, positions: int) -> Iterator[bool]:
+def rotating(model: Any, attending: Attending, shape: CacheShape) -> Iterator[bool]:
     """Let the attention rotate inside the block, if the model does it as its kernel would; tells whether it does."""
     children = [(parent, *named) for parent in model.modules() for named in parent.named_children()]
-    owners = [(parent, name) for parent, name, child in children if _is_rotary(child)]
+    owners = [(parent, name) for parent, name, child in children if _is_rotary(child, shape.head_size)]
     files = {sys.modules[type(parent).__module__] for parent, _ in owners}
     if not owners or not all(_is_usual(getattr(file, APPLY, None)) for file in files):
         yield False
@@ -53,17 +57,19 @@ def rotating(model: Any, attending: Attending, positions: int) -> Iterator[bool]
     with ExitStack() as stack:
         for parent, name in owners:
             own = getattr(parent, name)
-            setattr(parent, name, Tables(own, positions))
+            setattr(parent, name, Tables(own, shape.context))
             stack.callback(setattr, parent, name, own)
         for file in files:
             stack.enter_context(patch.object(file, APPLY, keep))
         yield True
 
 
-def _is_rotary(module: Any) -> bool:
-    """Whether its positions' angles are the same in every text: scaled by the length at hand they would not be."""
-    kind = str(getattr(module, "rope_type", "default"))
-    return type(module).__name__.endswith("RotaryEmbedding") and kind not in ("dynamic", "longrope")
+def _is_rotary(module: Any, head_size: int) -> bool:
+    """Whether it gives angles for whole heads, the same in every text: some scale them by the length at hand."""
+    if not type(module).__name__.endswith("RotaryEmbedding") or getattr(module, "rope_type", "") in SCALED:
+        return False
+    sizes = [len(buffer) for name, buffer in module.named_buffers() if name.endswith("inv_freq")]
+    return bool(sizes) and all(2 * size == head_size for size in sizes)
 
 
 def _is_usual(rotate: Any) -> bool:

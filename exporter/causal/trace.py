@@ -113,7 +113,7 @@ def trace(model: Any) -> onnx_ir.Model:
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")
         found = stack.enter_context(attending(model))
-        stack.enter_context(rotating(model, found, shape.context))
+        stack.enter_context(rotating(model, found, shape))
         stack.enter_context(norming(model))
         step = Step(model, found)
         try:

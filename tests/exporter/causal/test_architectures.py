@@ -1,0 +1,107 @@
+"""Decoders of many architectures, small and random: one graph says what `generate` says, with its cache and without."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma2Config,
+    GenerationConfig,
+    GPT2Config,
+    GPTNeoXConfig,
+    LlamaConfig,
+    MistralConfig,
+    OPTConfig,
+    PhiConfig,
+    Qwen2Config,
+    Qwen3Config,
+)
+
+from artifact.generate.decoder import Decoder
+from exporter.causal.trace import cache_shape, trace
+from exporter.save import save_graph
+from tests.exporter.conftest import session
+
+WORDS = 120
+SIZES = {
+    "vocab_size": WORDS,
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 64,
+    "bos_token_id": 0,
+    "eos_token_id": None,
+    "pad_token_id": 0,
+}
+FEWER = {"num_key_value_heads": 2}
+CONFIGS: dict[str, Any] = {
+    "llama": LlamaConfig(**SIZES, **FEWER, tie_word_embeddings=True),
+    "mistral, window": MistralConfig(**SIZES, **FEWER, sliding_window=6),
+    "qwen2": Qwen2Config(**SIZES, **FEWER),
+    "qwen3": Qwen3Config(**SIZES, **FEWER, head_dim=16),
+    "gemma2": Gemma2Config(**SIZES, **FEWER, head_dim=16, query_pre_attn_scalar=16, sliding_window=6),
+    "phi": PhiConfig(**SIZES),
+    "gpt-neox": GPTNeoXConfig(**SIZES, rotary_pct=0.5),
+    "gpt2": GPT2Config(
+        vocab_size=WORDS, n_embd=64, n_layer=2, n_head=4, n_positions=64, bos_token_id=0, eos_token_id=None
+    ),
+    "opt": OPTConfig(
+        vocab_size=WORDS,
+        hidden_size=64,
+        ffn_dim=96,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=64,
+        word_embed_proj_dim=64,
+        bos_token_id=0,
+        eos_token_id=None,
+        pad_token_id=0,
+    ),
+}
+STEPS = 24
+ROWS = ([5], [7, 11, 13, 17, 19, 23, 29], [3, 2, 1])
+"""Prompts of unequal length, one of a single token."""
+
+
+def generated(model: Any, rows: tuple[list[int], ...]) -> list[list[int]]:
+    """What transformers continues each with, greedily, one at a time."""
+    config = GenerationConfig(do_sample=False, max_new_tokens=STEPS, pad_token_id=0)
+    found = []
+    for row in rows:
+        given = torch.tensor([row])
+        said = model.generate(given, attention_mask=torch.ones_like(given), generation_config=config)
+        found.append(said[0, len(row) :].tolist())
+    return found
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_one_graph_continues_as_generate_does(name: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(CONFIGS[name], dtype=torch.float32).eval()
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.mul_(4 if weight.ndim > 1 else 1)  # so that the likeliest token is clear
+    wanted = generated(model, ROWS)
+    save_graph(trace(model), tmp_path / "model.onnx")
+    assert generated(model, ROWS) == wanted  # the trace left the model as it was
+    decoder = Decoder(session(tmp_path / "model.onnx"), cache_shape(model).context)
+
+    decoding = decoder.begin(len(ROWS), 48)
+    logits = [decoding.prompt(ROWS)]
+    for _ in range(STEPS - 1):
+        logits.append(decoding.step(logits[-1].argmax(axis=-1)))
+    found = np.stack(logits, axis=1)
+    assert found.argmax(axis=-1).tolist() == wanted
+
+    for row, said, steps in zip(ROWS, wanted, found, strict=True):
+        whole = np.array([[*row, *said[:-1]]])
+        with torch.inference_mode():
+            expected = model(torch.from_numpy(whole)).logits[0, len(row) - 1 :].numpy()
+        uncached = decoder.every(whole, np.ones_like(whole))[0, len(row) - 1 :]
+        scale = np.abs(expected).max()
+        assert np.abs(steps - expected).max() <= 1e-4 * scale
+        assert np.abs(uncached - expected).max() <= 1e-4 * scale
