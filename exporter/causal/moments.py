@@ -1,8 +1,7 @@
 """What the inputs of each layer look like: their second moments, by which rounding errors are weighed."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import chain, islice
 from typing import Any
 
 import torch
@@ -10,22 +9,34 @@ import torch
 Moments = dict[str, torch.Tensor]
 """By the name of a layer's module: the sum of x·xᵀ over its inputs, float32 (inputs, inputs)."""
 
-ROWS, TOKENS = 64, 128
-"""So many rows of so many tokens are looked at, cut from the texts one after another."""
+TOKENS = 8192
+"""So many tokens are looked at. Texts are read one by one, never as one stream: a text's first token, which all others
+attend to, has inputs like no other, and the rounding must know how common it is."""
 
-AT_ONCE = 4
+LONGEST = 128
+OWN_TEXTS = 64
 
 
-def second_moments(model: Any, texts: Sequence[Sequence[int]]) -> Moments:
+def second_moments(model: Any, texts: Iterable[Sequence[int]]) -> Moments:
     """Of every linear layer's inputs, while a model in eval mode reads texts as token ids."""
-    stream = list(islice(chain.from_iterable(texts), ROWS * TOKENS))
-    length = min(TOKENS, len(stream))
-    rows = torch.tensor([stream[start : start + length] for start in range(0, len(stream) - length + 1, length)])
     moments: Moments = {}
     with _watching(model, moments), torch.inference_mode():
-        for batch in rows.split(AT_ONCE):
-            model(input_ids=batch, use_cache=False)
+        for batch in _alike(texts):
+            model(input_ids=torch.tensor(batch), use_cache=False)
     return moments
+
+
+def _alike(texts: Iterable[Sequence[int]]) -> list[list[Sequence[int]]]:
+    """Texts of equal length together, so that none is padded; the first `TOKENS` tokens of them all."""
+    groups: dict[int, list[Sequence[int]]] = {}
+    left = TOKENS
+    for text in texts:
+        if left <= 0:
+            break
+        cut = text[: min(LONGEST, left)]
+        groups.setdefault(len(cut), []).append(cut)
+        left -= len(cut)
+    return list(groups.values())
 
 
 def own_texts(model: Any) -> list[list[int]]:
@@ -33,8 +44,8 @@ def own_texts(model: Any) -> list[list[int]]:
     from transformers import GenerationConfig
 
     beginning = model.generation_config.bos_token_id
-    first = torch.full((ROWS, 1), 0 if beginning is None else int(beginning))
-    config = GenerationConfig(do_sample=True, max_new_tokens=TOKENS - 1, min_new_tokens=TOKENS - 1, pad_token_id=0)
+    first = torch.full((OWN_TEXTS, 1), 0 if beginning is None else int(beginning))
+    config = GenerationConfig(do_sample=True, max_new_tokens=LONGEST - 1, min_new_tokens=LONGEST - 1, pad_token_id=0)
     state = torch.get_rng_state()
     try:
         torch.manual_seed(0)

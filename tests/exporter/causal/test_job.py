@@ -1,0 +1,248 @@
+"""Decoders exported by the command: what is judged, stored once, kept, and refused."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import gguf
+import msgspec
+import numpy as np
+import onnx
+import onnx_ir
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from artifact.generate.decoder import Decoder
+from artifact.language import LanguageVariant
+from artifact.precision import Precision
+from errors import UserError
+from exporter.causal.blocks import in_blocks
+from exporter.causal.gate import continuation, greedy, predictions, reasons
+from exporter.causal.job import export_language
+from exporter.causal.passages import read_passages
+from exporter.request import Request, Source
+from exporter.save import load_graph, save_graph
+from models.checkpoint import load_model, load_tokenizer
+from models.rows import Columns
+from tests.conftest import ROOT
+from tests.exporter.conftest import session
+
+PRECISIONS = (Precision.FP32, Precision.INT8_DYNAMIC, Precision.INT4)
+
+
+def command(*given: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "cli", "export", *given], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.fixture(scope="module")
+def exported(learnt_llama: Path, sentences: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("run") / "run"
+    done = command(
+        str(learnt_llama),
+        *("--out", str(out), "--data", str(sentences), "--calibration", str(sentences), "--precisions", "all"),
+    )
+    assert done.returncode in (0, 1), done.stderr
+    assert "perplexity" in done.stdout
+    return out
+
+
+def variant(run: Path, precision: Precision) -> LanguageVariant:
+    return msgspec.json.decode((run / "variants" / precision / "variant.json").read_bytes(), type=LanguageVariant)
+
+
+def test_fp32_is_pytorch(exported: Path) -> None:
+    found = variant(exported, Precision.FP32)
+    assert found.passed
+    assert found.prediction.error_fraction < 1e-5
+    assert found.prediction.agreement_fraction.value == 1
+    assert abs(found.prediction.divergence_nats.value) < 1e-6
+    assert (found.continuation.equal, found.continuation.prompts) == (4, 4)
+    assert found.continuation.cached_error_fraction < 1e-5
+    assert "perplexity" in (exported / "variants.md").read_text()
+
+
+def test_the_perplexity_is_the_one_that_transformers_computes(
+    exported: Path, learnt_llama: Path, sentences: Path
+) -> None:
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(learnt_llama), AutoTokenizer.from_pretrained(learnt_llama)
+    total, tokens = 0.0, 0
+    for text in sentences.read_text().splitlines()[1:]:
+        ids = tokenizer(text, return_tensors="pt")["input_ids"]
+        with torch.inference_mode():
+            total += float(model(input_ids=ids, labels=ids).loss) * (ids.shape[1] - 1)
+        tokens += ids.shape[1] - 1
+    found = variant(exported, Precision.FP32).prediction
+    assert found.tokens == tokens
+    assert found.perplexity == pytest.approx(np.exp(total / tokens), rel=1e-4)
+
+
+@pytest.mark.parametrize(("precision", "bits"), [(Precision.INT8_DYNAMIC, 8), (Precision.INT4, 4)])
+def test_rounded_weights_predict_nearly_the_same(exported: Path, precision: Precision, bits: int) -> None:
+    found = variant(exported, precision)
+    assert (found.weight_bits, found.operators["MatMulNBits"]) == (bits, 15)
+    assert found.prediction.divergence_nats.value < (0.02 if bits == 8 else 0.5)
+    assert 0.9 < found.prediction.perplexity_ratio.value < 1.5
+    assert found.continuation.cached_error_fraction < 0.1
+
+
+def test_a_shared_table_is_stored_once(exported: Path) -> None:
+    for precision in PRECISIONS:
+        graph = onnx.load(exported / "variants" / precision / "model.onnx")
+        found = variant(exported, precision)
+        stored = sum(len(item.raw_data) for item in graph.graph.initializer if "rotary" not in item.name)
+        words, size = 100, 64
+        assert words <= found.weights
+        head, rest = words * size, found.weights - words * size
+        bytes_each = {32: 4.0, 8: 1 + 5 / 32, 4: 0.5 + 4.5 / 32}
+        expected = rest * bytes_each[found.weight_bits] + head * bytes_each[found.head_bits]
+        assert stored < 1.6 * expected  # with tables of positions, which a small model has many of
+
+
+def test_what_is_there_is_not_made_again(exported: Path, learnt_llama: Path, sentences: Path) -> None:
+    source = Source(sentences, Columns(), 500)
+    request = Request(learnt_llama, exported, PRECISIONS, data=source, calibration=Source(sentences, Columns()))
+    again = export_language(request)
+    assert [item.made for item in again] == [False] * 3
+    (exported / "variants" / "int4" / "model.onnx").write_bytes(b"damaged")
+    assert [item.made for item in export_language(request)] == [False, False, True]
+
+
+def test_a_damaged_graph_is_caught(exported: Path, learnt_llama: Path, sentences: Path, tmp_path: Path) -> None:
+    """One layer's weights scaled by a tenth more: its perplexity and its tokens give it away."""
+    graph = load_graph(exported / "variants" / "fp32" / "model.onnx")
+    name = next(name for name in graph.graph.initializers if "up_proj" in name)
+    value = graph.graph.initializers[name]
+    assert value.const_value is not None
+    value.const_value = onnx_ir.tensor(1.5 * value.const_value.numpy(), name=name)
+    save_graph(graph, tmp_path / "model.onnx")
+    model = load_model(learnt_llama)
+    passages = read_passages(Source(sentences, Columns()), load_tokenizer(learnt_llama), 96)
+    decoder = Decoder(session(tmp_path / "model.onnx"), 96)
+    found = predictions(model, {Precision.FP32: decoder}, passages)[Precision.FP32]
+    said = reasons(Precision.FP32, found, continuation(model, decoder, passages, greedy(model, passages, 96)))
+    assert any("a logit differs" in reason for reason in said)
+
+
+def test_rounding_by_what_a_layer_reads_errs_less_on_it() -> None:
+    random = torch.Generator().manual_seed(0)
+    mixed = torch.randn(64, 64, generator=random) / 8
+    read = torch.randn(512, 64, generator=random) @ mixed
+    weight = torch.randn(32, 64, generator=random)
+
+    def error(moments: torch.Tensor | None) -> float:
+        blocks = in_blocks(weight, 4, 32, moments)
+        whole = np.stack([blocks.packed & 15, blocks.packed >> 4], axis=-1).reshape(32, 2, 32).astype(np.float32)
+        zeros = np.stack([blocks.zeros & 15, blocks.zeros >> 4], axis=-1).reshape(32, 2).astype(np.float32)
+        rounded = ((whole - zeros[..., None]) * blocks.scales[..., None]).reshape(32, 64)
+        return float(((read @ (torch.from_numpy(rounded) - weight).T) ** 2).mean())
+
+    assert error(read.T @ read) < 0.7 * error(None)
+
+
+def test_a_gguf_file_is_unpacked_and_exported(learnt_llama: Path, sentences: Path, tmp_path: Path) -> None:
+    file = tmp_path / "small.gguf"
+    write_gguf(learnt_llama, file)
+    (exported,) = export_language(Request(file, tmp_path / "run", (Precision.FP32,), data=Source(sentences, Columns())))
+    assert exported.variant.passed
+    ours = AutoModelForCausalLM.from_pretrained(tmp_path / "run" / "checkpoint").state_dict()
+    theirs = AutoModelForCausalLM.from_pretrained(learnt_llama).state_dict()
+    assert all(torch.allclose(ours[name], weight, atol=1e-6) for name, weight in theirs.items())
+    told = json.loads((tmp_path / "run" / "gguf.json").read_text())
+    assert told["file"] == "small.gguf"
+    (again,) = export_language(Request(file, tmp_path / "run", (Precision.FP32,), data=Source(sentences, Columns())))
+    assert not again.made
+
+
+def write_gguf(checkpoint: Path, file: Path) -> None:
+    """The same model in llama.cpp's format: its queries and keys are stored in another order."""
+    model = AutoModelForCausalLM.from_pretrained(checkpoint)
+    config = model.config
+    numbered = AutoTokenizer.from_pretrained(checkpoint).get_vocab()
+    tokens = sorted(numbered, key=lambda word: numbered[word])
+    writer = gguf.GGUFWriter(str(file), "llama")
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_vocab_size(len(tokens))
+    writer.add_tokenizer_model("gpt2")
+    writer.add_token_list(tokens)
+    writer.add_token_scores([0.0] * len(tokens))
+    writer.add_token_types([1] * len(tokens))
+    writer.add_token_merges(["t w"])
+    writer.add_bos_token_id(config.bos_token_id)
+    writer.add_eos_token_id(config.eos_token_id)
+    names = {
+        "input_layernorm": "attn_norm",
+        "post_attention_layernorm": "ffn_norm",
+        "self_attn.q_proj": "attn_q",
+        "self_attn.k_proj": "attn_k",
+        "self_attn.v_proj": "attn_v",
+        "self_attn.o_proj": "attn_output",
+        "mlp.gate_proj": "ffn_gate",
+        "mlp.up_proj": "ffn_up",
+        "mlp.down_proj": "ffn_down",
+    }
+    heads = {"self_attn.q_proj": config.num_attention_heads, "self_attn.k_proj": config.num_key_value_heads}
+    for name, weight in model.state_dict().items():
+        array = weight.float().numpy()
+        if name.startswith("model.layers."):
+            number, _, part = name.removeprefix("model.layers.").removesuffix(".weight").partition(".")
+            if part in heads:
+                array = array.reshape(heads[part], 2, -1, array.shape[1]).swapaxes(1, 2).reshape(array.shape)
+            writer.add_tensor(f"blk.{number}.{names[part]}.weight", np.ascontiguousarray(array))
+        elif name == "model.embed_tokens.weight":
+            writer.add_tensor("token_embd.weight", array)
+        elif name == "model.norm.weight":
+            writer.add_tensor("output_norm.weight", array)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def test_what_decoders_are_not_made_in_is_refused(learnt_llama: Path, tmp_path: Path) -> None:
+    done = command(str(learnt_llama), "--out", str(tmp_path / "run"), "--precisions", "fp16")
+    assert done.returncode == 2
+    assert "fp16 is not made of language models yet" in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_broken_gguf_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "broken.gguf").write_bytes(b"GGUF" + os.urandom(64))
+    done = command(str(tmp_path / "broken.gguf"), "--out", str(tmp_path / "run"))
+    assert done.returncode == 2
+    assert "broken.gguf cannot be read" in done.stderr
+    missing = command(str(tmp_path / "none.gguf"), "--out", str(tmp_path / "run"))
+    assert (missing.returncode, "none.gguf does not exist" in missing.stderr) == (2, True)
+
+
+def test_a_row_does_not_depend_on_its_batch(exported: Path) -> None:
+    decoder = Decoder(session(exported / "variants" / "int4" / "model.onnx"), 96)
+    rows = [[7, 8, 9], [11], [12, 13, 14, 15, 16]]
+    together = decoder.begin(3, 8).prompt(rows)
+    for row, found in zip(rows, together, strict=True):
+        alone = decoder.begin(1, 8).prompt([row])[0]
+        assert np.abs(alone - found).max() <= 1e-4 * np.abs(alone).max()
+
+
+def test_a_cache_says_what_does_not_fit(exported: Path) -> None:
+    decoder = Decoder(session(exported / "variants" / "fp32" / "model.onnx"), 96)
+    with pytest.raises(UserError, match="97 tokens are more than this model's context of 96"):
+        decoder.begin(1, 97)
+    with pytest.raises(UserError, match="a prompt is empty"):
+        decoder.begin(1, 4).prompt([[]])
+    with pytest.raises(UserError, match="has 5 tokens, and the cache room for 4"):
+        decoder.begin(1, 4).prompt([[1, 2, 3, 4, 5]])
+    decoding = decoder.begin(1, 2)
+    decoding.prompt([[1, 2]])
+    with pytest.raises(UserError, match="the cache of 2 tokens is full"):
+        decoding.step(np.array([3]))
