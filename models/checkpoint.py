@@ -91,8 +91,11 @@ def continues_text(model: Path) -> bool:
         return True
     if not (model / "config.json").is_file():
         return False
+    import transformers
+
     config = read_config(model, "config.json")
-    return bool(_model_class(model, config).can_generate()) and not config.get("is_encoder_decoder")
+    kind = getattr(transformers, str((config.get("architectures") or [None])[0]), None)
+    return kind is not None and bool(kind.can_generate()) and not config.get("is_encoder_decoder")
 
 
 def text_limits(checkpoint: Checkpoint) -> TextLimits:

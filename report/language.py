@@ -47,7 +47,7 @@ def language_notes(variants: Sequence[LanguageVariant]) -> tuple[str, ...]:
     lines += [
         f"{variant.precision}: {variant.weight_bits}-bit weights in blocks of {variant.block_size}"
         + (f", the table of tokens and the head that shares it in {variant.head_bits}" if variant.head_bits else "")
-        + (f"; rounded by {variant.calibrated_on}" if variant.calibrated_on else "")
+        + (f"; rounded by what each layer reads of {variant.calibrated_on}" if variant.calibrated_on else "")
         for variant in variants
         if variant.block_size
     ]

@@ -175,7 +175,7 @@ def test_only_lists_of_labels_may_be_said_to_be_empty(tmp_path: Path) -> None:
         path = tmp_path / "data.csv"
         with path.open("w", newline="") as file:
             csv.writer(file).writerows([("text", "label"), ("one", labels), ("two", "")])
-        with pytest.raises(UserError, match="row 2: column 'label' has no label") as raised:
+        with pytest.raises(UserError, match="row 3: column 'label' has no label") as raised:
             read_task_rows(path, Task.TEXT_CLASSIFICATION, labelled=True)
         assert ("[]" in raised.value.hint) == said
 

@@ -177,7 +177,8 @@ def write_gguf(checkpoint: Path, file: Path) -> None:
     writer.add_token_list(tokens)
     writer.add_token_scores([0.0] * len(tokens))
     writer.add_token_types([1] * len(tokens))
-    writer.add_token_merges(["t w"])
+    halves = ((word[:place], word[place:]) for word in tokens for place in range(1, len(word)))
+    writer.add_token_merges([" ".join(next(pair for pair in halves if set(pair) <= set(tokens)))])
     writer.add_bos_token_id(config.bos_token_id)
     writer.add_eos_token_id(config.eos_token_id)
     names = {
