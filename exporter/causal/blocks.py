@@ -20,11 +20,6 @@ from exporter.layers import Layer, LayerKind, find_layers, layer_name
 STEP = "model."
 """How names of modules begin in the graph: the traced step holds the model."""
 
-LEVEL = 4
-"""accuracy_level: the kernel rounds activations to int8, each block of each token by itself, so that no row of a batch
-depends on another."""
-
-
 Stored = tuple[onnx_ir.Value, onnx_ir.Value, onnx_ir.Value]
 """Packed numbers, scales and zero points."""
 
@@ -140,11 +135,18 @@ def _packed(numbers: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
 
 
 def block_quantized(
-    graph: onnx_ir.Model, bits: int, block: int, *, head_bits: int | None = None, moments: Moments | None = None
+    graph: onnx_ir.Model,
+    bits: int,
+    block: int,
+    *,
+    head_bits: int | None = None,
+    level: int = 4,
+    moments: Moments | None = None,
 ) -> onnx_ir.Model:
     """Quantise every product and every table in place; tables, and a head that shares one, have `head_bits`.
 
-    `moments` are of the layers' inputs, by their modules' names.
+    At accuracy `level` 4 kernels round activations to int8, each block of each token by itself, so that no row of a
+    batch depends on another; at 0 they do not round. `moments` are of the layers' inputs, by their modules' names.
     """
     editor = Editor(graph)
     tables = {str(layer.weight.name) for layer in find_layers(graph) if layer.kind is LayerKind.GATHER}
@@ -171,7 +173,7 @@ def block_quantized(
             N=array.shape[0],
             bits=wide,
             block_size=block,
-            accuracy_level=LEVEL,
+            accuracy_level=level,
         )
         editor.replace(node, product)
     for layer in find_layers(graph):

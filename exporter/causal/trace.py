@@ -28,7 +28,7 @@ def cache_shape(model: Any) -> CacheShape:
     config = model.config.get_text_config()
     heads = getattr(config, "num_attention_heads", None)
     layers = getattr(config, "num_hidden_layers", None)
-    if not heads or not layers:
+    if not heads or not layers or model.get_output_embeddings() is None:
         raise UserError(f"{type(model).__name__} has no cache of keys and values", "take a decoder, such as a Llama")
     size = getattr(config, "head_dim", None) or config.hidden_size // heads
     kept = getattr(config, "num_key_value_heads", None) or heads
@@ -52,7 +52,11 @@ class Step(torch.nn.Module):
         super().__init__()
         self.model, self._attending = model, attending
         self._wanted: torch.Tensor | None = None
-        model.get_output_embeddings().register_forward_pre_hook(self._keep)
+        self._hook = model.get_output_embeddings().register_forward_pre_hook(self._keep)
+
+    def close(self) -> None:
+        """Take the hook off the model again."""
+        self._hook.remove()
 
     def forward(
         self,
@@ -124,7 +128,7 @@ def trace(model: Any) -> onnx_ir.Model:
             first = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise UserError(f"{type(model).__name__} cannot be traced: {first}", "take another model") from error
         finally:
-            model.get_output_embeddings()._forward_pre_hooks.clear()
+            step.close()
     return _cleaned(graph, shape)
 
 

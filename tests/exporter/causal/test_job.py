@@ -2,9 +2,11 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import gguf
 import msgspec
@@ -18,11 +20,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from artifact.generate.decoder import Decoder
 from artifact.language import LanguageVariant
 from artifact.precision import Precision
+from artifact.run_folder import RunFolder
 from errors import UserError
 from exporter.causal.blocks import in_blocks
 from exporter.causal.gate import continuation, greedy, predictions, reasons
 from exporter.causal.job import export_language
 from exporter.causal.passages import read_passages
+from exporter.options import Options, Pooling, PoolingMode, Profile, Target, Weights
 from exporter.request import Request, Source
 from exporter.save import load_graph, save_graph
 from models.checkpoint import load_model, load_tokenizer
@@ -215,6 +219,34 @@ def test_what_decoders_are_not_made_in_is_refused(learnt_llama: Path, tmp_path: 
     assert done.returncode == 2
     assert "fp16 is not made of language models yet" in done.stderr
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "flag"),
+    [
+        ({"options": Options(target=Target.ARM)}, "--target"),
+        ({"options": Options(weights=Weights.UNSIGNED)}, "--weights"),
+        ({"options": Options(profile=Profile.ORT_GPU)}, "--profile"),
+        ({"opset": 18}, "--opset"),
+        ({"pooling": Pooling(PoolingMode.MEAN)}, "--pooling"),
+    ],
+)
+def test_what_would_do_nothing_is_refused(
+    learnt_llama: Path, tmp_path: Path, options: dict[str, Any], flag: str
+) -> None:
+    with pytest.raises(UserError, match=f"{flag} as given does nothing for language models"):
+        export_language(Request(learnt_llama, tmp_path / "run", (Precision.FP32,), **options))
+    assert not (tmp_path / "run").exists()
+
+
+def test_no_checkpoint_is_replaced_by_an_unpacked_one(learnt_llama: Path, tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "run")
+    run.begin()
+    shutil.copytree(learnt_llama, run.own_checkpoint)
+    (tmp_path / "small.gguf").write_bytes(b"GGUF")
+    with pytest.raises(UserError, match="has a checkpoint of its own"):
+        export_language(Request(tmp_path / "small.gguf", run.directory, (Precision.FP32,)))
+    assert (run.own_checkpoint / "model.safetensors").is_file()
 
 
 def test_a_broken_gguf_file_is_refused(tmp_path: Path) -> None:
