@@ -17,7 +17,10 @@ BASE = tuple(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["de
 
 
 class Environments:
-    """Makes each environment once; pip takes the packages from where it takes this project's own."""
+    """Makes each environment once; pip takes the packages from where it takes this project's own.
+
+    What is not imported is not compiled to bytecode, which would take longer than the rest.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -31,7 +34,9 @@ class Environments:
             venv.create(home, symlinks=True)
             python = home / "bin" / "python"
             pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", str(python)]
-            subprocess.run([*pip, "install", "-qq", "-r", str(requirements), *more], check=True, timeout=300)
+            subprocess.run(
+                [*pip, "install", "-qq", "--no-compile", "-r", str(requirements), *more], check=True, timeout=300
+            )
             self._made[wanted] = python
         return self._made[wanted]
 
