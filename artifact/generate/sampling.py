@@ -199,7 +199,7 @@ def _of_min_p(scores: NDArray[np.float32], min_p: float) -> NDArray[np.int64]:
 
 
 def _softmax(scores: NDArray[np.float32]) -> NDArray[np.float32]:
-    chances = scores - scores.max()
+    chances: NDArray[np.float32] = scores - scores.max()
     np.exp(chances, out=chances)
     chances /= chances.sum()
     return chances

@@ -69,9 +69,7 @@ class RowText:
 
     def _sure(self, piece: str) -> str:
         text = self._held + piece
-        found = [
-            (at + len(stop), at) for stop in self._stopping.stop_strings if (at := text.find(stop)) >= 0
-        ]
+        found = [(at + len(stop), at) for stop in self._stopping.stop_strings if (at := text.find(stop)) >= 0]
         if found:
             self.reason, self._held = "stop", ""
             return text[: min(found)[1]]

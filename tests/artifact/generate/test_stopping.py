@@ -8,7 +8,7 @@ import pytest
 from artifact.generate.pieces import Pieces
 from artifact.generate.stopping import RowText, Stopping
 from errors import UserError
-from tests.artifact.generate.tokenizers_of_all_kinds import byte_fallback, byte_level
+from tests.artifact.generate.tokenizers_of_all_kinds import byte_fallback, byte_level, id_of
 
 
 class Spelled:
@@ -84,9 +84,7 @@ def test_where_a_text_ends_does_not_depend_on_its_tokens() -> None:
         letters = random.choice(["a", "b", "c"], size=int(random.integers(1, 16))).tolist()
         stops = ["".join(random.choice(["a", "b", "c"], size=int(random.integers(1, 5)))) for _ in range(2)]
         text = "".join(letters)
-        ends = [
-            (end, end - len(stop)) for stop in stops for end in range(len(text) + 1) if text[:end].endswith(stop)
-        ]
+        ends = [(end, end - len(stop)) for stop in stops for end in range(len(text) + 1) if text[:end].endswith(stop)]
         expected = (text[: min(ends)[1]], "stop") if ends else (text, "end")
         cuts = sorted(random.integers(0, len(text) + 1, size=3).tolist())
         pieces = [text[start:end] for start, end in zip([0, *cuts], [*cuts, len(text)], strict=True)]
@@ -106,7 +104,7 @@ def test_with_real_tokens() -> None:
 
 def test_a_newline_that_is_a_byte_is_found_at_the_end() -> None:
     tokenizer = byte_fallback()
-    ids = [tokenizer.token_to_id(token) for token in ("▁a", "<0x0A>", "</s>")]
+    ids = [id_of(tokenizer, token) for token in ("▁a", "<0x0A>", "</s>")]
     row = RowText(Pieces(tokenizer), Stopping(9, frozenset(ids[-1:]), ("\n",)))
     assert [row.push(token) for token in ids] == ["a", "", ""]
     assert row.reason == "stop"

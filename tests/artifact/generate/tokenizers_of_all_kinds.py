@@ -89,3 +89,9 @@ def words_alone() -> Tokenizer:
 
 
 ALL = (byte_level, byte_fallback, gemma_like, metaspace, word_piece, end_of_word, words_alone)
+
+
+def id_of(tokenizer: Tokenizer, token: str) -> int:
+    number = tokenizer.token_to_id(token)
+    assert number is not None, token
+    return number
