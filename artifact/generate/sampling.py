@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -119,7 +120,14 @@ def candidates(
         for keep in _filters(sampling, len(scores)):
             places = keep(scores)
             tokens, scores = places if tokens is None else tokens[places], scores[places]
-    return np.arange(len(scores)) if tokens is None else tokens, scores
+    return _every_token(len(scores)) if tokens is None else tokens, scores
+
+
+@lru_cache(maxsize=4)
+def _every_token(vocabulary: int) -> NDArray[np.int64]:
+    tokens = np.arange(vocabulary)
+    tokens.flags.writeable = False
+    return tokens
 
 
 def _filters(sampling: Sampling, vocabulary: int) -> Iterator[Callable[[NDArray[np.float32]], NDArray[np.int64]]]:
@@ -211,11 +219,12 @@ def _drawn(weights: NDArray[np.float32], uniform: float) -> int:
     Adding up one by one takes the longest, so stretches of many places are looked at first. A weight of zero has a
     stretch without a point in it; sums are kept from being met by rounding.
     """
-    starts = np.arange(0, len(weights), STRETCH)
-    sums = np.cumsum(np.add.reduceat(weights, starts, dtype=np.float64))
+    whole = len(weights) // STRETCH * STRETCH
+    stretches = weights[:whole].reshape(-1, STRETCH).sum(axis=1, dtype=np.float64)
+    sums = np.cumsum(np.append(stretches, weights[whole:].sum(dtype=np.float64)))
     aim = min(uniform * sums[-1], np.nextafter(sums[-1], 0))
     stretch = int(np.searchsorted(sums, aim, side="right"))
-    start = int(starts[stretch])
+    start = stretch * STRETCH
     steps = np.cumsum(weights[start : start + STRETCH], dtype=np.float64)
     left = min(aim - (sums[stretch - 1] if stretch else 0.0), np.nextafter(steps[-1], 0))
     return start + int(np.searchsorted(steps, left, side="right"))

@@ -206,6 +206,17 @@ def test_nothing_is_drawn_from_infinities(sampling: Sampling, value: float) -> N
         Sampler(sampling, 1).choose(logits, [[1]])
 
 
+@pytest.mark.parametrize("size", [3, 255, 256, 257, 512, 1000])
+def test_every_token_of_a_large_vocabulary_is_drawn_as_often_as_others(size: int) -> None:
+    logits = np.zeros((1, size), dtype=np.float32)
+    logits[0, : size // 2] = -np.inf
+    sampler = Sampler(Sampling(temperature=1), 1)
+    draws = 20 * size
+    counts = np.bincount([int(sampler.choose(logits, [[]])[0]) for _ in range(draws)], minlength=size)
+    assert counts[: size // 2].sum() == 0
+    assert stats.chisquare(counts[size // 2 :]).pvalue > 1e-3
+
+
 def test_a_barred_token_is_never_drawn() -> None:
     logits = np.array([[-np.inf, 0, -np.inf, 0, -np.inf]], dtype=np.float32)
     sampler = Sampler(Sampling(temperature=1), 1)
