@@ -1,1 +1,1 @@
-"""Text that a language model continues, without torch or transformers."""
+"""Generating text without torch: tokens are chosen, rows are ended, ids become text, chats become prompts."""

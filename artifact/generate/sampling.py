@@ -1,27 +1,27 @@
-"""Which token comes next, drawn from logits without torch, as transformers' own processors would have it."""
+"""Choosing the next token of each row from logits, by the rules of transformers."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
-from artifact.generate.decoder import Logits
-from errors import UserError
+from errors import GateFailed, UserError
 
-Floats = NDArray[np.float64]
-
-COUNTS = (256, 4096)
-"""How many of the likeliest tokens are looked at first for `--top-p`; sorting a whole vocabulary takes milliseconds."""
+LOWEST_TEMPERATURE = 1e-3
+"""Below it nothing but the likeliest token has a chance, and dividing by it can leave the range of float32."""
+STRETCH = 256
 
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How a token is drawn. At `temperature` 0 the likeliest is taken.
+    """How tokens are chosen. The defaults choose the likeliest token each time.
 
-    `top_k` (0: all) keeps so many of the likeliest, `top_p` those that together have this probability (Holtzman et al.,
-    ICLR 2020), `min_p` those with this share of the likeliest one's; `repetition_penalty` makes tokens that occurred
-    less likely (Keskar et al., 2019). Raises `UserError` for values without a meaning.
+    `temperature` 0 is greedy, and then `top_k`, `top_p` and `min_p` do nothing, as with `do_sample=False` in
+    transformers. `top_k` 0, `top_p` 1, `min_p` 0 and `repetition_penalty` 1 are off. Raises `UserError` for a value
+    that cannot be.
     """
 
     temperature: float = 0.0
@@ -32,95 +32,199 @@ class Sampling:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        checks = (
-            ("--temperature", self.temperature, 0 <= self.temperature < np.inf, "0 for the likeliest token, or more"),
-            ("--top-k", self.top_k, self.top_k >= 0, "a number of tokens, or 0 for all"),
-            ("--top-p", self.top_p, 0 < self.top_p <= 1, "a probability above 0, at most 1"),
-            ("--min-p", self.min_p, 0 <= self.min_p <= 1, "a share from 0 to 1"),
-            (
-                "--repetition-penalty",
-                self.repetition_penalty,
-                0 < self.repetition_penalty < np.inf,
-                "above 0; 1 is none",
-            ),
-            ("--seed", self.seed, self.seed >= 0, "a whole number from 0"),
-        )
-        for flag, value, is_right, wanted in checks:
-            if not is_right:
-                raise UserError(f"{flag} is {value}", f"give {wanted}")
+        if self.temperature != 0 and not LOWEST_TEMPERATURE <= self.temperature < math.inf:
+            raise UserError(
+                f"--temperature is {self.temperature}, not 0 and not a number from {LOWEST_TEMPERATURE} on",
+                "give 0 for the likeliest token each time, or a number such as 0.7",
+            )
+        if self.top_k < 0:
+            raise UserError(f"--top-k is {self.top_k}, below 0", "give 0 for all tokens, or a number such as 50")
+        if not 0 < self.top_p <= 1:
+            raise UserError(
+                f"--top-p is {self.top_p}, not above 0 and up to 1",
+                "give 1 for all tokens, or a number such as 0.9; for the likeliest token each time, --temperature 0",
+            )
+        if not 0 <= self.min_p <= 1:
+            raise UserError(f"--min-p is {self.min_p}, not 0 to 1", "give 0 for all tokens, or a number such as 0.05")
+        if not 0 < self.repetition_penalty < math.inf:
+            raise UserError(
+                f"--repetition-penalty is {self.repetition_penalty}, not a number above 0",
+                "give 1 for none, or a number such as 1.1",
+            )
+        if self.seed < 0:
+            raise UserError(f"--seed is {self.seed}, below 0", "give a number from 0 on")
 
 
 class Sampler:
-    """Draws for some rows, each by a generator of its own: a row's tokens do not depend on what is in its batch."""
+    """Chooses tokens for rows, each of which has random numbers of its own.
 
-    def __init__(self, sampling: Sampling, rows: int) -> None:
-        self._sampling = sampling
-        self._random = [np.random.default_rng([sampling.seed, row]) for row in range(rows)]
+    They follow from the seed and the row's number alone: a row's text does not depend on what else is in its batch.
+    `numbers` are the rows' numbers, 0, 1, … unless given; give those of the whole data where a batch is a part of it.
+    """
 
-    def choose(self, logits: Logits, histories: Sequence[Sequence[int]]) -> NDArray[np.int64]:
-        """The next token of each row, int64 (rows), from logits of (rows, vocabulary) and all tokens before.
+    def __init__(self, sampling: Sampling, rows: int, *, numbers: Sequence[int] | None = None) -> None:
+        numbers = range(rows) if numbers is None else numbers
+        if len(numbers) != rows:
+            raise ValueError(f"{len(numbers)} numbers for {rows} rows")
+        self.sampling = sampling
+        self._random = [
+            np.random.Generator(np.random.PCG64(np.random.SeedSequence(sampling.seed, spawn_key=(number,))))
+            for number in numbers
+        ]
 
-        Raises `UserError` for logits that are no numbers.
+    def choose(self, logits: NDArray[np.float32], histories: Sequence[Sequence[int]]) -> NDArray[np.int64]:
+        """The next token of each row, int64 of shape (rows,), from logits of shape (rows, vocabulary).
+
+        A history is the row's prompt and what was generated so far, without padding; only a repetition penalty reads
+        it. Greedy takes the lowest id among equals. Raises `GateFailed` for NaN, and in drawing also for an infinite
+        largest logit.
         """
-        if np.isnan(logits).any():
-            raise UserError("the model's logits are no numbers", "verify the artifact, or take another precision")
-        chosen = [self._one(row, logits[row], history) for row, history in enumerate(histories)]
-        return np.array(chosen, dtype=np.int64)
+        if logits.ndim != 2 or not len(logits) == len(histories) == len(self._random):
+            raise ValueError(f"logits {logits.shape} and {len(histories)} histories for {len(self._random)} rows")
+        chosen = np.empty(len(logits), dtype=np.int64)
+        for row, (scores, history) in enumerate(zip(logits, histories, strict=True)):
+            chosen[row] = self._choose(row, scores, history)
+        return chosen
 
-    def _one(self, row: int, logits: NDArray[np.float32], history: Sequence[int]) -> int:
-        scores = penalized(logits, history, self._sampling.repetition_penalty)
-        if self._sampling.temperature == 0:
-            return int(scores.argmax())
-        tokens, shares = kept(scores, self._sampling)
-        place = np.searchsorted(np.cumsum(shares), self._random[row].random() * shares.sum(), side="right")
-        return int(tokens[min(int(place), len(tokens) - 1)])
+    def _choose(self, row: int, logits: NDArray[np.float32], history: Sequence[int]) -> int:
+        if self.sampling.temperature == 0:
+            scores = penalised(logits, history, self.sampling.repetition_penalty)
+            best = int(scores.argmax())  # numpy's argmax is the first NaN where there is one
+            if np.isnan(scores[best]):
+                raise GateFailed(f"the model gives NaN for row {row}", "try another precision")
+            return best
+        tokens, scores = candidates(logits, history, self.sampling)
+        top = scores.max()
+        if not np.isfinite(top):
+            raise GateFailed(
+                f"the model gives NaN or infinite logits for row {row}, from which nothing can be drawn",
+                "try another precision",
+            )
+        return int(tokens[_drawn(np.exp(scores - top), self._random[row].random())])
 
 
-def penalized(logits: NDArray[np.float32], history: Sequence[int], penalty: float) -> NDArray[np.float32]:
-    """Logits with those of tokens that occurred divided by the penalty where they are positive, else multiplied."""
-    if penalty == 1 or not history:
+def candidates(
+    logits: NDArray[np.float32], history: Sequence[int], sampling: Sampling
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """The tokens one of which is drawn, int64 of shape (kept,) in rising order, and their scores, float32.
+
+    `logits` has the shape (vocabulary,). The steps and their order are those of `generate` in transformers 5.23:
+    repetition penalty, temperature, top-k, top-p, min-p, each on what the one before left. Where the highest score is
+    NaN or infinite nothing is filtered.
+    """
+    scores = penalised(logits, history, sampling.repetition_penalty)
+    with np.errstate(over="ignore"):  # an infinite highest score is refused by whoever draws
+        scores = scores / np.float32(sampling.temperature)
+    tokens: NDArray[np.int64] | None = None
+    if np.isfinite(scores.max()):
+        for keep in _filters(sampling, len(scores)):
+            places = keep(scores)
+            tokens, scores = places if tokens is None else tokens[places], scores[places]
+    return _every_token(len(scores)) if tokens is None else tokens, scores
+
+
+@lru_cache(maxsize=4)
+def _every_token(vocabulary: int) -> NDArray[np.int64]:
+    tokens = np.arange(vocabulary)
+    tokens.flags.writeable = False
+    return tokens
+
+
+def _filters(sampling: Sampling, vocabulary: int) -> Iterator[Callable[[NDArray[np.float32]], NDArray[np.int64]]]:
+    """What is asked for, in order: each gives the places, in rising order, of the scores that remain."""
+    if 0 < sampling.top_k < vocabulary:
+        yield lambda scores: _of_top_k(scores, sampling.top_k)
+    if sampling.top_p < 1:
+        yield lambda scores: _of_top_p(scores, sampling.top_p)
+    if sampling.min_p > 0:
+        yield lambda scores: _of_min_p(scores, sampling.min_p)
+
+
+def penalised(logits: NDArray[np.float32], history: Sequence[int], penalty: float) -> NDArray[np.float32]:
+    """Logits with those of the tokens in `history` divided by `penalty` where positive, else multiplied by it.
+
+    A token counts once, however often it stands there; ids beyond the vocabulary are passed over. It is the rule of
+    CTRL (Keskar et al., 2019) as `RepetitionPenaltyLogitsProcessor` has it. Without a penalty the logits themselves
+    come back, not a copy.
+    """
+    if penalty == 1 or len(history) == 0:
         return logits
-    occurred = np.unique(np.asarray(history, dtype=np.int64))
+    seen = np.asarray(history, dtype=np.int64)
+    seen = seen[seen < len(logits)]
+    old, factor = logits[seen], np.float32(penalty)
     scores = logits.copy()
-    found = scores[occurred]
-    scores[occurred] = np.where(found < 0, found * np.float32(penalty), found / np.float32(penalty))
+    with np.errstate(over="ignore"):
+        scores[seen] = np.where(old < 0, old * factor, old / factor)
     return scores
 
 
-def kept(scores: NDArray[np.float32], sampling: Sampling) -> tuple[NDArray[np.int64], Floats]:
-    """The tokens that may be drawn, the likeliest last, and their probabilities, float64, which sum up to 1."""
-    scaled = scores.astype(np.float64) / sampling.temperature
-    tokens = _likeliest(scaled, sampling)
-    tokens = tokens[np.argsort(scaled[tokens], kind="stable")]
-    shares = np.exp(scaled[tokens] - scaled[tokens[-1]])
-    shares /= (
-        shares.sum() if sampling.top_k or len(tokens) == len(scaled) else np.exp(scaled - scaled[tokens[-1]]).sum()
-    )
-    if sampling.top_p < 1:
-        before = shares.sum() - np.cumsum(shares)  # the probability of what is likelier
-        inside = before < sampling.top_p
-        inside[-1] = True
-        tokens, shares = tokens[inside], shares[inside]
-        shares = shares / shares.sum()
-    if sampling.min_p > 0:
-        inside = shares >= sampling.min_p * shares[-1]
-        tokens, shares = tokens[inside], shares[inside]
-    return tokens, shares / shares.sum()
+def _of_top_k(scores: NDArray[np.float32], top_k: int) -> NDArray[np.int64]:
+    """Places of the `top_k` highest scores, and of all that equal the last of them.
+
+    The scores are first looked at in columns: with as many columns as are wanted, that many scores are at least as
+    high as the `top_k`-th highest of the columns' peaks. What lies below need not be partitioned.
+    """
+    columns = max(512, 8 * top_k)
+    rows = len(scores) // columns
+    if rows < 4:
+        return np.flatnonzero(scores >= _highest(scores, top_k))
+    peaks = scores[: rows * columns].reshape(rows, columns).max(axis=0)
+    places = np.flatnonzero(scores >= _highest(peaks, top_k))
+    high = scores[places]
+    return places[high >= _highest(high, top_k)]
 
 
-def _likeliest(scaled: Floats, sampling: Sampling) -> NDArray[np.int64]:
-    """Tokens among which all that may be drawn are, in no order; those as likely as the last of `top_k` count."""
-    size = len(scaled)
-    if 0 < sampling.top_k < size:
-        least = np.partition(scaled, size - sampling.top_k)[size - sampling.top_k]
-        return np.flatnonzero(scaled >= least)
-    if sampling.top_p < 1:
-        highest = scaled.max()
-        whole = np.exp(scaled - highest).sum()
-        for count in COUNTS:
-            if count >= size:
-                break
-            first = np.argpartition(scaled, size - count)[size - count :]
-            if np.exp(scaled[first] - highest).sum() >= sampling.top_p * whole:
-                return first
-    return np.arange(size)
+def _highest(scores: NDArray[np.float32], rank: int) -> np.float32:
+    """The `rank`-th highest score, from 1 on."""
+    return np.float32(np.partition(scores, len(scores) - rank)[len(scores) - rank])
+
+
+def _of_top_p(scores: NDArray[np.float32], top_p: float) -> NDArray[np.int64]:
+    """Places of the highest scores that remain when the lowest, together at most 1 - `top_p` likely, are left out.
+
+    The highest always remains. Of equal scores at the edge those with the highest ids remain; transformers does not
+    say which (`torch.sort` is not stable). Sums and the comparison are in float32 like there. What is less likely than
+    its share of 1 - `top_p` is left out before the sorting, for all of it together is less likely than that.
+    """
+    chances = _softmax(scores)
+    limit = np.float32(1 - top_p)
+    places = np.flatnonzero(chances >= limit / np.float32(len(scores)))
+    high, rising = scores[places], np.sort(chances[places])
+    left_out = chances.sum(dtype=np.float64) - rising.sum(dtype=np.float64)
+    sums = (left_out + np.cumsum(rising, dtype=np.float64)).astype(np.float32)
+    remaining = len(places) - min(int(np.searchsorted(sums, limit, side="right")), len(places) - 1)
+    edge = _highest(high, remaining)
+    kept = high > edge
+    equal = np.flatnonzero(high == edge)
+    kept[equal[len(equal) - (remaining - np.count_nonzero(kept)) :]] = True
+    return places[kept]
+
+
+def _of_min_p(scores: NDArray[np.float32], min_p: float) -> NDArray[np.int64]:
+    """Places of the scores that are at least `min_p` times as likely as the likeliest."""
+    chances = _softmax(scores)
+    return np.flatnonzero(chances >= np.float32(min_p) * chances.max())
+
+
+def _softmax(scores: NDArray[np.float32]) -> NDArray[np.float32]:
+    chances: NDArray[np.float32] = scores - scores.max()
+    np.exp(chances, out=chances)
+    chances /= chances.sum()
+    return chances
+
+
+def _drawn(weights: NDArray[np.float32], uniform: float) -> int:
+    """The place that a number of [0, 1) falls on when each has a stretch as long as its weight, in order.
+
+    Adding up one by one takes the longest, so stretches of many places are looked at first. A weight of zero has a
+    stretch without a point in it; sums are kept from being met by rounding.
+    """
+    whole = len(weights) // STRETCH * STRETCH
+    stretches = weights[:whole].reshape(-1, STRETCH).sum(axis=1, dtype=np.float64)
+    sums = np.cumsum(np.append(stretches, weights[whole:].sum(dtype=np.float64)))
+    aim = min(uniform * sums[-1], np.nextafter(sums[-1], 0))
+    stretch = int(np.searchsorted(sums, aim, side="right"))
+    start = stretch * STRETCH
+    steps = np.cumsum(weights[start : start + STRETCH], dtype=np.float64)
+    left = min(aim - (sums[stretch - 1] if stretch else 0.0), np.nextafter(steps[-1], 0))
+    return start + int(np.searchsorted(steps, left, side="right"))

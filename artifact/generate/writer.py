@@ -2,16 +2,20 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from tokenizers import Tokenizer
 
 from artifact.generate.decoder import Decoder
 from artifact.generate.pieces import Pieces
 from artifact.generate.sampling import Sampler, Sampling
-from artifact.generate.stopping import Ending, StopTexts
+from artifact.generate.stopping import Reason, RowText, Stopping
 from errors import UserError
+
+Ending = Reason | Literal["interrupted"]
+"""Why a text ended: by itself, or by Ctrl-C."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,14 +26,10 @@ class Wanted:
     sampling: Sampling = field(default_factory=Sampling)
     stop: tuple[str, ...] = ()
 
-    def __post_init__(self) -> None:
-        if self.most < 1:
-            raise UserError(f"--max-new-tokens is {self.most}", "give a number from 1")
-
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """A continuation without its prompt: its text, its tokens, and why it ended."""
+    """A continuation without its prompt: its text, its tokens with the one that ended it, and why it ended."""
 
     text: str
     tokens: tuple[int, ...]
@@ -37,47 +37,34 @@ class Written:
 
 
 class _Row:
-    """One text on its way."""
+    """One text on its way: all its tokens, and the pieces that were shown."""
 
-    def __init__(self, prompt: Sequence[int], tokenizer: Any, wanted: Wanted, ends: frozenset[int]) -> None:
-        self.history = list(prompt)
-        self.ending: Ending | None = None
-        self._begin, self._most, self._ends = len(prompt), wanted.most, ends
-        self._pieces, self._stop, self._shown = Pieces(tokenizer), StopTexts(wanted.stop), list[str]()
+    def __init__(self, prompt: Sequence[int], text: RowText) -> None:
+        self.history, self._begin = list(prompt), len(prompt)
+        self._text, self._shown = text, list[str]()
+
+    @property
+    def has_ended(self) -> bool:
+        return self._text.reason is not None
 
     def push(self, token: int) -> str:
-        """Take one more token; the text that may be shown now."""
-        if self.ending is not None:
+        """Take one more token; the text that may be shown now, nothing after the end."""
+        if self.has_ended:
             return ""
-        if token in self._ends:
-            return self.end(Ending.END)
         self.history.append(token)
-        piece = self._show(self._stop.push(self._pieces.push(token)))
-        if self._stop.is_over:
-            self.ending = Ending.STOP
-            return piece
-        return piece + (self.end(Ending.LENGTH) if len(self.history) - self._begin >= self._most else "")
-
-    def end(self, ending: Ending) -> str:
-        """End it; the text that was held back."""
-        last = self._stop.push(self._pieces.finish())
-        self.ending = Ending.STOP if self._stop.is_over else ending
-        return self._show(last + self._stop.finish())
-
-    def _show(self, piece: str) -> str:
-        self._shown.append(piece)
-        return piece
+        self._shown.append(self._text.push(token))
+        return self._shown[-1]
 
     @property
     def written(self) -> Written:
-        return Written("".join(self._shown), tuple(self.history[self._begin :]), self.ending or Ending.INTERRUPTED)
+        return Written("".join(self._shown), tuple(self.history[self._begin :]), self._text.reason or "interrupted")
 
 
 class Writer:
     """A decoder with its tokenizer and the tokens that end a text."""
 
-    def __init__(self, decoder: Decoder, tokenizer: Any, ends: Sequence[int]) -> None:
-        """`tokenizer` is a `tokenizers.Tokenizer`; whatever padding or truncation it has is taken off."""
+    def __init__(self, decoder: Decoder, tokenizer: Tokenizer, ends: Sequence[int]) -> None:
+        """Whatever padding or truncation the tokenizer has is taken off."""
         self._decoder, self._tokenizer, self._ends = decoder, tokenizer, frozenset(ends)
         tokenizer.no_padding()
         tokenizer.no_truncation()
@@ -88,49 +75,44 @@ class Writer:
 
     def stream(self, prompt: Sequence[int], wanted: Wanted) -> Iterator[str]:
         """A text in pieces, as they come. Raises `UserError` for a prompt that is empty or too long."""
-        row = _Row(prompt, self._tokenizer, wanted, self._ends)
-        for tokens in self._run([row], wanted):
+        (row,) = rows = self._rows([prompt], wanted)
+        for tokens in self._run(rows, wanted):
             if piece := row.push(int(tokens[0])):
                 yield piece
-        if row.ending is None and (piece := row.end(Ending.LENGTH)):
-            yield piece
 
     def write(self, prompts: Sequence[Sequence[int]], wanted: Wanted) -> list[Written]:
         """Several texts at once. What was written until Ctrl-C is kept, and its ending says so.
 
         Raises `UserError` for a prompt that is empty or too long.
         """
-        rows = [_Row(prompt, self._tokenizer, wanted, self._ends) for prompt in prompts]
-        ending = Ending.LENGTH
+        rows = self._rows(prompts, wanted)
         try:
             for tokens in self._run(rows, wanted):
                 for row, token in zip(rows, tokens, strict=True):
                     row.push(int(token))
         except KeyboardInterrupt:
-            ending = Ending.INTERRUPTED
-        for row in rows:
-            if row.ending is None:
-                row.end(ending)
+            pass  # the endings say it
         return [row.written for row in rows]
 
+    def _rows(self, prompts: Sequence[Sequence[int]], wanted: Wanted) -> list[_Row]:
+        """Each with as many new tokens as the context has room for after the longest prompt."""
+        longest, context = max(map(len, prompts)), self._decoder.shape.context
+        if longest >= context:
+            raise UserError(f"a prompt has {longest} tokens, and this model's context is {context}", "shorten it")
+        most = wanted.most if wanted.most < 1 else min(wanted.most, context - longest)
+        stopping = Stopping(most, self._ends, wanted.stop)
+        return [_Row(prompt, RowText(Pieces(self._tokenizer), stopping)) for prompt in prompts]
+
     def _run(self, rows: Sequence[_Row], wanted: Wanted) -> Iterator[NDArray[np.int64]]:
-        """The next token of each row, until all have ended or the context is full; of one that has, nobody reads it."""
+        """The next token of each row, until all have ended; nobody reads those of a row that has."""
         prompts = [row.history for row in rows]
-        longest = max(map(len, prompts))
-        room = self._decoder.shape.context - longest
-        if room < 1:
-            raise UserError(
-                f"a prompt has {longest} tokens, and this model's context is {self._decoder.shape.context}",
-                "shorten it",
-            )
-        decoding = self._decoder.begin(len(rows), longest + min(wanted.most, room))
+        most = max(map(len, prompts)) + wanted.most
+        decoding = self._decoder.begin(len(rows), min(most, self._decoder.shape.context))
         sampler = Sampler(wanted.sampling, len(rows))
         logits = decoding.prompt(prompts)
         while True:
             tokens = sampler.choose(logits, [row.history for row in rows])
             yield tokens
-            if all(row.ending is not None for row in rows):
-                return
-            if not decoding.left:
+            if all(row.has_ended for row in rows):
                 return
             logits = decoding.step(tokens)

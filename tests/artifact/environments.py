@@ -17,10 +17,7 @@ BASE = tuple(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["de
 
 
 class Environments:
-    """Makes each environment once; pip takes the packages from where it takes this project's own.
-
-    What is not imported is not compiled to bytecode, which would take longer than the rest.
-    """
+    """Makes each environment once; pip takes the packages from where it takes this project's own."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
