@@ -2,15 +2,16 @@
 
 import os
 import signal
-import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from artifact.generate.decoder import Decoder
+from artifact.generate.decoder import Decoder, Decoding, Logits
 from artifact.generate.sampling import Sampling
 from artifact.generate.writer import Wanted, Writer
 from artifact.precision import Precision
@@ -79,14 +80,16 @@ def test_the_context_ends_a_text_and_a_prompt_that_fills_it_is_refused(writer: W
         writer.write([[7]], Wanted(most=0))
 
 
-def test_what_was_written_until_an_interruption_is_kept(writer: Writer) -> None:
-    timer = threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT))
-    timer.start()
-    many = [prompt(writer, text) for text in PROMPTS * 40]
-    try:
-        written = writer.write(many, Wanted(most=80, sampling=Sampling(temperature=4.0)))
-    finally:
-        timer.join()
-    stopped = [item for item in written if item.ending == "interrupted"]
-    assert stopped
-    assert all(len(item.tokens) < 80 for item in stopped)
+def test_what_was_written_until_an_interruption_is_kept(writer: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
+    step, times = Decoding.step, iter(range(99))
+
+    def interrupted(decoding: Decoding, tokens: NDArray[np.int64]) -> Logits:
+        if next(times) == 3:
+            os.kill(os.getpid(), signal.SIGINT)  # as Ctrl-C
+        return step(decoding, tokens)
+
+    (whole,) = writer.write([prompt(writer, PROMPTS[0])], Wanted(most=9))
+    monkeypatch.setattr(Decoding, "step", interrupted)
+    (found,) = writer.write([prompt(writer, PROMPTS[0])], Wanted(most=9))
+    assert (found.ending, found.tokens) == ("interrupted", whole.tokens[:4])
+    assert whole.text.startswith(found.text)
