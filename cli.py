@@ -1,9 +1,10 @@
 """The command line: parse, build one typed configuration, call one function, print, exit code."""
 
 import functools
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Annotated, ParamSpec
+from typing import Annotated, Any, ParamSpec
 
 import typer
 
@@ -55,6 +56,10 @@ MaxDrop = Annotated[
 MaxP95 = Annotated[float | None, typer.Option("--max-p95-ms", min=0, help="Limit on the p95 of a call.")]
 MaxMemory = Annotated[float | None, typer.Option("--max-memory-mb", min=0, help="Limit on the process's memory.")]
 MaxSize = Annotated[float | None, typer.Option("--max-size-mb", min=0, help="Limit on the weight files.")]
+
+
+WRITES: dict[str, Any] = {"rich_help_panel": "Language models"}
+WRITING = ("chat", "system", "max_new_tokens", "temperature", "top_p", "min_p", "repetition_penalty", "seed", "stop")
 
 
 def command(run: Callable[P, None]) -> Callable[P, None]:
@@ -399,6 +404,7 @@ def verify(
 
 @command
 def predict(
+    context: typer.Context,
     artifact: Annotated[Path, typer.Argument(help="A folder made by pack.")],
     items: Annotated[list[str] | None, typer.Argument(metavar="ITEM …", help="Texts, or files of pictures.")] = None,
     data: Annotated[
@@ -410,14 +416,39 @@ def predict(
     text_column: TextColumn = None,
     pair_column: PairColumn = None,
     keep: Annotated[list[str] | None, typer.Option(metavar="COLUMN", help="Carry this column of --data over.")] = None,
-    top_k: Annotated[int | None, typer.Option(min=1, help="Tell only so many labels or tokens.")] = None,
+    top_k: Annotated[
+        int | None, typer.Option(min=1, help="Tell only so many labels or tokens; of a language model: draw from them.")
+    ] = None,
     threshold: Annotated[
         float, typer.Option(min=0, max=1, help="Score from which one of several labels applies.")
     ] = 0.5,
+    chat: Annotated[
+        bool, typer.Option("--chat", help="An item is what a user says, and is answered.", **WRITES)
+    ] = False,
+    system: Annotated[str | None, typer.Option(help="With --chat: what the model is told first.", **WRITES)] = None,
+    max_new_tokens: Annotated[int, typer.Option(help="Longest text that is written.", **WRITES)] = 128,
+    temperature: Annotated[float, typer.Option(help="0: the likeliest token each time.", **WRITES)] = 0.0,
+    top_p: Annotated[float, typer.Option(help="Draw from the likeliest with this share.", **WRITES)] = 1.0,
+    min_p: Annotated[float, typer.Option(help="None below this share of the likeliest.", **WRITES)] = 0.0,
+    repetition_penalty: Annotated[float, typer.Option(help="1: none.", **WRITES)] = 1.0,
+    seed: Annotated[int, typer.Option(help="Of what is drawn.", **WRITES)] = 0,
+    stop: Annotated[list[str] | None, typer.Option(metavar="TEXT", help="End before this text.", **WRITES)] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Default: the usable cores.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object for each item.")] = False,
 ) -> None:
-    """Answer texts, pictures or recordings: from the command line, a file, or the lines of standard input."""
+    """Answer texts, pictures or recordings, or write text: from the command line, a file, or standard input."""
+    if stages.is_language_artifact(artifact):
+        _refuse(context, ("pair_column", "threshold"), "is not for an artifact that writes text")
+        drawn = (temperature, top_k or 0, top_p, min_p, repetition_penalty, seed)
+        asked = stages.asked_text(max_new_tokens, drawn, tuple(stop or ()), is_chat=chat, system=system)
+        pieces = stages.write(
+            artifact, items or [], data, out, text_column, keep or [], asked, threads=threads, as_json=as_json
+        )
+        for piece in pieces:
+            typer.echo(piece, nl=False)
+            sys.stdout.flush()
+        return
+    _refuse(context, WRITING, "is for an artifact that writes text")
     columns = (text_column, pair_column)
     lines = stages.predict(
         artifact, items or [], data, out, columns, keep or [], top_k, threshold, threads=threads, as_json=as_json
@@ -467,11 +498,18 @@ def demo(
     out: Out = Path("runs/demo"),
     examples: Annotated[int | None, typer.Option(min=200, help="Use only so many reviews (default: all).")] = None,
     budget: BudgetOption = Budget.QUICK,
+    llm: Annotated[
+        bool, typer.Option("--llm", help="Of a language model instead: unpack, export, compare, pack, ask.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """The whole job on a model and reviews that packages carry: fine-tune, export, compare, pack, predict."""
     from commands.demo import run_demo
+    from commands.demo_llm import run_llm_demo
 
+    if llm:
+        run_llm_demo(out, examples or 200, find_plan(budget), as_json=as_json)
+        return
     run_demo(out, examples, find_plan(budget), as_json=as_json)
 
 
@@ -526,6 +564,14 @@ def _check_options(context: typer.Context, *, of_runs: bool) -> None:
             raise UserError(f"{what} is for measuring, and --from measures nothing", "leave one of them out")
         if not of_runs and name in about_runs:
             raise UserError(f"{flag} is for runs that were measured before", "name them: --from RUN --from RUN")
+
+
+def _refuse(context: typer.Context, names: Collection[str], why: str) -> None:
+    """Raise `UserError` for an option of these that was given."""
+    for parameter in context.command.params:
+        source = context.get_parameter_source(parameter.name or "")
+        if parameter.name in names and source is not None and source.name == "COMMANDLINE":
+            raise UserError(f"{max(parameter.opts, key=len)} {why}", "leave it out")
 
 
 def _percent(flag: str, text: str) -> float:

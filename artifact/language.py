@@ -1,10 +1,15 @@
 """`variant.json` of a language model: one derived decoder graph, and how well it still predicts text."""
 
+from pathlib import Path
+
 import msgspec
 
 from artifact.intervals import Estimate
 from artifact.precision import Precision
+from artifact.records import read_json
+from artifact.run_folder import RunFolder
 from artifact.task import Task
+from artifact.variant import graph_of, variant_file
 
 SCHEMA_VERSION = 1
 
@@ -93,3 +98,13 @@ class LanguageVariant(msgspec.Struct, frozen=True, kw_only=True):
     def judged_on(self) -> tuple[str, int]:
         """Which texts, and how many."""
         return self.prediction.inputs, self.prediction.texts
+
+
+def read_language(run: RunFolder, precision: Precision) -> tuple[LanguageVariant, Path]:
+    """A run's decoder and the path of its graph.
+
+    Raises `UserError` when that precision was not exported or its file is gone.
+    """
+    path = variant_file(run, precision)
+    variant = read_json(path, LanguageVariant)
+    return variant, graph_of(path, variant.file)

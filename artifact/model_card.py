@@ -2,8 +2,10 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Protocol
 
-from artifact.predict.manifest import Card, Manifest
+from artifact.predict.card import Card
+from artifact.predict.manifest import Manifest
 from artifact.predict.reads import Reads
 from artifact.task import Task
 from artifact.variant import Invariance
@@ -21,20 +23,20 @@ MOST_LABELS = 30
 
 def model_card(manifest: Manifest, checkpoint: Path, invariance: Invariance | None) -> str:
     """The card in Markdown, with the front matter that model hubs read; `invariance` is what the export measured."""
-    origin = _front_matter(checkpoint)
+    origin = front_matter(checkpoint)
     parts = [
-        _header(manifest, origin),
+        header_of(manifest.task, "[onnx, transformers.js]", origin),
         f"# {manifest.task}, {manifest.precision}, for CPUs without PyTorch",
         _summary(manifest),
         _use(manifest),
         _limits(manifest, invariance),
-        _figures(manifest.card) if manifest.card else f"## Figures\n\nNone: {manifest.card_reason}.",
-        _provenance(manifest, origin),
+        figures_section(manifest.card, manifest.card_reason),
+        provenance_of(manifest, origin, "examples"),
     ]
     return "\n\n".join(parts) + "\n"
 
 
-def _front_matter(checkpoint: Path) -> dict[str, str]:
+def front_matter(checkpoint: Path) -> dict[str, str]:
     """The plain fields at the head of the checkpoint's own README, such as its licence and base model."""
     try:
         text = (checkpoint / "README.md").read_text(encoding="utf-8")
@@ -50,8 +52,9 @@ def _front_matter(checkpoint: Path) -> dict[str, str]:
     return found
 
 
-def _header(manifest: Manifest, origin: dict[str, str]) -> str:
-    lines = ["---", f"pipeline_tag: {manifest.task}", "library_name: onnxruntime", "tags: [onnx, transformers.js]"]
+def header_of(task: Task, tags: str, origin: dict[str, str]) -> str:
+    """The front matter: the task, tags as YAML, and what the checkpoint says of itself."""
+    lines = ["---", f"pipeline_tag: {task}", "library_name: onnxruntime", f"tags: {tags}"]
     lines += [f"{name}: {origin[name]}" for name in ("license", "base_model", "language") if name in origin]
     return "\n".join([*lines, "---"])
 
@@ -118,7 +121,10 @@ def _dependence(found: Invariance) -> str:
     )
 
 
-def _figures(card: Card) -> str:
+def figures_section(card: Card | None, reason: str | None) -> str:
+    """What was measured, or why nothing was."""
+    if card is None:
+        return f"## Figures\n\nNone: {reason}."
     rows = ["| workload | median | against " + card.baseline + " |", "| --- | ---: | ---: |"]
     for figure in card.figures:
         interval = "" if figure.ratio_low is None else f" [{figure.ratio_low:.2f}–{figure.ratio_high or 0:.2f}]"
@@ -138,7 +144,24 @@ def _figures(card: Card) -> str:
     return "\n".join(["## Figures", "", place, "", *rows]) + accuracy
 
 
-def _provenance(manifest: Manifest, origin: dict[str, str]) -> str:
+class Made(Protocol):
+    """What every manifest says of where its graph comes from."""
+
+    @property
+    def versions(self) -> dict[str, str]: ...
+
+    @property
+    def opset(self) -> int: ...
+
+    @property
+    def minimum_onnxruntime(self) -> str: ...
+
+    @property
+    def reference(self) -> str: ...
+
+
+def provenance_of(manifest: Made, origin: dict[str, str], golden: str) -> str:
+    """Where the weights and the graph come from, and what the golden examples hold."""
     made = ", ".join(f"{name} {number}" for name, number in sorted(manifest.versions.items()))
     licence = origin.get("license", "not stated in the checkpoint")
     base = origin.get("base_model", "not stated in the checkpoint")
@@ -146,5 +169,5 @@ def _provenance(manifest: Manifest, origin: dict[str, str]) -> str:
 
 - Base model: {base}. Licence: {licence}.
 - Exported with {made}; opset {manifest.opset}, needs onnxruntime {manifest.minimum_onnxruntime} or later.
-- Golden examples: {manifest.reference}. `python predict.py --selftest` compares with them, `steelyard verify` also the
+- Golden {golden}: {manifest.reference}. `python predict.py --selftest` compares with them, `steelyard verify` also the
   hashes of all files and the speed."""

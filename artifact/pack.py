@@ -1,12 +1,9 @@
 """Make the folder that is deployed: ONNX, tokenizer, manifest, golden examples and one `predict.py`."""
 
 import shutil
-import tempfile
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-
-import msgspec
 
 from artifact.bundle import bundle
 from artifact.companions import DOCKERFILE, special_tokens_map
@@ -14,15 +11,17 @@ from artifact.labels import read_activation, read_labels
 from artifact.layout import PLAIN, Extras, Layout
 from artifact.lock import locked
 from artifact.model_card import model_card
+from artifact.placing import Packed, check_target, packed_files, placed
 from artifact.precision import Precision
+from artifact.predict.card import Card
 from artifact.predict.cores import usable_cores
 from artifact.predict.folder import MANIFEST, PackedFile
 from artifact.predict.golden import Golden
-from artifact.predict.manifest import SCHEMA_VERSION, Card, Manifest, read_manifest
+from artifact.predict.manifest import SCHEMA_VERSION, Manifest, read_manifest
 from artifact.predict.predictor import Predictor
 from artifact.predict.reads import Reads
 from artifact.predict.session import SessionConfig
-from artifact.records import cannot_write, read_json, sha256_file, umask, write_bytes, write_json
+from artifact.records import read_json, write_bytes, write_json
 from artifact.run_folder import RunFolder
 from artifact.serving import Serving
 from artifact.task import ANSWERS, Activation, Task
@@ -38,15 +37,6 @@ LABELLED = (Task.TEXT_CLASSIFICATION, Task.TOKEN_CLASSIFICATION, Task.IMAGE_CLAS
 REFERENCE = "PyTorch fp32 on a CPU, each example alone"
 LEAST_TOLERANCE = 1e-4
 """Share of an output's scale that other CPUs' rounding is given at least."""
-
-
-class Packed(msgspec.Struct, frozen=True, kw_only=True):
-    """What `pack` made. `size_bytes` is the sum of all files."""
-
-    directory: str
-    precision: Precision
-    size_bytes: int
-    files: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,32 +71,15 @@ def pack(
     artifact; `GateFailed` when the variant did not pass its export, or the packed model does not give the reference's
     answers.
     """
-    _check_target(out)
+    check_target(out)
     served = replace(session or SessionConfig(), memory_pattern=False)  # real texts seldom repeat a shape; a plan stays
     parts = _parts(run, precision, card, card_reason, served)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".part", dir=out.parent))
-    except OSError as error:
-        raise cannot_write(out, error) from error
-    try:
-        _fill(temporary, parts, extras)
-        _prove(temporary)
+    with placed(out) as folder:
+        _fill(folder, parts, extras)
+        _prove(folder)
         if extras.layout is Layout.TRITON:
-            as_triton(temporary, out.name, read_manifest(temporary), parts.variant)
-        temporary.chmod(0o777 & ~umask())
-        _swap(temporary, out)
-    except OSError as error:
-        raise cannot_write(out, error) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    files = [path for path in out.rglob("*") if path.is_file()]
-    return Packed(
-        directory=str(out),
-        precision=precision,
-        size_bytes=sum(path.stat().st_size for path in files),
-        files=len(files),
-    )
+            as_triton(folder, out.name, read_manifest(folder), parts.variant)
+    return Packed.of(out, precision)
 
 
 def _parts(
@@ -114,7 +87,7 @@ def _parts(
 ) -> Parts:
     """What an artifact of this variant is made of; `UserError` for what is missing or cannot be served."""
     variant, graph = read_variant(run, precision)
-    if not is_whole(variant, graph.parent):
+    if not is_whole(variant.files, graph.parent):
         raise UserError(f"{graph} is not the file that was exported", "export it again")
     if not variant.passed:
         raise GateFailed(f"{graph} did not pass its export: {'; '.join(variant.reasons)}", "pack another precision")
@@ -155,30 +128,6 @@ def _parts(
     )
 
 
-def _check_target(out: Path) -> None:
-    if out.exists() and not out.is_dir():
-        raise UserError(f"--out {out} is a file", "name a folder")
-    if out.is_dir() and any(out.iterdir()) and not (out / MANIFEST).is_file():
-        raise UserError(f"--out {out} holds something else than an artifact", "name a new or empty folder")
-    ours = {MANIFEST, *_earlier_files(out)}
-    names = (path.relative_to(out) for path in sorted(out.rglob("*")) if path.is_file())
-    foreign = [name for name in names if name.as_posix() not in ours and "__pycache__" not in name.parts]
-    if foreign:
-        raise UserError(
-            f"{out / foreign[0]} is not a part of the artifact and would be lost", "move it elsewhere first"
-        )
-
-
-def _earlier_files(out: Path) -> tuple[str, ...]:
-    """The files that an artifact which lies there already names, whatever its version (schema 1 has `sha256`)."""
-    try:
-        value = msgspec.json.decode((out / MANIFEST).read_bytes())
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
-        return ()
-    named = (value.get("files") or value.get("sha256")) if isinstance(value, dict) else None
-    return tuple(named) if isinstance(named, dict) else ()
-
-
 def _fill(folder: Path, parts: Parts, extras: Extras) -> None:
     variant, checkpoint = parts.variant, parts.checkpoint
     model_file = f"onnx/model{variant.precision.file_suffix}.onnx"
@@ -202,12 +151,7 @@ def _fill(folder: Path, parts: Parts, extras: Extras) -> None:
     manifest = _manifest(parts, model_file)
     write_bytes(folder / "README.md", model_card(manifest, checkpoint, variant.parity.invariance).encode())
     write_json(folder / "golden.json", _golden(folder, parts, manifest))
-    files = {
-        path.relative_to(folder).as_posix(): PackedFile(size_bytes=path.stat().st_size, sha256=sha256_file(path))
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
-    write_json(folder / MANIFEST, replace(manifest, files=files))
+    write_json(folder / MANIFEST, replace(manifest, files=dict(packed_files(folder))))
 
 
 def _manifest(parts: Parts, model_file: str) -> Manifest:
@@ -280,21 +224,3 @@ def _prove(folder: Path) -> None:
         raise GateFailed(f"the packed model does not load: {error.message}", error.hint) from error
     if problems:
         raise GateFailed(f"the packed model differs from the reference: {problems[0]}", "pack another candidate")
-
-
-def _swap(temporary: Path, out: Path) -> None:
-    """Put the finished folder in place; an earlier artifact is moved aside first and removed last."""
-    if not out.exists():
-        temporary.rename(out)
-        return
-    old = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".old", dir=out.parent))
-    earlier = old / "artifact"
-    try:
-        out.rename(earlier)
-        temporary.rename(out)
-    except BaseException:
-        if earlier.exists():
-            earlier.rename(out)
-        old.rmdir()
-        raise
-    shutil.rmtree(old, ignore_errors=True)

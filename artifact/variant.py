@@ -1,12 +1,13 @@
 """`variant.json`: what is known of one derived ONNX graph."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
 
 from artifact.precision import Precision
 from artifact.predict.folder import inside
-from artifact.records import read_json, sha256_file
+from artifact.records import read_if_present, read_json, sha256_file
 from artifact.run_folder import RunFolder
 from artifact.task import Task
 from errors import GateFailed, UserError
@@ -189,24 +190,49 @@ class Variant(msgspec.Struct, frozen=True, kw_only=True):
         return (*self.parity.reasons, f"{metric.name} {metric.value:.4f} is below the floor {metric.floor:.4f}")
 
 
-def is_whole(variant: Variant, folder: Path) -> bool:
-    """Whether every file of a variant is in `folder` as it was written."""
-    return all((folder / name).is_file() and sha256_file(folder / name) == sha for name, sha in variant.files.items())
+def is_whole(files: Mapping[str, str], folder: Path) -> bool:
+    """Whether every file with its sha256 is in `folder` as it was written."""
+    return all((folder / name).is_file() and sha256_file(folder / name) == sha for name, sha in files.items())
 
 
-def read_variant(run: RunFolder, precision: Precision) -> tuple[Variant, Path]:
-    """A run's variant and the path of its graph.
-
-    Raises `UserError` when that precision was not exported or its file is gone.
-    """
-    folder = run.variant(precision)
-    if not (folder / "variant.json").is_file():
+def variant_file(run: RunFolder, precision: Precision) -> Path:
+    """The `variant.json` of a precision; `UserError` when that was not exported."""
+    path = run.variant(precision) / "variant.json"
+    if not path.is_file():
         raise UserError(
             f"{run.directory} has no {precision} variant",
             f"make it with: steelyard export {run.directory} --precisions {precision} --out {run.directory}",
         )
-    variant = read_json(folder / "variant.json", Variant)
+    return path
+
+
+def graph_of(path: Path, file: str) -> Path:
+    """The graph that a `variant.json` names; `UserError` when it is gone or lies elsewhere."""
     try:
-        return variant, inside(folder, variant.file)
+        return inside(path.parent, file)
     except GateFailed as error:
         raise UserError(error.message, "export it again") from error
+
+
+class _Task(msgspec.Struct, frozen=True):
+    task: Task
+
+
+def task_of(run: RunFolder) -> Task | None:
+    """The task of a run's variants; `None` where there is none yet."""
+    found = (read_if_present(run.variant(precision) / "variant.json", _Task) for precision in Precision)
+    return next((variant.task for variant in found if variant), None)
+
+
+def read_variant(run: RunFolder, precision: Precision) -> tuple[Variant, Path]:
+    """A run's variant of a model that answers in one pass, and the path of its graph.
+
+    Raises `UserError` when that precision was not exported, its file is gone, or it is of a language model.
+    """
+    path = variant_file(run, precision)
+    if read_json(path, _Task).task is Task.TEXT_GENERATION:
+        raise UserError(
+            f"{run.directory} holds a language model, which does not answer in one pass", "name another run"
+        )
+    variant = read_json(path, Variant)
+    return variant, graph_of(path, variant.file)

@@ -13,10 +13,11 @@ import psutil
 from artifact.bundle import bundle
 from artifact.cpu import VNNI
 from artifact.precision import Precision
+from artifact.predict.card import Card
 from artifact.predict.cores import usable_cores
 from artifact.predict.folder import MANIFEST
 from artifact.predict.golden import Golden, read_golden
-from artifact.predict.manifest import Card, read_manifest
+from artifact.predict.manifest import read_manifest
 from artifact.predict.predictor import Predictor
 from errors import GateFailed, UserError
 
@@ -74,13 +75,8 @@ def verify(folder: Path, cpu_model: str, cpu_features: Sequence[str] = ()) -> Ve
 
     Raises `UserError` when the folder is no artifact and `GateFailed` when a check does not confirm.
     """
-    if folder.is_file():
-        raise UserError(f"{folder} is a file", "unpack an archive first, and give the folder")
-    if not (folder / MANIFEST).is_file():
-        raise UserError(
-            f"{folder} is not an artifact: it has no {MANIFEST}", "make one with: steelyard pack RUN --out FOLDER"
-        )
-    before = _own_memory()
+    check_is_artifact(folder)
+    before = own_memory()
     manifest = read_manifest(folder)
     card = manifest.card
     predictor = Predictor.open(folder, threads=min(card.threads, usable_cores()) if card else None)
@@ -94,8 +90,8 @@ def verify(folder: Path, cpu_model: str, cpu_features: Sequence[str] = ()) -> Ve
         and (shape := _fixed_shape(figure.workload)) is not None
         and shape[1] <= manifest.limits.max_length_tokens
     )
-    slowdown = exp(fmean(log(item.here_s / item.card_s) for item in speed)) if speed else None
-    missing = _missing(manifest.precision, card, cpu_features)
+    slowdown = slowdown_of(speed)
+    missing = missing_here(manifest.precision, card, cpu_features)
     return Verified(
         directory=str(folder),
         files=len(manifest.files),
@@ -105,21 +101,36 @@ def verify(folder: Path, cpu_model: str, cpu_features: Sequence[str] = ()) -> Ve
         same_cpu=None if card is None else card.cpu_model == cpu_model,
         speed=speed,
         slowdown=slowdown,
-        memory_bytes=_own_memory() - before,
+        memory_bytes=own_memory() - before,
         card_memory_bytes=card.memory_uss_bytes if card else None,
         missing=missing,
-        notes=_notes(card, slowdown, missing, predictor.threads, cpu_model) if card else (),
-        own_predict_py=_is_own(folder / "predict.py"),
+        notes=notes_on(card, slowdown, missing, predictor.threads, cpu_model) if card else (),
+        own_predict_py=is_own(folder / "predict.py", bundle()),
     )
 
 
-def _is_own(program: Path) -> bool:
+def check_is_artifact(folder: Path) -> None:
+    """Raise `UserError` for a file, and for a folder without a manifest."""
+    if folder.is_file():
+        raise UserError(f"{folder} is a file", "unpack an archive first, and give the folder")
+    if not (folder / MANIFEST).is_file():
+        raise UserError(
+            f"{folder} is not an artifact: it has no {MANIFEST}", "make one with: steelyard pack RUN --out FOLDER"
+        )
+
+
+def slowdown_of(speed: Sequence[SpeedHere]) -> float | None:
+    """The geometric mean of seconds here over the card's; `None` where nothing was measured."""
+    return exp(fmean(log(item.here_s / item.card_s) for item in speed)) if speed else None
+
+
+def is_own(program: Path, source: str) -> bool:
     """Whether a packed program is the one that this version writes."""
-    ours = bundle().encode()
+    ours = source.encode()
     return program.is_file() and program.stat().st_size == len(ours) and program.read_bytes() == ours
 
 
-def _missing(precision: Precision, card: Card | None, features: Sequence[str]) -> tuple[str, ...]:
+def missing_here(precision: Precision, card: Card | None, features: Sequence[str]) -> tuple[str, ...]:
     """Instructions that the precision is fast by, that the card's machine had, and this one has not."""
     if card is None or not features:
         return ()
@@ -130,7 +141,10 @@ def _missing(precision: Precision, card: Card | None, features: Sequence[str]) -
     )
 
 
-def _notes(card: Card, slowdown: float | None, missing: Sequence[str], threads: int, cpu_model: str) -> tuple[str, ...]:
+def notes_on(
+    card: Card, slowdown: float | None, missing: Sequence[str], threads: int, cpu_model: str
+) -> tuple[str, ...]:
+    """Sentences on how this machine differs from the card's, and what follows."""
     notes = []
     reasons = [f"no {name}" for name in missing]
     if threads != card.threads:
@@ -158,7 +172,7 @@ def _notes(card: Card, slowdown: float | None, missing: Sequence[str], threads: 
     return tuple(notes)
 
 
-def _own_memory() -> int:
+def own_memory() -> int:
     """Bytes that only this process uses."""
     process = psutil.Process()
     try:

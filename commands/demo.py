@@ -79,14 +79,14 @@ def run_demo(out: Path, examples: int | None, plan: Plan, *, as_json: bool) -> N
         )
 
 
-def predict_without_torch(artifact: Path, texts: tuple[str, ...]) -> list[str]:
-    """Run the artifact's own `predict.py` in a process where importing torch or transformers would fail."""
+def predict_without_torch(artifact: Path, words: tuple[str, ...]) -> list[str]:
+    """What an artifact's own `predict.py` prints for these words where importing torch or transformers would fail."""
     program = (
         "import runpy, sys; sys.modules.update(torch=None, transformers=None); "
         "sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
     )
     done = subprocess.run(
-        [sys.executable, "-P", "-c", program, str(artifact / "predict.py"), *texts],
+        [sys.executable, "-P", "-c", program, str(artifact / "predict.py"), *words],
         capture_output=True,
         text=True,
         check=False,

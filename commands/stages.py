@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,7 +21,8 @@ EVERY = ("all",)
 
 if TYPE_CHECKING:
     from artifact.examples import Examples
-    from artifact.pack import Packed
+    from artifact.generate.command import Asked
+    from artifact.placing import Packed
     from artifact.run_folder import RunFolder
     from artifact.verify import Verified
     from exporter.export import Exported, ExportedLanguage
@@ -340,8 +342,11 @@ def pack(
 ) -> "Packed":
     """Pack the recommended candidate, or the named one, with its benchmark card; or a variant without one."""
     need("cpu", "onnxruntime")
-    from artifact.pack import pack as make_artifact
+    from artifact.pack import pack as pack_one_pass
+    from artifact.pack_language import pack_language
+    from artifact.variant import task_of
 
+    make_artifact = pack_language if task_of(run) is Task.TEXT_GENERATION else pack_one_pass
     if precision is not None:
         reason = "it was packed by its precision, without a comparison"
         return make_artifact(run, precision, out, card=None, card_reason=reason, extras=extras)
@@ -374,11 +379,16 @@ def pack(
 def verify(artifact: Path) -> "Verified":
     """Check an artifact on this machine."""
     need("cpu", "onnxruntime")
+    from artifact.generate.manifest import generates
+    from artifact.verify import check_is_artifact
     from artifact.verify import verify as confirm
+    from artifact.verify_language import verify_language
     from measure.machine import read_machine
 
+    check_is_artifact(artifact)
     machine = read_machine()
-    return confirm(artifact, machine.cpu_model, machine.cpu_features)
+    confirmed = verify_language if generates(artifact) else confirm
+    return confirmed(artifact, machine.cpu_model, machine.cpu_features)
 
 
 def predict(
@@ -396,9 +406,10 @@ def predict(
 ) -> Iterator[str]:
     """Lines to print: an answer for each item, as soon as it is known, or how many went into `out`."""
     need("cpu", "onnxruntime")
-    from artifact.predict.command import answer_lines, asked_items, told_on_terminal
+    from artifact.predict.command import answer_lines, asked_items
     from artifact.predict.folder import MANIFEST
     from artifact.predict.predictor import Predictor
+    from artifact.predict.program import told_on_terminal
     from artifact.predict.rows import ItemColumns
     from artifact.predict.stream import Wanted, predict_file
 
@@ -417,6 +428,78 @@ def predict(
         return
     asked = asked_items(predictor, items, data, wanted.columns)
     yield from answer_lines(predictor, asked, wanted, as_json=as_json)
+
+
+def is_language_artifact(artifact: Path) -> bool:
+    """Whether a folder is an artifact that writes text; `UserError` when it is none at all."""
+    need("cpu", "onnxruntime")
+    from artifact.generate.manifest import generates
+    from artifact.verify import check_is_artifact
+
+    check_is_artifact(artifact)
+    return generates(artifact)
+
+
+def asked_text(
+    most: int,
+    drawn: tuple[float, int, float, float, float, int],
+    stop: tuple[str, ...],
+    *,
+    is_chat: bool,
+    system: str | None,
+) -> "Asked":
+    """How texts are continued. Raises `UserError` for values that cannot be."""
+    from artifact.generate.command import Asked
+    from artifact.generate.sampling import Sampling
+    from artifact.generate.writer import Wanted
+
+    return Asked(wanted=Wanted(most, Sampling(*drawn), stop), is_chat=is_chat, system=system)
+
+
+def write(
+    artifact: Path,
+    texts: list[str],
+    data: Path | None,
+    out: Path | None,
+    text_column: str | None,
+    kept: list[str],
+    asked: "Asked",
+    *,
+    threads: int | None,
+    as_json: bool,
+) -> Iterator[str]:
+    """Pieces to print of what a language model writes: as they come for one text, else a line for each."""
+    from artifact.generate.command import (
+        asked_on_terminal,
+        converse,
+        lines_of,
+        pieces_of,
+        shown_at_once,
+        typed_lines,
+        write_file,
+    )
+    from artifact.generate.generator import Generator
+    from artifact.predict.program import told_on_terminal
+    from artifact.predict.rows import ItemColumns
+
+    if texts and data:
+        raise UserError("both TEXT and --data are given", "give one of them")
+    if bool(out) != bool(data):
+        raise UserError("--out goes with --data", "name both, or neither")
+    if asked.system is not None and not asked.is_chat:
+        raise UserError("--system is given, and no --chat", "add --chat")
+    generator = Generator.open(artifact, threads=threads)
+    if data and out:
+        with told_on_terminal() as told:
+            rows = write_file(generator, data, out, asked, ItemColumns(text_column, None), tuple(kept), told)
+        yield json.dumps({"rows": rows, "out": str(out)}) + "\n" if as_json else f"{rows:,} texts in {out}\n"
+    elif asked.is_chat and not texts and sys.stdin.isatty():
+        converse(generator, asked, asked_on_terminal, shown_at_once)
+    elif len(texts) == 1 and not as_json:
+        yield from pieces_of(generator, texts[0], asked)
+    else:
+        lines = lines_of(generator, texts or typed_lines(), asked, as_json=as_json)
+        yield from (f"{line}\n" for line in lines)
 
 
 def need(extra: str, *packages: str) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 if TYPE_CHECKING:
-    from artifact.pack import Packed
+    from artifact.placing import Packed
     from artifact.run_folder import RunFolder
     from artifact.verify import Verified
     from exporter.export import Exported, ExportedLanguage

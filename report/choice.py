@@ -1,7 +1,7 @@
 """Which measured candidate is packed, and the card it carries."""
 
 from artifact.precision import Precision
-from artifact.predict.manifest import Card, CardFigure, Rival
+from artifact.predict.card import Card, CardFigure, Rival
 from errors import GateFailed, UserError
 from report.verdict import Row, Verdict
 

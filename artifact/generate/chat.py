@@ -50,7 +50,7 @@ class ChatTemplate:
             ) from None
         except Exception as error:  # such as RecursionError; compiling works out constant expressions
             raise UserError(
-                f"the chat template of {origin} cannot be compiled: {_told(error)}",
+                f"the chat template of {origin} cannot be compiled: {_said(error)}",
                 f"put the template right, or {PLAIN}",
             ) from None
 
@@ -94,7 +94,7 @@ class ChatTemplate:
                     raise SecurityError(f"it writes more than {LONGEST_PROMPT:,} characters")
         except Exception as error:  # whatever a template raises is its own
             raise UserError(
-                f"the chat template of {self._origin} refuses this chat: {_told(error)}",
+                f"the chat template of {self._origin} refuses this chat: {_said(error)}",
                 f"change the messages or their roles, or {PLAIN}",
             ) from None
         return "".join(parts)
@@ -176,7 +176,7 @@ class _Environment(ImmutableSandboxedEnvironment):
         if operator == "**" and isinstance(left, int) and isinstance(right, int):
             size = left.bit_length() * max(right, 0)
         elif operator == "*":
-            size = max(_length(left) * _number(right), _length(right) * _number(left))
+            size = max(_length(left) * _factor(right), _length(right) * _factor(left))
         else:
             size = 0
         if size > LONGEST_PROMPT:
@@ -191,7 +191,7 @@ def _length(value: Any) -> int:
     return len(value) if isinstance(value, str | list | tuple) else 0
 
 
-def _number(value: Any) -> int:
+def _factor(value: Any) -> int:
     return value if isinstance(value, int) else 0
 
 
@@ -282,5 +282,5 @@ def _bounded_range() -> Callable[..., range]:
     return bounded
 
 
-def _told(error: Exception) -> str:
+def _said(error: Exception) -> str:
     return str(error) or type(error).__name__

@@ -37,6 +37,15 @@ class CacheShape:
         return tuple(f"{layer}.{part}" for layer in range(self.layers) for part in ("key", "value"))
 
 
+def padded(rows: Sequence[Sequence[int]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Ids filled up at the end with zeros, and their mask, int64 (rows, longest)."""
+    ids = np.zeros((len(rows), max(map(len, rows))), dtype=np.int64)
+    mask = np.zeros_like(ids)
+    for number, row in enumerate(rows):
+        ids[number, : len(row)], mask[number, : len(row)] = row, 1
+    return ids, mask
+
+
 class Decoding:
     """Rows that are being continued: what was read of each is in the cache, and the next token goes to its end."""
 
@@ -88,11 +97,7 @@ class Decoding:
             raise UserError("a prompt is empty", "give at least one token")
         if longest > self._capacity:
             raise UserError(f"a prompt has {longest} tokens, and the cache room for {self._capacity}", "shorten it")
-        ids = np.zeros((len(rows), longest), dtype=np.int64)
-        self._mask = np.zeros((len(rows), longest), dtype=np.int64)
-        for number, row in enumerate(rows):
-            ids[number, : len(row)] = row
-            self._mask[number, : len(row)] = 1
+        ids, self._mask = padded(rows)
         return self._run(ids)
 
     def step(self, tokens: NDArray[np.int64]) -> Logits:

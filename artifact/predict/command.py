@@ -11,24 +11,18 @@ predictor.predict(["A film to remember."])
 """
 
 import argparse
-import ctypes
 import json
-import os
 import sys
-import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from artifact.predict.predictor import Predictor
+from artifact.predict.program import ended, return_freed_blocks, told_on_terminal
 from artifact.predict.reads import Reads
 from artifact.predict.rows import ItemColumns, read_items
-from artifact.predict.stream import Told, Wanted, item_size, plain, predict_file, record, windows
-from errors import GateFailed, UserError
-
-M_MMAP_THRESHOLD, LARGE_BYTES = -3, 64 * 1024
-"""A parameter of glibc's `mallopt`, and the size from which a block is large."""
+from artifact.predict.stream import Wanted, item_size, plain, predict_file, record, windows
+from errors import UserError
 
 
 def items_from(words: Sequence[str], reads: Reads) -> list[Any]:
@@ -79,28 +73,6 @@ def answer_lines(predictor: Predictor, items: Iterator[Any], wanted: Wanted, *, 
             yield json.dumps(record(item, answer), ensure_ascii=False) if as_json else plain(item, answer)
 
 
-@contextmanager
-def told_on_terminal() -> Iterator[Told]:
-    """Says on a terminal how many rows are answered; elsewhere nothing."""
-    if not sys.stderr.isatty():
-        yield lambda rows: None
-        return
-    began: list[tuple[float, int]] = []
-
-    def told(rows: int) -> None:
-        now = time.monotonic()
-        if not began:
-            began.append((now, rows))
-        seconds, answered = now - began[0][0], rows - began[0][1]
-        speed = f", {answered / seconds:,.0f} a second" if answered else ""
-        print(f"\r{rows:,} rows{speed} ", end="", file=sys.stderr, flush=True)
-
-    try:
-        yield told
-    finally:
-        print(file=sys.stderr)
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Answer texts, pictures or recordings with this artifact.")
     parser.add_argument("items", nargs="*", metavar="ITEM", help="texts or files; without any, the lines of the input")
@@ -117,16 +89,9 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _return_freed_blocks() -> None:
-    """Let glibc give large freed blocks back to the system. After the first of them it would keep all that size, and
-    what loading a model leaves stayed in the process: a tenth of its memory. Other C libraries have no such switch."""
-    with suppress(AttributeError, OSError, TypeError):
-        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, LARGE_BYTES)
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 1 when a check did not confirm, 2 for wrong use or input."""
-    _return_freed_blocks()
+    return_freed_blocks()
     parser = _parser()
     options = parser.parse_args(arguments)
     for name in ("threads", "top_k"):
@@ -134,31 +99,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
             parser.error(f"--{name.replace('_', '-')} takes a number of at least 1")
     if bool(options.out) > bool(options.data) or (options.items and options.data):
         parser.error("--out goes with --data, and --data with no ITEM")
+    return ended(lambda: _run(options))
+
+
+def _run(options: argparse.Namespace) -> int:
     columns = ItemColumns(options.text_column, options.pair_column)
     wanted = Wanted(columns=columns, kept=tuple(options.keep), top_k=options.top_k, threshold=options.threshold)
-    try:
-        predictor = Predictor.open(Path(__file__).resolve().parent, threads=options.threads)
-        if options.selftest:
-            problems = predictor.selftest()
-            print("\n".join(problems) or f"selftest passed on {predictor.threads} threads")
-            return 1 if problems else 0
-        if options.out:
-            with told_on_terminal() as told:
-                rows = predict_file(predictor, options.data, options.out, wanted, told)
-            print(f"{rows:,} answers in {options.out}")
-            return 0
-        items = asked_items(predictor, options.items, options.data, columns)
-        for line in answer_lines(predictor, items, wanted, as_json=options.json):
-            print(line)
-        sys.stdout.flush()
-    except BrokenPipeError:  # whoever reads, such as head, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (GateFailed, UserError) as error:
-        print(f"error: {error.message}" + (f" ({error.hint})" if error.hint else ""), file=sys.stderr)
-        return 1 if isinstance(error, GateFailed) else 2
-    except KeyboardInterrupt:
-        print("\ninterrupted; the same command goes on from there", file=sys.stderr)
-        return 130
+    predictor = Predictor.open(Path(__file__).resolve().parent, threads=options.threads)
+    if options.selftest:
+        problems = predictor.selftest()
+        print("\n".join(problems) or f"selftest passed on {predictor.threads} threads")
+        return 1 if problems else 0
+    if options.out:
+        with told_on_terminal() as told:
+            rows = predict_file(predictor, options.data, options.out, wanted, told)
+        print(f"{rows:,} answers in {options.out}")
+        return 0
+    items = asked_items(predictor, options.items, options.data, columns)
+    for line in answer_lines(predictor, items, wanted, as_json=options.json):
+        print(line)
     return 0
 
 

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.functional import log_softmax
 
-from artifact.generate.decoder import Decoder
+from artifact.generate.decoder import Decoder, padded
 from artifact.language import Continuation, Prediction
 from artifact.precision import Precision
 from exporter.causal.passages import Passages
@@ -113,15 +113,6 @@ def _batches(rows: Sequence[Sequence[int]], order: Sequence[int]) -> Iterator[li
     yield batch
 
 
-def padded(rows: Sequence[Sequence[int]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Ids filled up at the end with zeros, and their mask, int64 (rows, longest)."""
-    ids = np.zeros((len(rows), max(map(len, rows))), dtype=np.int64)
-    mask = np.zeros_like(ids)
-    for number, row in enumerate(rows):
-        ids[number, : len(row)], mask[number, : len(row)] = row, 1
-    return ids, mask
-
-
 @dataclass(frozen=True, slots=True)
 class Greedy:
     """Prompts of equal length and what PyTorch continues them with, int64 (prompts, tokens)."""
@@ -131,17 +122,23 @@ class Greedy:
 
 
 def greedy(model: Any, passages: Passages, context: int) -> Greedy:
-    """PyTorch's own greedy continuation by `generate`, which does not stop before the last step."""
-    from transformers import GenerationConfig
-
+    """PyTorch's own greedy continuation."""
     length = min(PROMPT, min(map(len, passages.rows)))
     prompts = np.array([row[:length] for row in passages.rows[:PROMPTS]])
     steps = min(STEPS, context - length)
-    config = GenerationConfig(do_sample=False, max_new_tokens=steps, min_new_tokens=steps, pad_token_id=0)
-    given = torch.from_numpy(prompts)
-    with torch.inference_mode():
-        found = model.generate(given, attention_mask=torch.ones_like(given), generation_config=config)
+    found = generated(model, torch.from_numpy(prompts), steps)
     return Greedy(prompts, found[:, length:].numpy())
+
+
+def generated(model: Any, given: torch.Tensor, steps: int) -> torch.Tensor:
+    """Prompts of equal length and so many tokens behind each, by transformers' greedy `generate`, which does not stop
+    before the last step; int64 (prompts, length + steps)."""
+    from transformers import GenerationConfig
+
+    config = GenerationConfig(do_sample=False, max_new_tokens=steps, min_new_tokens=steps, pad_token_id=0)
+    with torch.inference_mode():
+        found: torch.Tensor = model.generate(given, attention_mask=torch.ones_like(given), generation_config=config)
+    return found
 
 
 def continuation(model: Any, decoder: Decoder, passages: Passages, wanted: Greedy) -> Continuation:

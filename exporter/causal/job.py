@@ -19,6 +19,7 @@ from artifact.task import Task
 from errors import UserError
 from exporter.causal.derive import DERIVATIONS
 from exporter.causal.gate import continuation, greedy, predictions, reasons
+from exporter.causal.golden import golden_texts
 from exporter.causal.moments import Moments, own_texts, second_moments
 from exporter.causal.norms import OPSET
 from exporter.causal.passages import Passages, read_passages
@@ -33,7 +34,7 @@ from exporter.save import load_graph, save_graph
 from exporter.sessions import PROVIDER
 from models.checkpoint import load_model, load_tokenizer
 
-RECIPE = 1
+RECIPE = 2
 """Raised whenever the same checkpoint would give another graph."""
 
 
@@ -119,6 +120,7 @@ class _Job:
         passages = read_passages(self.request.data, tokenizer, shape.context)  # read before anything is written
         self.run.begin()
         self.run.link_checkpoint(self.checkpoint)
+        write_json(self.run.golden, golden_texts(model, tokenizer, shape.context, sha256))
         seconds = self._derive(todo, model, tokenizer, shape)
         self.progress("export", total - 1, total, f"{passages.tokens:,} tokens, beside PyTorch")
         judged = self._judge(todo, model, shape, passages)
@@ -151,6 +153,7 @@ class _Job:
                 if derivation.is_calibrated and not moments:
                     moments = second_moments(model, self._calibration(model, tokenizer, shape))
                 graph = derivation.make(load_graph(traced), self.request.options, moments)
+            (self._path(precision).parent / "variant.json").unlink(missing_ok=True)  # what it says is of another graph
             save_graph(graph, self._path(precision), external_data_bytes=self.request.external_data_bytes)
             seconds[precision] = round(time.perf_counter() - started, 3)
         return seconds

@@ -13,7 +13,7 @@ import pytest
 import artifact.pack
 from artifact.bundle import bundle
 from artifact.layout import Extras, Layout
-from artifact.pack import Packed
+from artifact.placing import Packed
 from artifact.precision import Precision
 from artifact.run_folder import RunFolder
 from errors import GateFailed, UserError
@@ -169,7 +169,7 @@ def test_what_is_no_artifact_is_not_touched(run: RunFolder, parent: Path) -> Non
 
 
 @pytest.mark.parametrize("earlier", [False, True])
-@pytest.mark.parametrize("step", ["_golden", "write_json", "_prove", "_swap"])
+@pytest.mark.parametrize("step", ["pack._golden", "pack.write_json", "pack._prove", "placing._swap"])
 def test_an_interrupted_pack_leaves_what_was_there(
     run: RunFolder, packed: Path, parent: Path, monkeypatch: pytest.MonkeyPatch, step: str, earlier: bool
 ) -> None:
@@ -180,7 +180,7 @@ def test_an_interrupted_pack_leaves_what_was_there(
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(artifact.pack, step, interrupt)
+    monkeypatch.setattr(f"artifact.{step}", interrupt)
     with pytest.raises(KeyboardInterrupt):
         pack(run, parent / "artifact")
     assert content(parent) == before

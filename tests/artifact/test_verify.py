@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from artifact.pack import pack
 from artifact.precision import Precision
+from artifact.predict.card import Card, CardFigure
 from artifact.predict.cores import usable_cores
-from artifact.predict.manifest import Card, CardFigure
 from artifact.predict.predictor import Predictor
 from artifact.run_folder import RunFolder
 from artifact.verify import verify

@@ -1,0 +1,57 @@
+"""`genai_config.json`, by which onnxruntime-genai loads the folder of a language model as it is."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from artifact.generate.decoder import IDS, LOGITS, MASK, PAST, PRESENT
+from artifact.language import Cache
+from artifact.predict.session import SessionConfig
+
+GENAI_CONFIG = "genai_config.json"
+
+
+def genai_config(
+    model: dict[str, Any], cache: Cache, model_file: str, end_ids: Sequence[int], session: SessionConfig
+) -> dict[str, Any]:
+    """The configuration of `onnxruntime_genai.Model`, from a checkpoint's `config.json`.
+
+    Names and fields as its documentation of version 0.13 has them. The cache is one buffer that past and present share.
+    """
+    begin = model.get("bos_token_id")
+    pad = model.get("pad_token_id")
+    first = end_ids[0] if end_ids else 0
+    return {
+        "model": {
+            "type": "decoder",
+            "bos_token_id": begin if isinstance(begin, int) else first,
+            "eos_token_id": list(end_ids) or first,
+            "pad_token_id": pad if isinstance(pad, int) and pad >= 0 else first,
+            "context_length": cache.context_tokens,
+            "vocab_size": int(model["vocab_size"]),
+            "decoder": {
+                "filename": model_file,
+                "head_size": cache.head_size,
+                "hidden_size": int(model["hidden_size"]),
+                "num_attention_heads": int(model["num_attention_heads"]),
+                "num_key_value_heads": cache.heads,
+                "num_hidden_layers": cache.layers,
+                "inputs": {
+                    "input_ids": IDS,
+                    "attention_mask": MASK,
+                    "past_key_names": f"{PAST}.%d.key",
+                    "past_value_names": f"{PAST}.%d.value",
+                },
+                "outputs": {
+                    "logits": LOGITS,
+                    "present_key_names": f"{PRESENT}.%d.key",
+                    "present_value_names": f"{PRESENT}.%d.value",
+                },
+                "session_options": {
+                    "log_id": "onnxruntime-genai",
+                    "provider_options": [],
+                    "disabled_optimizers": list(session.disabled_optimizers),
+                },
+            },
+        },
+        "search": {"do_sample": False, "max_length": cache.context_tokens, "past_present_share_buffer": True},
+    }

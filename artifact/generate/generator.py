@@ -1,0 +1,108 @@
+"""A packed language model, loaded: checked first, then asked to go on."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from artifact.generate.chat import ChatTemplate
+from artifact.generate.decoder import Decoder
+from artifact.generate.golden import GoldenTexts, read_golden_texts
+from artifact.generate.manifest import LanguageManifest, read_language_manifest
+from artifact.generate.writer import Wanted, Writer, Written
+from artifact.predict.cores import usable_cores
+from artifact.predict.folder import check_files, inside
+from artifact.predict.graph_file import check_graph
+from artifact.predict.session import open_session
+from artifact.predict.tokens import open_tokenizer
+from errors import GateFailed, UserError
+
+LARGEST_TOKENIZER_BYTES = 128 * 2**20
+USUAL = Wanted()
+ChatMessage = Mapping[str, str]
+"""A `role`, such as `user`, and a `content`."""
+
+
+class Generator:
+    """A packed language model, loaded. Each text that is being written has a cache of its own, so that an instance may
+    be shared by threads."""
+
+    def __init__(self, folder: Path, manifest: LanguageManifest, threads: int) -> None:
+        """Load what was checked; `open` checks."""
+        self.folder, self.manifest, self.threads = folder, manifest, threads
+        path = inside(folder, "tokenizer.json")
+        if path.stat().st_size > LARGEST_TOKENIZER_BYTES:
+            raise GateFailed(f"{path} has more than {LARGEST_TOKENIZER_BYTES:,} bytes")
+        session = open_session(
+            inside(folder, manifest.model_file),
+            provider="CPUExecutionProvider",
+            threads=threads,
+            config=manifest.session,
+        )
+        self.decoder = Decoder(session, manifest.context_tokens)
+        tokenizer = open_tokenizer(path.read_text(encoding="utf-8"))
+        self._writer = Writer(self.decoder, tokenizer, manifest.end_ids)
+
+    @classmethod
+    def open(cls, folder: str | Path, *, threads: int | None = None) -> "Generator":
+        """Check every file against the manifest, look through the graph, then load it on `threads` (default: the usable
+        cores).
+
+        Raises `GateFailed` for a changed, missing, unreadable or unsafe file.
+        """
+        folder = Path(folder)
+        manifest = read_language_manifest(folder)
+        check_files(folder, manifest.files)
+        check_graph(inside(folder, manifest.model_file), [Path(name).name for name in manifest.graph_files])
+        try:
+            return cls(folder, manifest, threads or usable_cores())
+        except UserError as error:
+            raise GateFailed(error.message, error.hint) from None
+
+    @cached_property
+    def template(self) -> ChatTemplate:
+        """How chats become prompts. Raises `UserError` for a model without a chat template."""
+        return ChatTemplate.from_folder(self.folder)
+
+    def complete(self, prompts: Sequence[str], wanted: Wanted = USUAL) -> list[Written]:
+        """Several texts continued at once. Raises `UserError` for a prompt that is empty or too long."""
+        return self._writer.write([self._writer.tokens(prompt) for prompt in prompts], wanted)
+
+    def stream(self, prompt: str, wanted: Wanted = USUAL) -> Iterator[str]:
+        """A text continued, in pieces as they come. Raises `UserError` for a prompt that is empty or too long."""
+        return self._writer.stream(self._writer.tokens(prompt), wanted)
+
+    def chat(self, messages: Sequence[ChatMessage], wanted: Wanted = USUAL) -> Written:
+        """The answer to a chat. Raises `UserError` for one that the model's template refuses, or that is too long."""
+        return self._writer.write([self._chat_tokens(messages)], wanted)[0]
+
+    def stream_chat(self, messages: Sequence[ChatMessage], wanted: Wanted = USUAL) -> Iterator[str]:
+        """The answer to a chat, in pieces as they come. Raises `UserError` as `chat` does."""
+        return self._writer.stream(self._chat_tokens(messages), wanted)
+
+    def _chat_tokens(self, messages: Sequence[ChatMessage]) -> list[int]:
+        return self._writer.tokens(self.template.render(messages), is_chat=True)
+
+    def selftest(self) -> list[str]:
+        """What differs from the packed golden texts; empty when the artifact does what it was packed for."""
+        golden = read_golden_texts(self.folder)
+        if golden.tolerance is None:
+            raise GateFailed(f"{self.folder / 'golden.json'} has no tolerance; copy the artifact again")
+        problems, error = self.golden_errors(golden)
+        if not problems and not error <= golden.tolerance:
+            problems.append(f"a logit is off by {error:.3g} on the golden texts (allowed: {golden.tolerance:.3g})")
+        return problems
+
+    def golden_errors(self, golden: GoldenTexts) -> tuple[list[str], float]:
+        """Texts whose ids differ from the reference's, and the largest error of a logit, with the cache in use."""
+        problems, largest = [], 0.0
+        for example in golden.examples:
+            if self._writer.tokens(example.text) != list(example.ids):
+                problems.append(f"the ids of {example.text[:40]!r} differ from the reference's")
+                continue
+            decoding = self.decoder.begin(1, len(example.ids) + len(example.continued))
+            logits = [decoding.prompt([example.ids])]
+            logits += [decoding.step(np.array([token])) for token in example.continued]
+            largest = max(largest, example.logits.error(np.concatenate(logits)))
+        return problems, largest

@@ -1,0 +1,97 @@
+"""`steelyard.json` of a language model: what the artifact says of itself, and the evidence it carries."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from artifact.precision import Precision
+from artifact.predict.card import Card
+from artifact.predict.folder import MANIFEST, PackedFile
+from artifact.predict.session import SessionConfig
+from artifact.predict.typed import build, read_json
+from artifact.task import Task
+from errors import GateFailed
+
+LANGUAGE_SCHEMA_VERSION = 1
+MOST_LANGUAGE_MANIFEST_BYTES = 16 * 2**20
+MOST_CONTEXT_TOKENS = 2**24
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """How the model predicts held-out text beside the reference; `low` and `high` bound a 95 % interval."""
+
+    inputs: str
+    texts: int
+    tokens: int
+    perplexity: float
+    reference_perplexity: float
+    ratio: float
+    ratio_low: float
+    ratio_high: float
+    divergence_nats: float
+    agreement_fraction: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class LanguageManifest:
+    """The manifest. `files` covers every file but the manifest itself; `card` is null with `card_reason` when the
+    variant was packed without having been measured.
+
+    A prompt and its continuation have at most `context_tokens`; a text ends at any of `end_ids`.
+    """
+
+    schema_version: int
+    task: Task
+    precision: Precision
+    model_file: str
+    context_tokens: int
+    end_ids: tuple[int, ...]
+    chats: bool
+    judged: Judged
+    session: SessionConfig
+    opset: int
+    minimum_onnxruntime: str
+    reference: str
+    card: Card | None
+    card_reason: str | None
+    versions: dict[str, str]
+    files: dict[str, PackedFile]
+
+    def __post_init__(self) -> None:
+        if self.task is not Task.TEXT_GENERATION:
+            raise ValueError(f"it is for {self.task}, not {Task.TEXT_GENERATION}")
+        if not 2 <= self.context_tokens <= MOST_CONTEXT_TOKENS:
+            raise ValueError(f"context_tokens is {self.context_tokens}")
+        if not self.model_file.startswith("onnx/") or not self.model_file.endswith(".onnx"):
+            raise ValueError(f"model_file is {self.model_file[:60]!r}, not onnx/….onnx")
+        needed = (self.model_file, "config.json", "golden.json", "tokenizer.json")
+        unproved = [name for name in needed if name not in self.files]
+        if unproved:
+            raise ValueError(f"it has no sha256 of {unproved[0]}")
+        if MANIFEST in self.files:
+            raise ValueError("it names itself among its files")
+
+    @property
+    def graph_files(self) -> dict[str, PackedFile]:
+        """The graph, and what lies beside it and may hold its weights."""
+        beside = Path(self.model_file).parent
+        return {name: file for name, file in self.files.items() if Path(name).parent == beside}
+
+
+def generates(folder: Path) -> bool:
+    """Whether an artifact is a language model's; `GateFailed` if its manifest cannot be read."""
+    return read_json(folder / MANIFEST, MOST_LANGUAGE_MANIFEST_BYTES).get("task") == Task.TEXT_GENERATION
+
+
+def read_language_manifest(folder: Path) -> LanguageManifest:
+    """The manifest of an artifact; `GateFailed` if it is missing, damaged, or of another version than this code's."""
+    path = folder / MANIFEST
+    if path.is_symlink():
+        raise GateFailed(f"{path} is a link; copy the artifact again")
+    value = read_json(path, MOST_LANGUAGE_MANIFEST_BYTES)
+    if value.get("schema_version") != LANGUAGE_SCHEMA_VERSION:
+        raise GateFailed(
+            f"{path} has schema_version {str(value.get('schema_version'))[:20]}; this reads {LANGUAGE_SCHEMA_VERSION}: "
+            "use the predict.py that came with the artifact"
+        )
+    return build(LanguageManifest, value, str(path))

@@ -1,0 +1,70 @@
+"""`README.md` of a language model's artifact: what it is, how it is used, how good it is, and where it comes from."""
+
+from pathlib import Path
+
+from artifact.generate.manifest import LanguageManifest
+from artifact.language import LanguageVariant
+from artifact.model_card import figures_section, front_matter, header_of, provenance_of
+
+
+def language_card(manifest: LanguageManifest, variant: LanguageVariant, checkpoint: Path) -> str:
+    """The card in Markdown, with the front matter that model hubs read."""
+    origin = front_matter(checkpoint)
+    parts = [
+        header_of(manifest.task, "[onnx, onnxruntime-genai]", origin),
+        f"# {manifest.task}, {manifest.precision}, for CPUs without PyTorch",
+        "Everything it needs is in this folder and in `requirements.txt`: onnxruntime, numpy, tokenizers and jinja2.",
+        _use(manifest),
+        _quality(manifest),
+        _limits(manifest, variant),
+        figures_section(manifest.card, manifest.card_reason),
+        provenance_of(manifest, origin, "texts"),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _use(manifest: LanguageManifest) -> str:
+    chat = '\npython predict.py --chat "Who wrote Emma?"' if manifest.chats else ""
+    answer = (
+        'generator.chat([{"role": "user", "content": "Who wrote Emma?"}]).text'
+        if manifest.chats
+        else 'generator.complete(["Once upon a time"])[0].text'
+    )
+    return f"""## Use
+
+```console
+pip install -r requirements.txt
+python predict.py --selftest
+python predict.py "Once upon a time"{chat}
+python predict.py --data prompts.csv --out written.jsonl
+```
+
+```python
+from predict import Generator
+
+generator = Generator.open("path/to/this/folder")
+{answer}
+```
+
+`onnxruntime_genai.Model("path/to/this/folder")` loads the same graph."""
+
+
+def _quality(manifest: LanguageManifest) -> str:
+    found = manifest.judged
+    return f"""## Quality
+
+| on {found.tokens:,} tokens of {found.texts} texts ({found.inputs}) | |
+| --- | ---: |
+| perplexity (PyTorch fp32: {found.reference_perplexity:.4g}) | {found.perplexity:.4g} |
+| times PyTorch's, 95 % interval | {found.ratio:.3f} [{found.ratio_low:.3f}–{found.ratio_high:.3f}] |
+| mean divergence of the next token's probabilities | {max(0.0, found.divergence_nats):.2g} nats |
+| same first choice as PyTorch | {found.agreement_fraction:.1%} |"""
+
+
+def _limits(manifest: LanguageManifest, variant: LanguageVariant) -> str:
+    megabytes = 1000 * variant.cache.bytes_per_token / 1e6
+    return f"""## Limits
+
+- A prompt and what follows it have at most {manifest.context_tokens:,} tokens together.
+- The cache takes {megabytes:.0f} MB for each 1,000 tokens of each text that is being written.
+- What it writes is likely, not true. Nothing here says what it was not trained for, or whom it treats unfairly."""

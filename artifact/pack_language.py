@@ -1,0 +1,207 @@
+"""Make the folder that is deployed of a language model: one decoder graph, its tokenizer and `predict.py`."""
+
+import shutil
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from artifact.bundle import bundle
+from artifact.companions import DOCKERFILE
+from artifact.genai import GENAI_CONFIG, genai_config
+from artifact.generate.chat import ChatTemplate
+from artifact.generate.generator import Generator
+from artifact.generate.golden import GoldenTexts
+from artifact.generate.manifest import LANGUAGE_SCHEMA_VERSION, Judged, LanguageManifest
+from artifact.language import LanguageVariant, read_language
+from artifact.language_card import language_card
+from artifact.layout import PLAIN, Extras, Layout
+from artifact.lock import locked
+from artifact.placing import Packed, check_target, packed_files, placed
+from artifact.precision import Precision
+from artifact.predict.card import Card
+from artifact.predict.cores import usable_cores
+from artifact.predict.folder import MANIFEST, PackedFile
+from artifact.predict.session import SessionConfig
+from artifact.records import read_json, write_bytes, write_json
+from artifact.run_folder import RunFolder
+from artifact.tokenizer import plain_tokenizer_json, read_config
+from artifact.variant import is_whole
+from errors import GateFailed, UserError
+
+ENTRY = "artifact.generate.command"
+PACKAGES = ("onnxruntime", "numpy", "tokenizers", "jinja2")
+COPIED = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+)
+DOCUMENTS = ("LICENSE", "LICENSE.txt", "NOTICE")
+REFERENCE = "PyTorch fp32 on a CPU, each text alone"
+LEAST_TOLERANCE = 1e-4
+"""Share of the largest logit that other CPUs' rounding is given at least."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Parts:
+    """Everything that goes into one artifact."""
+
+    variant: LanguageVariant
+    graph: Path
+    checkpoint: Path
+    golden: GoldenTexts
+    session: SessionConfig
+    card: Card | None
+    card_reason: str | None
+
+
+def pack_language(
+    run: RunFolder,
+    precision: Precision,
+    out: Path,
+    *,
+    card: Card | None,
+    card_reason: str | None,
+    session: SessionConfig | None = None,
+    extras: Extras = PLAIN,
+) -> Packed:
+    """Pack one decoder of a run into the folder `out`, then load it and run its own self-test.
+
+    The folder appears whole or not at all; an artifact that is already there is replaced. Raises `UserError` when
+    something it needs is missing, its texts cannot be made without transformers, or `out` holds anything but an
+    artifact; `GateFailed` when the variant did not pass its export, or the packed model does not give the reference's
+    logits.
+    """
+    check_target(out)
+    if extras.layout is not Layout.STEELYARD:
+        raise UserError(f"--layout {extras.layout} is for models that answer in one pass", "leave it out")
+    parts = _parts(run, precision, card, card_reason, session or SessionConfig())
+    with placed(out) as folder:
+        _fill(folder, parts, extras)
+        if problems := Generator.open(folder).selftest():
+            raise GateFailed(f"the packed model differs from the reference: {problems[0]}", "pack another precision")
+    return Packed.of(out, precision)
+
+
+def _parts(
+    run: RunFolder, precision: Precision, card: Card | None, card_reason: str | None, session: SessionConfig
+) -> _Parts:
+    variant, graph = read_language(run, precision)
+    if not is_whole(variant.files, graph.parent):
+        raise UserError(f"{graph} is not the file that was exported", "export it again")
+    if not variant.passed:
+        raise GateFailed(f"{graph} did not pass its export: {'; '.join(variant.reasons)}", "pack another precision")
+    checkpoint = run.checkpoint
+    if checkpoint is None:
+        raise UserError(
+            f"{run.directory} has no checkpoint, so its tokenizer is unknown", "export again from the checkpoint"
+        )
+    golden = read_json(run.golden, GoldenTexts)
+    if golden.checkpoint_sha256 != variant.checkpoint_sha256:
+        raise UserError(f"{run.golden} is of another state of the checkpoint than {graph}", "export again")
+    return _Parts(
+        variant=variant,
+        graph=graph,
+        checkpoint=checkpoint,
+        golden=golden,
+        session=replace(session, memory_pattern=False),  # lengths seldom repeat
+        card=card,
+        card_reason=card_reason,
+    )
+
+
+def _fill(folder: Path, parts: _Parts, extras: Extras) -> None:
+    variant, checkpoint = parts.variant, parts.checkpoint
+    model_file = f"onnx/model{variant.precision.file_suffix}.onnx"
+    (folder / "onnx").mkdir()
+    shutil.copyfile(parts.graph, folder / model_file)
+    for name in variant.files.keys() - {variant.file}:
+        shutil.copyfile(parts.graph.with_name(name), folder / "onnx" / name)
+    for name in (*COPIED, *DOCUMENTS):
+        if (checkpoint / name).is_file():
+            shutil.copyfile(checkpoint / name, folder / name)
+    write_bytes(folder / "tokenizer.json", plain_tokenizer_json(checkpoint).encode())
+    write_bytes(folder / "predict.py", bundle(ENTRY).encode())
+    pinned = [f"{name}=={version(name)}" for name in PACKAGES]
+    requirements = locked(pinned) if extras.hashes else "".join(f"{line}\n" for line in pinned)
+    write_bytes(folder / "requirements.txt", requirements.encode())
+    if extras.dockerfile:
+        write_bytes(folder / "Dockerfile", DOCKERFILE.encode())
+    manifest = _manifest(parts, model_file)
+    config = read_config(checkpoint, "config.json")
+    write_json(folder / GENAI_CONFIG, genai_config(config, variant.cache, model_file, manifest.end_ids, parts.session))
+    write_bytes(folder / "README.md", language_card(manifest, variant, checkpoint).encode())
+    write_json(folder / "golden.json", _golden(folder, parts, manifest))
+    write_json(folder / MANIFEST, replace(manifest, files=dict(packed_files(folder))))
+
+
+def _manifest(parts: _Parts, model_file: str) -> LanguageManifest:
+    """The manifest, with no file in it yet but those that it cannot do without."""
+    variant, unknown = parts.variant, PackedFile(size_bytes=0, sha256="")
+    found = variant.prediction
+    return LanguageManifest(
+        schema_version=LANGUAGE_SCHEMA_VERSION,
+        task=variant.task,
+        precision=variant.precision,
+        model_file=model_file,
+        context_tokens=variant.cache.context_tokens,
+        end_ids=end_ids(parts.checkpoint),
+        chats=_chats(parts.checkpoint),
+        judged=Judged(
+            inputs=found.inputs,
+            texts=found.texts,
+            tokens=found.tokens,
+            perplexity=found.perplexity,
+            reference_perplexity=found.reference,
+            ratio=found.perplexity_ratio.value,
+            ratio_low=found.perplexity_ratio.low,
+            ratio_high=found.perplexity_ratio.high,
+            divergence_nats=found.divergence_nats.value,
+            agreement_fraction=found.agreement_fraction.value,
+        ),
+        session=parts.session,
+        opset=variant.opset,
+        minimum_onnxruntime=variant.minimum_onnxruntime,
+        reference=REFERENCE,
+        card=parts.card,
+        card_reason=parts.card_reason,
+        versions=variant.versions,
+        files=dict.fromkeys((model_file, "config.json", "golden.json", "tokenizer.json"), unknown),
+    )
+
+
+def end_ids(checkpoint: Path) -> tuple[int, ...]:
+    """The tokens that end a text: of `generation_config.json`, else of `config.json`; there may be none."""
+    for name in ("generation_config.json", "config.json"):
+        value: Any = read_config(checkpoint, name).get("eos_token_id") if (checkpoint / name).is_file() else None
+        if value is not None:
+            return tuple(value) if isinstance(value, list) else (int(value),)
+    return ()
+
+
+def _chats(checkpoint: Path) -> bool:
+    try:
+        ChatTemplate.from_folder(checkpoint)
+    except UserError:
+        return False
+    return True
+
+
+def _golden(folder: Path, parts: _Parts, manifest: LanguageManifest) -> GoldenTexts:
+    """The run's golden texts with a tolerance for this variant.
+
+    It is twice the largest error on these very texts (other CPUs round differently), and at least 0.01 % of the largest
+    logit. Raises `GateFailed` when a text's ids come out otherwise, or that error is beyond what the export saw.
+    """
+    problems, error = Generator(folder, manifest, usable_cores()).golden_errors(parts.golden)
+    if problems:
+        raise GateFailed(f"{parts.graph} cannot be packed: {problems[0]}", "export it again with these versions")
+    scale, seen = parts.golden.scale, parts.variant.prediction.error_fraction
+    if not error <= max(1.5 * seen, LEAST_TOLERANCE) * scale:
+        raise GateFailed(
+            f"{parts.graph} is off by {error:.3g} on the golden texts; its export saw {seen * scale:.3g}",
+            "export it again on this machine",
+        )
+    return replace(parts.golden, tolerance=max(2 * error, LEAST_TOLERANCE * scale))

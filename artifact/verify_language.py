@@ -1,0 +1,80 @@
+"""Prove a language model's artifact on this machine: hashes, golden texts, then its speed beside the card's."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+
+import numpy as np
+
+from artifact.bundle import bundle
+from artifact.generate.generator import Generator
+from artifact.generate.golden import GoldenTexts, read_golden_texts
+from artifact.generate.manifest import read_language_manifest
+from artifact.pack_language import ENTRY
+from artifact.predict.cores import usable_cores
+from artifact.verify import MOST_FIGURES, SpeedHere, Verified, is_own, missing_here, notes_on, own_memory, slowdown_of
+from errors import GateFailed
+
+STEPS = 24
+MOST_READ = 4096
+
+
+def verify_language(folder: Path, cpu_model: str, cpu_features: Sequence[str] = ()) -> Verified:
+    """Check an artifact on this machine, whose CPU is `cpu_model` and has `cpu_features`. No code of it is run.
+
+    Raises `GateFailed` when a check does not confirm.
+    """
+    before = own_memory()
+    manifest = read_language_manifest(folder)
+    card = manifest.card
+    generator = Generator.open(folder, threads=min(card.threads, usable_cores()) if card else None)
+    if problems := generator.selftest():
+        raise GateFailed("; ".join(problems))
+    golden = read_golden_texts(folder)
+    speed = tuple(
+        SpeedHere(workload=figure.workload, here_s=here_s, card_s=figure.median_s)
+        for figure in (card.figures[:MOST_FIGURES] if card else ())
+        if (here_s := _seconds(generator, golden, figure.workload)) is not None
+    )
+    slowdown = slowdown_of(speed)
+    missing = missing_here(manifest.precision, card, cpu_features)
+    return Verified(
+        directory=str(folder),
+        files=len(manifest.files),
+        examples=len(golden.examples),
+        threads=generator.threads,
+        card_threads=card.threads if card else None,
+        same_cpu=None if card is None else card.cpu_model == cpu_model,
+        speed=speed,
+        slowdown=slowdown,
+        memory_bytes=own_memory() - before,
+        card_memory_bytes=card.memory_uss_bytes if card else None,
+        missing=missing,
+        notes=notes_on(card, slowdown, missing, generator.threads, cpu_model) if card else (),
+        own_predict_py=is_own(folder / "predict.py", bundle(ENTRY)),
+    )
+
+
+def _seconds(generator: Generator, golden: GoldenTexts, workload: str) -> float | None:
+    """Seconds of a workload such as `read 1×128` or `write 1×128`; `None` for one of another kind."""
+    kind, _, shape = workload.partition(" ")
+    rows, _, length = shape.partition("×")
+    if kind not in ("read", "write") or not (rows.isdecimal() and length.isdecimal()) or len(workload) > 20:
+        return None
+    size = int(rows), int(length)
+    if not 0 < size[0] * size[1] <= MOST_READ or size[1] + STEPS > generator.manifest.context_tokens:
+        return None
+    ids = np.resize(np.concatenate([example.ids for example in golden.examples]), size).tolist()
+    reading, writing = [], []
+    for _ in range(3):
+        decoding = generator.decoder.begin(size[0], size[1] + STEPS)
+        start = perf_counter()
+        logits = decoding.prompt(ids)
+        reading.append(perf_counter() - start)
+        for _ in range(STEPS if kind == "write" else 0):
+            tokens = logits.argmax(axis=-1)
+            start = perf_counter()
+            logits = decoding.step(tokens)
+            writing.append(perf_counter() - start)
+    return median(writing if kind == "write" else reading)

