@@ -252,13 +252,15 @@ def compare(
     ] = None,
     runtimes: Annotated[str | None, typer.Option(metavar="R,R", help="Runtimes (default: all).")] = None,
     precisions: Annotated[str | None, typer.Option(metavar="P,P", help="Precisions (default: all).")] = None,
-    batch_sizes: Annotated[str, typer.Option(metavar="N,N")] = "1,8",
+    batch_sizes: Annotated[
+        str | None, typer.Option(metavar="N,N", help="Default: 1,8; of a language model: 1.")
+    ] = None,
     lengths: Annotated[
         str | None,
         typer.Option(
             metavar="L,L",
             help="Tokens, and 'natural' for the data's (default: 128,natural); 'text' starts from raw texts, "
-            "'text-overlapped' tokenises them while the engine computes.",
+            "'text-overlapped' tokenises them while the engine computes. Of a language model: tokens of prompts.",
         ),
     ] = None,
     threads: Annotated[int | None, typer.Option(help="Threads of every engine (default: the usable cores).")] = None,
@@ -293,7 +295,6 @@ def compare(
 
     With --from, measure nothing: put runs beside each other, and exit with 1 when something regressed.
     """
-    from artifact.examples import read_examples
     from artifact.run_folder import RunFolder
     from commands.between import compare_runs
 
@@ -308,7 +309,7 @@ def compare(
         data = RunFolder(model).evaluation_data
         if not data.is_file():
             raise UserError(f"{model} has no evaluation data of its own", "name a file with --data")
-    examples = read_examples(data, text_column=text_column, label_column=label_column, where=_where(where))
+    examples = stages.read_compared(model, data, text_column, label_column, _where(where))
     verdict, run = stages.compare(
         model,
         examples,
@@ -316,7 +317,7 @@ def compare(
         named=_names(candidates),
         runtimes=_names(runtimes),
         precisions=_precisions(precisions),
-        batch_sizes=_batch_sizes(batch_sizes),
+        batch_sizes=_batch_sizes(batch_sizes) if batch_sizes else None,
         lengths=lengths,
         threads=threads,
         calibration=calibration,

@@ -23,6 +23,11 @@ class Examples:
     def __len__(self) -> int:
         return len(self.texts)
 
+    @classmethod
+    def unlabelled(cls, texts: Sequence[str], source: Path) -> "Examples":
+        """Texts that have no labels: of a language model, what comes next is right."""
+        return cls(tuple(texts), ("",) * len(texts), source, "", "")
+
     def select(self, rows: Sequence[int]) -> "Examples":
         """The examples at these positions, in this order."""
         return Examples(

@@ -18,6 +18,7 @@ from measure.plan import Plan
 from models.training import Device, Lesson, Problem, Teacher, TrainingPrecision, TrainingRecord
 
 EVERY = ("all",)
+BATCH_SIZES, BATCH_SIZES_OF_LANGUAGE = (1, 8), (1,)
 
 if TYPE_CHECKING:
     from artifact.examples import Examples
@@ -182,7 +183,7 @@ def compare(
     named: tuple[str, ...] | None = None,
     runtimes: tuple[str, ...] | None = None,
     precisions: tuple[Precision, ...] | None = None,
-    batch_sizes: tuple[int, ...] = (1, 8),
+    batch_sizes: tuple[int, ...] | None = None,
     lengths: str | None = None,
     threads: int | None = None,
     calibration: Path | None = None,
@@ -199,7 +200,7 @@ def compare(
     from measure.compare import Comparison
     from measure.compare import compare as measure
     from measure.source import find_models
-    from measure.workload import parse_lengths
+    from measure.workload import parse_lengths, usual_lengths
     from report.files import write_verdict
     from report.policy import Policy
     from runtimes.registry import REFERENCE, candidates, is_calibrated, known_candidate, worthwhile
@@ -214,10 +215,10 @@ def compare(
             raise UserError("--candidates names what is compared, and --runtimes or --precisions too", "give one")
         asked = tuple(dict.fromkeys(known_candidate(name) for name in named))
     else:
-        asked = candidates(runtimes, precisions, every=named == EVERY)
+        asked = candidates(runtimes, precisions, every=named == EVERY, language=source.writes)
         if precisions is None:
             asked = tuple(candidate for candidate in asked if source.offers(candidate)) or asked
-        asked = worthwhile(asked) if named else asked
+        asked = worthwhile(asked) if named and not source.writes else asked
     if source.checkpoint and REFERENCE not in asked:
         asked = (REFERENCE, *asked)  # every figure is against it
     training = calibration or RunFolder(model).training_data
@@ -226,8 +227,8 @@ def compare(
         source=source,
         examples=examples,
         candidates=asked,
-        batch_sizes=batch_sizes,
-        lengths=parse_lengths(lengths or f"{min(128, source.limits.max_length_tokens)},natural"),
+        batch_sizes=batch_sizes or (BATCH_SIZES_OF_LANGUAGE if source.writes else BATCH_SIZES),
+        lengths=parse_lengths(lengths or usual_lengths(source.limits.max_length_tokens, writes=source.writes)),
         plan=plan,
         measurements=run.measurements,
         reference=run.reference,
@@ -238,6 +239,20 @@ def compare(
     with _progress() as bar:
         measure(comparison, bar)
     return write_verdict(run, policy or Policy()), run
+
+
+def read_compared(
+    model: Path, data: Path, text_column: str | None, label_column: str | None, where: dict[str, str] | None
+) -> "Examples":
+    """What candidates are judged on: labelled texts, or for a language model texts alone."""
+    from artifact.examples import Examples, read_examples, read_texts
+    from measure.source import find_models
+
+    if not find_models(model).writes:
+        return read_examples(data, text_column=text_column, label_column=label_column, where=where)
+    if label_column or where:
+        raise UserError("--label-column and --where are for labelled texts", "leave them out for a language model")
+    return Examples.unlabelled(read_texts(data, text_column=text_column), data)
 
 
 def load_test(

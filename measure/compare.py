@@ -25,11 +25,12 @@ from measure.machine import Load, read_machine, watch_load
 from measure.messages import Block, Open, Opened, Probe, Probed, Timed
 from measure.plan import Plan
 from measure.process import WorkerFailed, WorkerProcess
+from measure.quality import assess, assess_language
 from measure.records import SCHEMA_VERSION, Entrant, Failure, Measurement, Record, Role, Session, append, load
 from measure.replicate import Finished, GaveUp, Setting, run_replicate
 from measure.scoring import Scorer
 from measure.source import ModelSource
-from measure.workload import CALIBRATION_EXAMPLES, Inputs, Length, build_inputs, save_inputs
+from measure.workload import CALIBRATION_EXAMPLES, Inputs, Length, build_inputs, build_language_inputs, save_inputs
 from runtimes.base import Availability, Candidate
 from runtimes.registry import CALIBRATE, REFERENCE, entry, is_calibrated
 
@@ -70,10 +71,13 @@ def compare(task: Comparison, progress: Progress = silent) -> list[Record]:
         )
     source, calibration = task.source, task.calibration[:CALIBRATION_EXAMPLES]
     encoder = text_encoder(source.tokenizer, source.limits)
-    inputs = build_inputs(
-        task.examples.texts, encoder, source.limits, task.batch_sizes, task.lengths, source.tokenizer, calibration
-    )
-    labels = label_indices(task.examples, task.source.labels)
+    texts, limits = task.examples.texts, source.limits
+    if source.writes:
+        inputs = build_language_inputs(texts, encoder, limits, task.batch_sizes, task.lengths)
+        labels = inputs.following
+    else:
+        inputs = build_inputs(texts, encoder, limits, task.batch_sizes, task.lengths, source.tokenizer, calibration)
+        labels = label_indices(task.examples, task.source.labels)
     progress("compare", 0, 1, "looking at what can run here")
     runnable, failures = find_runnable(task.source, task.candidates, threads, calibrated=bool(task.calibration))
     comparison = _Campaign(task, threads, inputs, labels, runnable, failures, progress)
@@ -216,7 +220,12 @@ class _Campaign:
             save_inputs(setting.inputs_file, self.inputs)
             self._begin_session(watch_load(), _harness_floor(setting), _tokenizer_floor(setting))
             scorer = Scorer(
-                self.task.reference, self._reference_mark(), self.labels, self.task.batch_sizes, Path(scratch)
+                self.task.reference,
+                self._reference_mark(),
+                self.labels,
+                () if self.inputs.writes else self.task.batch_sizes,
+                Path(scratch),
+                assessed=assess_language if self.inputs.writes else assess,
             )
             for replicate, entrants in todo.items():
                 able = [entrant for entrant in entrants if entrant in self.entrants]
@@ -404,7 +413,7 @@ def _tokenizer_floor(setting: Setting) -> float | None:
 def _without_engine(setting: Setting, *, from_text: bool, passes: int) -> float | None:
     """Median seconds of a sample of the first such workload on the runtime that computes nothing."""
     kinds = [bool(workload.texts) for workload in setting.inputs.workloads]
-    if from_text not in kinds:
+    if setting.inputs.writes or from_text not in kinds:
         return None
     request = Open(
         candidate=Candidate("null", Precision.FP32),

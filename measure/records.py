@@ -110,7 +110,8 @@ class Quality(msgspec.Struct, frozen=True, kw_only=True):
     `batch_size` examples shared a batch in the order of the data; `None`: batched by length as an artifact serves them.
     `not_finite` of the answers hold a NaN or an infinity. `wins` are examples that this candidate answers rightly and
     the reference wrongly, `losses` the reverse.
-    `flip_margins` are the reference's leads where the label differs, the largest first, at most twenty.
+    `flip_margins` are the reference's leads where the label differs, the largest first, at most twenty. Of a language
+    model an example is a token that comes next; only there `perplexity` is known.
     """
 
     reference: str
@@ -125,6 +126,8 @@ class Quality(msgspec.Struct, frozen=True, kw_only=True):
     flip_margins: tuple[float, ...]
     seconds_s: float
     not_finite: int = 0
+    perplexity: float | None = None
+    reference_perplexity: float | None = None
 
 
 class Measurement(msgspec.Struct, frozen=True, kw_only=True, tag="measurement"):

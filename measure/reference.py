@@ -19,17 +19,18 @@ class _Header(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """Logits, float32 (examples, labels), and the candidate that gave them."""
+    """What the candidate answered, float32: logits (examples, labels), or of a language model, of each token that
+    comes, its first choice and its surprise (tokens, 2)."""
 
     candidate: str
-    logits: NDArray[np.float32]
+    answers: NDArray[np.float32]
 
 
 def save_reference(path: Path, reference: Reference, fingerprint: str) -> None:
     """Write the answers with what they depend on."""
     header = msgspec.json.encode(_Header(1, reference.candidate, fingerprint))
     with replacing(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, header=np.frombuffer(header, dtype=np.uint8), logits=reference.logits)
+        np.savez(file, header=np.frombuffer(header, dtype=np.uint8), answers=reference.answers)
 
 
 def load_reference(path: Path, fingerprint: str) -> Reference | None:
@@ -37,7 +38,7 @@ def load_reference(path: Path, fingerprint: str) -> Reference | None:
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             header = msgspec.json.decode(arrays["header"].tobytes(), type=_Header)
-            logits = np.asarray(arrays["logits"], dtype=np.float32)
+            answers = np.asarray(arrays["answers"], dtype=np.float32)
     except (OSError, EOFError, ValueError, KeyError, BadZipFile, msgspec.DecodeError):
         return None
-    return Reference(header.candidate, logits) if header.fingerprint == fingerprint else None
+    return Reference(header.candidate, answers) if header.fingerprint == fingerprint else None

@@ -4,8 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from artifact.generate.manifest import generates, read_language_manifest
 from artifact.identity import checkpoint_sha256
 from artifact.labels import read_labels
+from artifact.language import LanguageVariant
 from artifact.precision import Precision
 from artifact.predict.folder import MANIFEST, check_files, inside
 from artifact.predict.graph_file import check_graph
@@ -13,8 +15,9 @@ from artifact.predict.manifest import read_manifest
 from artifact.predict.tokens import TextLimits
 from artifact.records import read_json, sha256_files
 from artifact.run_folder import RunFolder
+from artifact.task import Task
 from artifact.tokenizer import read_limits
-from artifact.variant import Variant
+from artifact.variant import Variant, task_of
 from errors import GateFailed, UserError
 from runtimes.base import Candidate
 from runtimes.registry import Source, entry
@@ -24,7 +27,8 @@ EXTERNAL_DATA = "*.onnx_data"
 
 @dataclass(frozen=True, slots=True)
 class ModelSource:
-    """The models of one folder: a checkpoint for PyTorch, graphs for the others, one tokenizer for all."""
+    """The models of one folder: a checkpoint for PyTorch, graphs for the others, one tokenizer for all. What `writes`
+    is a language model."""
 
     directory: Path
     tokenizer: Path
@@ -33,6 +37,7 @@ class ModelSource:
     checkpoint: Path | None
     graphs: Mapping[Precision, Path]
     rejected: Mapping[Precision, str]
+    writes: bool = False
 
     def model(self, candidate: Candidate) -> Path:
         """What a candidate loads. Raises `UserError` when this folder does not have it."""
@@ -83,7 +88,7 @@ def find_models(directory: Path) -> ModelSource:
     if not directory.is_dir():
         raise UserError(f"{directory} does not exist or is not a folder", "give a run, a checkpoint or an artifact")
     if (directory / MANIFEST).is_file():
-        return _packed(directory)
+        return _packed_language(directory) if generates(directory) else _packed(directory)
     run = RunFolder(directory)
     if run.is_run:
         checkpoint = run.checkpoint
@@ -97,9 +102,9 @@ def find_models(directory: Path) -> ModelSource:
             f"{directory} is neither a run, nor a checkpoint, nor an artifact",
             "give a folder written by steelyard finetune, export or pack, or by save_pretrained",
         )
-    return ModelSource(
-        directory, checkpoint, read_labels(checkpoint), read_limits(checkpoint), checkpoint, graphs, rejected
-    )
+    writes = task_of(run) is Task.TEXT_GENERATION
+    labels = () if writes else read_labels(checkpoint)
+    return ModelSource(directory, checkpoint, labels, read_limits(checkpoint), checkpoint, graphs, rejected, writes)
 
 
 def _packed(directory: Path) -> ModelSource:
@@ -116,12 +121,27 @@ def _packed(directory: Path) -> ModelSource:
     return ModelSource(directory, directory, manifest.labels, manifest.limits, None, {manifest.precision: graph}, {})
 
 
+def _packed_language(directory: Path) -> ModelSource:
+    """What a language model's artifact has, checked as if it came from a stranger."""
+    try:
+        manifest = read_language_manifest(directory)
+        check_files(directory, manifest.graph_files)
+        graph = inside(directory, manifest.model_file)
+        check_graph(graph, [Path(name).name for name in manifest.graph_files])
+    except GateFailed as error:
+        raise UserError(error.message, f"steelyard verify {directory}") from error
+    return ModelSource(directory, directory, (), read_limits(directory), None, {manifest.precision: graph}, {}, True)
+
+
 def _variants(run: RunFolder, source_sha256: str) -> tuple[dict[Precision, Path], dict[Precision, str]]:
     graphs, rejected = {}, {}
+    writes = task_of(run) is Task.TEXT_GENERATION
     for precision in Precision:
         folder = run.variant(precision)
         if (folder / "variant.json").is_file():
-            variant = read_json(folder / "variant.json", Variant)
+            path = folder / "variant.json"
+            variant: Variant | LanguageVariant
+            variant = read_json(path, LanguageVariant) if writes else read_json(path, Variant)
             if variant.checkpoint_sha256 != source_sha256:
                 rejected[precision] = "it was exported from another state of the checkpoint"
             elif variant.passed:

@@ -86,11 +86,16 @@ def warm_up(
     while True:
         samples += time_passes(runtime, batches, 1, clock)
         passes.append(sum(samples[-len(batches) :]))
-        last = passes[-LEVEL_PASSES:]
-        if len(last) == LEVEL_PASSES and max(last) <= LEVEL_SPREAD * min(last):
+        if is_level(passes):
             return samples, True
         if len(passes) >= LEVEL_PASSES and sum(samples) >= limit_s:
             return samples, False
+
+
+def is_level(passes: Sequence[float]) -> bool:
+    """Whether the seconds of the last passes are alike, so that warm-up has ended."""
+    last = passes[-LEVEL_PASSES:]
+    return len(last) == LEVEL_PASSES and max(last) <= LEVEL_SPREAD * min(last)
 
 
 def passes_for(samples: Sequence[float], batches: int, block_s: float, least: int, most: int) -> int:

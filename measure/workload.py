@@ -36,6 +36,20 @@ class FromText(StrEnum):
     OVERLAPPED = "text-overlapped"
 
 
+class Phase(StrEnum):
+    """What a language model does: it reads a prompt up to the first token's logits, or writes one token after another
+    behind it."""
+
+    READ = "read"
+    WRITE = "write"
+
+
+STEPS = 16
+"""Tokens that are written in one pass, each of them a sample."""
+
+LONGEST_JUDGED = 128
+"""Tokens of a text that a language model is judged on: more texts say more than longer ones, for the same work."""
+
 Length = int | FromText | None
 """Tokens of a row, a way to start from raw texts, or `None` for the natural mix of tokenised texts."""
 
@@ -43,13 +57,20 @@ Length = int | FromText | None
 class WorkloadSpec(msgspec.Struct, frozen=True, kw_only=True):
     """A workload's name, its batch size, and the (batch, sequence) shape of each batch of one pass.
 
-    `from_text` says how raw texts are tokenised inside of the timed sample; `None`: they are tokenised before.
+    `from_text` says how raw texts are tokenised inside of the timed sample; `None`: they are tokenised before. `phase`
+    says what a language model does: each shape is then a sample, of which writing has `STEPS` after one prompt.
     """
 
     name: str
     batch_size: int
     shapes: tuple[tuple[int, int], ...]
     from_text: FromText | None = None
+    phase: Phase | None = None
+
+    @property
+    def tokens(self) -> int | None:
+        """Tokens that a language model reads or writes in one sample."""
+        return None if self.phase is None else self.shapes[0][0] * self.shapes[0][1]
 
     @property
     def texts(self) -> int:
@@ -130,6 +151,16 @@ class Inputs:
         )
 
     @property
+    def writes(self) -> bool:
+        """Whether the workloads are a language model's."""
+        return self.workloads[0].spec.phase is not None
+
+    @property
+    def following(self) -> list[int]:
+        """The token that comes after each of the evaluation texts' tokens but the last, text after text."""
+        return [token for item in self.evaluation for token in item["input_ids"][1:]]
+
+    @property
     def calibration_sha256(self) -> str:
         """Hash of the calibration texts as they are run."""
         digest = hashlib.sha256()
@@ -177,6 +208,13 @@ def parse_lengths(text: str) -> tuple[Length, ...]:
     return tuple(dict.fromkeys(lengths))
 
 
+def usual_lengths(context_tokens: int, *, writes: bool) -> str:
+    """What `--lengths` is where it is not given, for a model that reads so many tokens."""
+    if writes:
+        return str(max(1, min(128, context_tokens - STEPS)))
+    return f"{min(128, context_tokens)},{NATURAL}"
+
+
 def build_inputs(
     texts: Sequence[str],
     encoder: TextEncoder,
@@ -211,6 +249,44 @@ def build_inputs(
             raise ValueError("a workload that starts from texts needs the tokenizer's folder")
         found = TokenizerFile(folder=str(tokenizer), sha256=sha256_file(tokenizer / "tokenizer.json"))
     return Inputs(tuple(workloads), tuple(encoded), limits, found, tuple(encoder.encode(calibration)))
+
+
+def build_language_inputs(
+    texts: Sequence[str],
+    encoder: TextEncoder,
+    limits: TextLimits,
+    batch_sizes: Sequence[int],
+    lengths: Sequence[Length],
+) -> Inputs:
+    """Tokenise once and cut the workloads: reading and writing, for every batch size after every length of a prompt.
+
+    Prompts are filled with the ids of real texts one after another. Raises `UserError` for a length that is no number
+    of tokens, or that leaves no room in the model's context, and for texts of a single token.
+    """
+    encoded = [
+        {name: item[name][:LONGEST_JUDGED] for name in INPUTS}
+        for item in encoder.encode(texts)
+        if len(item["input_ids"]) > 1
+    ]
+    if not encoded:
+        raise UserError("no text has two tokens", "give longer texts with --data")
+    workloads = []
+    for length in lengths:
+        if not isinstance(length, int):
+            raise UserError("--lengths are numbers of tokens for a language model", "write such as 16,128,512")
+        if length + STEPS > limits.max_length_tokens:
+            raise UserError(
+                f"--lengths has {length}, and behind it {STEPS} tokens are written, of "
+                f"{limits.max_length_tokens} that the model has room for",
+                "choose less",
+            )
+        for size in batch_sizes:
+            prompt = _fixed(encoded, size, length)
+            for phase, shapes in ((Phase.READ, ((size, length),)), (Phase.WRITE, ((size, 1),) * STEPS)):
+                name = f"{phase} {prompt.spec.name}"
+                spec = WorkloadSpec(name=name, batch_size=size, shapes=shapes, phase=phase)
+                workloads.append(Workload(spec, prompt.batches))
+    return Inputs(tuple(workloads), tuple(encoded), limits)
 
 
 def _fixed(encoded: Sequence[Mapping[str, Sequence[int]]], batch_size: int, length: int) -> Workload:
@@ -278,7 +354,7 @@ def load_inputs(path: Path) -> Inputs:
                 spec,
                 tuple(
                     {name: arrays[f"{number}.{position}.{name}"] for name in INPUTS}
-                    for position in range(len(spec.shapes))
+                    for position in range(1 if spec.phase else len(spec.shapes))
                 ),
                 texts,
             )

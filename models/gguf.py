@@ -1,9 +1,13 @@
 """Models in llama.cpp's format: transformers unpacks them."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 from errors import UserError
+from models.quiet import ON_IMPORT, hushed
 
 SUFFIX = ".gguf"
 
@@ -19,6 +23,14 @@ def source(path: str) -> dict[str, str]:
     if not file.is_file():
         raise UserError(f"the base model {path} does not exist", "check the path")
     return {"name": str(file.parent), "gguf_file": file.name}
+
+
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """Let neither transformers' own progress bar on the terminal, which has no switch, nor what torchao warns of when it
+    is imported."""
+    with hushed(*ON_IMPORT), redirect_stderr(StringIO()):
+        yield
 
 
 def unpacked() -> dict[str, Any]:
@@ -39,7 +51,7 @@ def unpack(file: Path, out: Path) -> None:
 
     where = source(str(file))
     folder = where.pop("name")
-    with quiet():
+    with quiet(), without_bars():
         try:
             tokenizer = AutoTokenizer.from_pretrained(folder, **where)
             model = AutoModelForCausalLM.from_pretrained(folder, dtype="float32", **where, **unpacked())

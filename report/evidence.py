@@ -234,6 +234,7 @@ class Evidence:
             samples=len(calls),
             energy_j=_energy_of_a_call(blocks),
             speed=self._by_workload[workload].get(entrant),
+            tokens=self.specs[workload].tokens,
             **({} if self.specs[workload].from_text else _slowest(calls)),
         )
 
@@ -345,6 +346,8 @@ def _judge_quality(scores: Sequence[Quality], kept_fraction: float, reference: s
         difference_high=high,
         agreement_fraction=min(score.agreement_fraction for score in scores),
         not_finite=worst.not_finite,
+        perplexity=worst.perplexity,
+        reference_perplexity=worst.reference_perplexity,
         flips={_batching(score): round((1 - score.agreement_fraction) * score.examples) for score in scores},
     )
 

@@ -54,6 +54,15 @@ def accuracy(quality: QualityResult | None) -> str:
     return f"{quality.accuracy_fraction:.3f}{marks.get(quality.gate, '')}"
 
 
+def perplexity(quality: QualityResult | None) -> str:
+    """`26.3`, and how many times the reference's that is; infinite where an answer is no number."""
+    if quality is None or quality.reference_perplexity is None:
+        return DASH
+    if quality.perplexity is None:
+        return "∞"
+    return f"{_digits(quality.perplexity)} ({quality.perplexity / quality.reference_perplexity:.3f}×)"
+
+
 def _digits(value: float) -> str:
     if value >= 100:
         return f"{value:.0f}"

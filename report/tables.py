@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from measure.plan import Budget
 from measure.records import Role
 from measure.statistics import Decision
-from report.figures import DASH, accuracy, fraction, joules, rate, seconds, size, times
+from report.figures import DASH, accuracy, fraction, joules, perplexity, rate, seconds, size, times
 from report.policy import Objective
 from report.verdict import Gate, Ratio, Row, TextResult, Verdict, WorkloadResult
 
@@ -40,15 +40,25 @@ class Table:
 def summary(verdict: Verdict) -> Table:
     """One line for each measured candidate: speed, answers, costs."""
     measured = [row for row in verdict.rows if row.measured]
+    writes = any(result.tokens for row in measured for result in row.workloads)
     over = OVER.get(verdict.policy.objective, "")
     return Table(
         title=f"Speed{over} is against {verdict.baseline}, with a 95 % interval" if verdict.baseline else "Measured",
-        headers=("candidate", "speed", "accuracy", "agrees", "first answer", "memory", "file"),
+        headers=(
+            "candidate",
+            "speed",
+            *(("next token", "perplexity") if writes else ("accuracy",)),
+            "agrees",
+            "first answer",
+            "memory",
+            "file",
+        ),
         rows=tuple(
             (
                 row.name,
                 _speed(row),
                 accuracy(row.quality),
+                *((perplexity(row.quality),) if writes else ()),
                 fraction(row.quality.agreement_fraction if row.quality else None),
                 seconds(row.cold_start_s),
                 size(row.memory_uss_bytes),
@@ -63,15 +73,21 @@ def summary(verdict: Verdict) -> Table:
 def workloads(verdict: Verdict) -> Table:
     """Median time of a batch and the ratio, for each workload."""
     measured = [row for row in verdict.rows if row.measured]
-    names = [result.workload for result in measured[0].workloads] if measured else []
+    results = measured[0].workloads if measured else ()
+    names = [result.workload for result in results]
+    writes = any(result.tokens for result in results)
     return Table(
-        title="By workload (batch × tokens): median of one batch",
+        title="By workload (batch × tokens of the prompt): seconds to the first token, and of each token after it"
+        if writes
+        else "By workload (batch × tokens): median of one batch",
         headers=("candidate", *names),
         rows=tuple(
             (
                 row.name,
                 *(
-                    seconds(result.batch_s) + (f"\n{times(result.speed)}" if result.speed else "")
+                    seconds(result.batch_s)
+                    + (f", {rate(result.tokens_per_s)}/s" if result.tokens else "")
+                    + (f"\n{times(result.speed)}" if result.speed else "")
                     for result in row.workloads
                 ),
             )

@@ -57,7 +57,7 @@ class WorkloadResult(msgspec.Struct, frozen=True, kw_only=True):
     calls of all processes from above with 99 % certainty (MLPerf's early stopping); `None` where there are too few, or
     where a sample is no call. `energy_j` is what the processor took for a batch, the median over all processes; `None`
     where it has no counter that can be read. `device_s` is the median by the clock of the device alone, `None` where
-    the host is the device.
+    the host is the device. `tokens` are those that a language model reads or writes in one sample.
     """
 
     workload: str
@@ -69,6 +69,12 @@ class WorkloadResult(msgspec.Struct, frozen=True, kw_only=True):
     p99_s: float | None = None
     energy_j: float | None = None
     device_s: float | None = None
+    tokens: int | None = None
+
+    @property
+    def tokens_per_s(self) -> float | None:
+        """Tokens that a language model reads or writes in a second; `None` of other models."""
+        return self.tokens / self.batch_s if self.tokens else None
 
     @property
     def overhead_fraction(self) -> float | None:
@@ -78,7 +84,8 @@ class WorkloadResult(msgspec.Struct, frozen=True, kw_only=True):
 
 class QualityResult(msgspec.Struct, frozen=True, kw_only=True):
     """The worst of the ways to batch that were scored: `batching` is `served` (by length, as an artifact does) or a
-    batch size. `flips` counts for each way the labels that differ from the reference's."""
+    batch size. `flips` counts for each way the labels that differ from the reference's. Of a language model an example
+    is a token that comes next, and only there `perplexity` is known."""
 
     gate: Gate
     reference: str
@@ -92,6 +99,8 @@ class QualityResult(msgspec.Struct, frozen=True, kw_only=True):
     agreement_fraction: float
     flips: dict[str, int]
     not_finite: int = 0
+    perplexity: float | None = None
+    reference_perplexity: float | None = None
 
 
 class Noise(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,6 +11,7 @@ from typing import cast
 from artifact.precision import Precision
 from errors import UserError
 from runtimes.base import Availability, Batch, Candidate, Runtime
+from runtimes.language import LanguageRuntime
 from runtimes.options import (
     NONE,
     OPENVINO,
@@ -43,7 +44,7 @@ class Entry:
     to load; those `refused` can be named all the same, to see the engine's own words; those `calibrated` are made
     while loading, from training examples that the constructor takes besides. An option in `makes` does the same of
     the graph of the precision named there. `portable` marks runtimes that an artifact can be packed for (CPU,
-    without torch).
+    without torch). `language` is the module whose class `EngineLanguage` continues texts, at `language_precisions`.
     """
 
     module: str
@@ -59,6 +60,12 @@ class Entry:
     calibrated: tuple[Precision, ...] = ()
     makes: Mapping[str, Precision] = field(default_factory=dict)
     portable: bool = False
+    language: str | None = None
+    language_precisions: tuple[Precision, ...] = ()
+
+    def precisions_of(self, *, language: bool) -> tuple[Precision, ...]:
+        """What it offers of language models, or of models that answer in one pass."""
+        return self.language_precisions if language else self.precisions
 
     def graph(self, candidate: Candidate) -> Precision:
         """Which variant's file a candidate loads."""
@@ -82,6 +89,8 @@ REGISTRY: Mapping[str, Entry] = {
         },
         on_request=(Precision.INT8_DYNAMIC, Precision.INT8_STATIC),
         calibrated=(Precision.INT8_STATIC,),
+        language="runtimes.torch_cpu_language",
+        language_precisions=(Precision.FP32, Precision.BF16),
     ),
     "torch-cuda": Entry(
         "runtimes.torch_cuda",
@@ -110,6 +119,8 @@ REGISTRY: Mapping[str, Entry] = {
         },
         portable=True,
         refused=(Precision.BF16,),
+        language="runtimes.ort_cpu_language",
+        language_precisions=(Precision.FP32, Precision.INT8_DYNAMIC, Precision.INT4),
     ),
     "ort-cuda": Entry(
         "runtimes.ort_cuda",
@@ -159,10 +170,14 @@ def entry(runtime: str) -> Entry:
 
 
 def candidates(
-    runtimes: tuple[str, ...] | None, precisions: tuple[Precision, ...] | None, *, every: bool = False
+    runtimes: tuple[str, ...] | None,
+    precisions: tuple[Precision, ...] | None,
+    *,
+    every: bool = False,
+    language: bool = False,
 ) -> tuple[Candidate, ...]:
-    """Every pair of the asked runtimes and precisions that can exist; by default all of them but those on request,
-    which `every` takes in.
+    """Every pair of the asked runtimes and precisions that can exist, of language models or of others; by default all
+    of them but those on request, which `every` takes in.
 
     Raises `UserError` for an unknown runtime, and when no pair is left.
     """
@@ -170,13 +185,13 @@ def candidates(
     found = tuple(
         Candidate(name, precision)
         for name in names
-        for precision in entry(name).precisions
+        for precision in entry(name).precisions_of(language=language)
         if (every or precision not in entry(name).on_request if precisions is None else precision in precisions)
     )
     if not found:
         raise UserError(
             f"none of {', '.join(names)} runs at {', '.join(precisions or ())}",
-            "; ".join(f"{name}: {', '.join(entry(name).precisions)}" for name in names),
+            "; ".join(f"{name}: {', '.join(entry(name).precisions_of(language=language))}" for name in names),
         )
     return found
 
@@ -254,3 +269,24 @@ def open_runtime(candidate: Candidate, model: Path, threads: int, calibration: S
             raise UserError(f"{candidate.id} needs training examples to calibrate on", CALIBRATE)
         arguments.append(calibration)
     return cast(Runtime, import_module(where.module).EngineRuntime(*arguments))
+
+
+def open_language(candidate: Candidate, model: Path, threads: int) -> LanguageRuntime:
+    """A language model's runtime for `model`, not yet loaded.
+
+    Raises `UserError` when the engine is not installed, does not continue texts, or has no such precision or options.
+    """
+    where = entry(candidate.runtime)
+    if where.language is None or candidate.precision not in where.language_precisions:
+        offered = [name for name, item in REGISTRY.items() if candidate.precision in item.language_precisions]
+        raise UserError(
+            f"{candidate.id} does not run language models yet",
+            f"{candidate.precision} runs on: {', '.join(offered) or 'nothing'}",
+        )
+    if find_spec(where.package) is None:
+        raise UserError(
+            f"{candidate.id} needs {where.package}, which is not installed", f"pip install 'steelyard[{where.extra}]'"
+        )
+    options = parse_options(where.options, candidate.options)
+    found = import_module(where.language).EngineLanguage(model, candidate.precision, threads, options)
+    return cast(LanguageRuntime, found)

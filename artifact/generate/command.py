@@ -185,7 +185,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("--out goes with --data, and --data with no TEXT")
     if options.system is not None and not options.chat:
         parser.error("--system goes with --chat")
-    return ended(lambda: _written(options))
+    return ended(lambda: _run_options(options))
 
 
 def _asked(options: argparse.Namespace) -> Asked:
@@ -201,7 +201,7 @@ def _asked(options: argparse.Namespace) -> Asked:
     return Asked(wanted=wanted, is_chat=options.chat, system=options.system)
 
 
-def _written(options: argparse.Namespace) -> int:
+def _run_options(options: argparse.Namespace) -> int:
     asked = _asked(options)
     generator = Generator.open(Path(__file__).resolve().parent, threads=options.threads)
     if options.selftest:

@@ -107,6 +107,10 @@ class Decoding:
         self._mask = np.concatenate([self._mask, np.ones((len(tokens), 1), dtype=np.int64)], axis=1)
         return self._run(np.asarray(tokens, dtype=np.int64)[:, None])
 
+    def rewind(self, positions: int) -> None:
+        """Forget all but the first so many positions of each row."""
+        self._mask = self._mask[:, :positions]
+
     def _run(self, ids: NDArray[np.int64]) -> Logits:
         self._binding.bind_cpu_input(IDS, ids)
         self._binding.bind_cpu_input(MASK, self._mask)

@@ -19,7 +19,7 @@ from artifact.predict.tokens import open_tokenizer
 from errors import GateFailed, UserError
 
 LARGEST_TOKENIZER_BYTES = 128 * 2**20
-USUAL = Wanted()
+GREEDY = Wanted()
 ChatMessage = Mapping[str, str]
 """A `role`, such as `user`, and a `content`."""
 
@@ -65,19 +65,19 @@ class Generator:
         """How chats become prompts. Raises `UserError` for a model without a chat template."""
         return ChatTemplate.from_folder(self.folder)
 
-    def complete(self, prompts: Sequence[str], wanted: Wanted = USUAL) -> list[Written]:
+    def complete(self, prompts: Sequence[str], wanted: Wanted = GREEDY) -> list[Written]:
         """Several texts continued at once. Raises `UserError` for a prompt that is empty or too long."""
         return self._writer.write([self._writer.tokens(prompt) for prompt in prompts], wanted)
 
-    def stream(self, prompt: str, wanted: Wanted = USUAL) -> Iterator[str]:
+    def stream(self, prompt: str, wanted: Wanted = GREEDY) -> Iterator[str]:
         """A text continued, in pieces as they come. Raises `UserError` for a prompt that is empty or too long."""
         return self._writer.stream(self._writer.tokens(prompt), wanted)
 
-    def chat(self, messages: Sequence[ChatMessage], wanted: Wanted = USUAL) -> Written:
+    def chat(self, messages: Sequence[ChatMessage], wanted: Wanted = GREEDY) -> Written:
         """The answer to a chat. Raises `UserError` for one that the model's template refuses, or that is too long."""
         return self._writer.write([self._chat_tokens(messages)], wanted)[0]
 
-    def stream_chat(self, messages: Sequence[ChatMessage], wanted: Wanted = USUAL) -> Iterator[str]:
+    def stream_chat(self, messages: Sequence[ChatMessage], wanted: Wanted = GREEDY) -> Iterator[str]:
         """The answer to a chat, in pieces as they come. Raises `UserError` as `chat` does."""
         return self._writer.stream(self._chat_tokens(messages), wanted)
 

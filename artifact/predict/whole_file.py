@@ -16,7 +16,7 @@ from errors import UserError
 Told = Callable[[int], None]
 """Hears how many rows are answered."""
 
-Asked = tuple[Any, dict[str, Any]]
+AskedRow = tuple[Any, dict[str, Any]]
 """An item, and the columns that are carried over."""
 
 
@@ -45,8 +45,8 @@ class WholeFile:
 def answer_file(
     task: WholeFile,
     manifest: bytes,
-    rows: Iterator[Asked],
-    windows: Callable[[Iterable[Asked]], Iterator[list[Asked]]],
+    rows: Iterator[AskedRow],
+    windows: Callable[[Iterable[AskedRow]], Iterator[list[AskedRow]]],
     answer: Callable[[list[Any]], Sequence[dict[str, Any]]],
     told: Told = no_word,
     *,

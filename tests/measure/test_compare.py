@@ -493,7 +493,7 @@ def test_the_kept_reference_is_what_transformers_answers(
 ) -> None:
     comparison, _ = compared
     with np.load(comparison.reference) as arrays:
-        logits, header = arrays["logits"], json.loads(arrays["header"].tobytes())
+        logits, header = arrays["answers"], json.loads(arrays["header"].tobytes())
     assert header["candidate"] == "torch-cpu/fp32"
     assert load_reference(comparison.reference, header["fingerprint"])
     expected = by_hand(REFERENCE, 1)

@@ -18,8 +18,8 @@ def test_what_is_saved_comes_back_bit_by_bit(path: Path) -> None:
     found = load_reference(path, "mark")
     assert found
     assert found.candidate == REFERENCE.candidate
-    assert found.logits.dtype == np.float32
-    assert found.logits.tobytes() == REFERENCE.logits.tobytes()
+    assert found.answers.dtype == np.float32
+    assert found.answers.tobytes() == REFERENCE.answers.tobytes()
 
 
 def test_answers_to_other_texts_are_not_used(path: Path) -> None:
@@ -44,7 +44,7 @@ def test_another_file_is_no_reference(path: Path, content: bytes) -> None:
 
 
 def test_arrays_without_a_header_are_no_reference(path: Path) -> None:
-    np.savez(path, logits=REFERENCE.logits)
+    np.savez(path, answers=REFERENCE.answers)
     assert load_reference(path, "mark") is None
 
 
@@ -52,5 +52,5 @@ def test_a_new_reference_replaces_the_old_one(path: Path) -> None:
     save_reference(path, Reference("ort-cpu/fp32", np.zeros((1, 2), dtype=np.float32)), "mark")
     found = load_reference(path, "mark")
     assert found
-    assert (found.candidate, found.logits.shape) == ("ort-cpu/fp32", (1, 2))
+    assert (found.candidate, found.answers.shape) == ("ort-cpu/fp32", (1, 2))
     assert [file.name for file in path.parent.iterdir()] == ["reference.npz"]

@@ -118,7 +118,7 @@ def answer(request: AnyRequest, threads: int) -> object:
         case Block(passes=passes):
             return Timed(samples_s=(0.5,) * passes, device_samples_s=(0.25,) * passes, primer_s=9)
         case Score(path=path):
-            np.savez(path, logits=LOGITS)
+            np.savez(path, answers=LOGITS)
             return Scored(seconds_s=4)
         case Weigh():
             return Weighed(memory=MEMORY, peak_device_bytes=None)
@@ -281,7 +281,7 @@ def test_answers_are_scored_as_served_and_int8_at_each_batch_size_too(
     assert {quality.reference for qualities in found.values() for quality in qualities} == {"fake/fp32"}
     kept = load_reference(tmp_path / "reference.npz", "mark")
     assert kept
-    np.testing.assert_array_equal(kept.logits, LOGITS)
+    np.testing.assert_array_equal(kept.answers, LOGITS)
 
 
 def test_without_a_reference_nothing_can_be_scored(

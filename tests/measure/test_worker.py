@@ -11,7 +11,7 @@ import pytest
 
 from artifact.predict.tokens import TextEncoder, TextLimits
 from artifact.tokenizer import text_encoder
-from measure import worker
+from measure import answering
 from measure.messages import ENCODER, AnyRequest, Block, Drive, Explain, Probe, Score, WarmUp, Weigh
 from measure.traffic import Scenario, Traffic
 from measure.worker import serve
@@ -128,7 +128,7 @@ def test_answers_are_written_in_the_order_of_the_texts(
     ask(opens("good"), Score(batch_size=batch_size, path=str(path)))
     expected = [(sum(item["input_ids"]), len(item["input_ids"])) for item in inputs.evaluation]
     assert len(set(expected)) == len(TEXTS)
-    np.testing.assert_array_equal(np.load(path)["logits"], expected)
+    np.testing.assert_array_equal(np.load(path)["answers"], expected)
 
 
 def test_only_the_inputs_that_the_model_takes_are_given_and_the_first_call_is_one_row(
@@ -209,7 +209,7 @@ def test_the_tokenizer_is_opened_once_and_by_the_first_who_needs_it(
         opened.append(folder)
         return text_encoder(folder, limits)
 
-    monkeypatch.setattr(worker, "text_encoder", watched)
+    monkeypatch.setattr(answering, "text_encoder", watched)
     ask(text_opens("good"), WarmUp(workload=NATURAL, limit_s=0), Block(workload=0, passes=1))
     assert opened == []
     ask(text_opens("good"), *(Block(workload=number, passes=1) for number in (IN_TURN, OVERLAPPED, IN_TURN)))

@@ -1,0 +1,97 @@
+"""Language models in PyTorch on the CPU, as `generate` runs them: eager, with a cache that grows."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from artifact.precision import Precision
+from errors import UserError
+from runtimes.base import RuntimeInfo
+from runtimes.language import Logits
+from runtimes.options import TORCH, TorchOptions, describe_options
+from runtimes.torch_cpu import NAME
+from runtimes.torch_model import DTYPES, NOT_OPEN, to_host
+
+
+class Growing:
+    """Rows with transformers' own dynamic cache."""
+
+    def __init__(self, model: Any) -> None:
+        self._model, self._cache = model, None
+
+    def prompt(self, rows: Sequence[Sequence[int]]) -> Logits:
+        self._cache = None
+        return self._read(torch.tensor(rows))
+
+    def step(self, tokens: NDArray[np.int64]) -> Logits:
+        return self._read(torch.from_numpy(tokens)[:, None])
+
+    def rewind(self, positions: int) -> None:
+        cache: Any = self._cache
+        if (more := cache.get_seq_length() - positions) > 0:
+            cache.crop(-more)
+
+    def _read(self, ids: torch.Tensor) -> Logits:
+        with torch.inference_mode():
+            found = self._model(ids, past_key_values=self._cache, use_cache=True, logits_to_keep=1)
+        self._cache = found.past_key_values
+        return to_host(found.logits[:, -1])
+
+
+class EngineLanguage:
+    """A checkpoint in eager PyTorch; a `LanguageRuntime`."""
+
+    def __init__(self, model: Path, precision: Precision, threads: int, options: TorchOptions = TORCH) -> None:
+        if options != TORCH:
+            raise UserError("language models run eagerly in PyTorch so far", "leave the options out")
+        self._checkpoint, self._precision, self._threads, self._options = model, precision, threads, options
+        self._model: Any = None
+
+    @property
+    def model(self) -> Any:
+        if self._model is None:
+            raise RuntimeError(NOT_OPEN)
+        return self._model
+
+    @property
+    def info(self) -> RuntimeInfo:
+        return RuntimeInfo(
+            runtime=NAME,
+            engine="torch",
+            engine_version=str(torch.__version__),
+            device=str(self.model.device),
+            dtype=str(self.model.dtype).removeprefix("torch."),
+            threads=torch.get_num_threads(),
+            input_names=("input_ids",),
+            options=describe_options(self._options),
+        )
+
+    def __enter__(self) -> Self:
+        """Load the checkpoint. Raises `UserError` when it cannot be loaded."""
+        from models.checkpoint import load_model
+
+        torch.set_num_threads(self._threads)
+        self._model = load_model(self._checkpoint).to(DTYPES[self._precision]).eval()
+        return self
+
+    def begin(self, rows: int, capacity: int) -> Growing:
+        return Growing(self.model)
+
+    def every(self, ids: NDArray[np.int64], mask: NDArray[np.int64]) -> Logits:
+        with torch.inference_mode():
+            given = {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}
+            return to_host(self.model(**given, use_cache=False).logits)
+
+    def peak_device_bytes(self) -> int | None:
+        """`None`: there is no accelerator."""
+        return None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._model = None
