@@ -496,8 +496,10 @@ def doctor(as_json: Json = False) -> None:
 
 @command
 def demo(
-    out: Out = Path("runs/demo"),
-    examples: Annotated[int | None, typer.Option(min=200, help="Use only so many reviews (default: all).")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the run (default: runs/demo or runs/demo-llm).")] = None,
+    examples: Annotated[
+        int | None, typer.Option(min=20, help="Use only so many reviews (default: all; with --llm: 60).")
+    ] = None,
     budget: BudgetOption = Budget.QUICK,
     llm: Annotated[
         bool, typer.Option("--llm", help="Of a language model instead: unpack, export, compare, pack, ask.")
@@ -509,9 +511,9 @@ def demo(
     from commands.demo_llm import run_llm_demo
 
     if llm:
-        run_llm_demo(out, examples or 200, find_plan(budget), as_json=as_json)
-        return
-    run_demo(out, examples, find_plan(budget), as_json=as_json)
+        run_llm_demo(out or Path("runs/demo-llm"), examples, find_plan(budget), as_json=as_json)
+    else:
+        run_demo(out or Path("runs/demo"), examples, find_plan(budget), as_json=as_json)
 
 
 def _policy(

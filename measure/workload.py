@@ -44,7 +44,7 @@ class Phase(StrEnum):
     WRITE = "write"
 
 
-STEPS = 16
+STEPS = 8
 """Tokens that are written in one pass, each of them a sample."""
 
 LONGEST_JUDGED = 128

@@ -56,12 +56,13 @@ class Writing:
         self._runtime.begin(1, ids.shape[1]).prompt(ids.tolist())
 
     def warm_up(self, number: int, limit_s: float) -> Timed:
-        one_pass = self._pass(self._inputs.workloads[number])
+        workload = self._inputs.workloads[number]
+        steps, one_pass = len(workload.spec.shapes), self._pass(workload)
         samples: list[float] = []
         sums: list[float] = []
         while True:
             with without_collection():
-                found = one_pass()
+                found = one_pass(steps)
             samples += found
             sums.append(sum(found))
             if is_level(sums):
@@ -70,25 +71,25 @@ class Writing:
                 return Timed(samples_s=tuple(samples), level=False)
 
     def block(self, number: int, passes: int) -> Timed:
-        one_pass = self._pass(self._inputs.workloads[number])
-        primer = one_pass()
+        workload = self._inputs.workloads[number]
+        steps, one_pass = len(workload.spec.shapes), self._pass(workload)
+        primer = one_pass(1)
         with without_collection():
             meter = Meter(self._domains)
-            samples = [sample for _ in range(passes) for sample in one_pass()]
+            samples = [sample for _ in range(passes) for sample in one_pass(steps)]
             energy_j = meter.joules()
         return Timed(samples_s=tuple(samples), primer_s=primer[0], energy_j=energy_j)
 
-    def _pass(self, workload: Workload) -> Callable[[], list[float]]:
-        """What one pass over a workload does; it gives the seconds of each sample."""
+    def _pass(self, workload: Workload) -> Callable[[int], list[float]]:
+        """What a pass of so many samples over a workload does; it gives the seconds of each."""
         ids = workload.batches[0]["input_ids"]
         rows, length = ids.shape
         prompt = ids.tolist()
-        steps = len(workload.spec.shapes)
         if workload.spec.phase is Phase.READ:
-            return lambda: [self._read(prompt, rows, length)]
-        continuing = self._runtime.begin(rows, length + steps)
+            return lambda samples: [self._read(prompt, rows, length) for _ in range(samples)]
+        continuing = self._runtime.begin(rows, length + len(workload.spec.shapes))
         first = continuing.prompt(prompt).argmax(axis=-1)
-        return lambda: self._write(continuing, length, first, steps)
+        return lambda samples: self._write(continuing, length, first, samples)
 
     def _read(self, prompt: Sequence[Sequence[int]], rows: int, length: int) -> float:
         start = self._clock()

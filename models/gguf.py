@@ -27,8 +27,8 @@ def source(path: str) -> dict[str, str]:
 
 @contextmanager
 def without_bars() -> Iterator[None]:
-    """Let neither transformers' own progress bar on the terminal, which has no switch, nor what torchao warns of when it
-    is imported."""
+    """Let neither transformers' own progress bar on the terminal, which has no switch, nor what torchao warns of when
+    it is imported."""
     with hushed(*ON_IMPORT), redirect_stderr(StringIO()):
         yield
 
@@ -45,13 +45,11 @@ def unpack(file: Path, out: Path) -> None:
 
     Raises `UserError` for a file that transformers cannot read.
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    from models.checkpoint import quiet
-
     where = source(str(file))
     folder = where.pop("name")
-    with quiet(), without_bars():
+    with without_bars():
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
         try:
             tokenizer = AutoTokenizer.from_pretrained(folder, **where)
             model = AutoModelForCausalLM.from_pretrained(folder, dtype="float32", **where, **unpacked())

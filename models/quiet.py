@@ -1,6 +1,7 @@
 """Libraries that talk on import or advise their own developers, kept off the terminal."""
 
 import logging
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,3 +23,18 @@ def hushed(*loggers: str) -> Iterator[None]:
     finally:
         for logger, level in zip(quieted, levels, strict=True):
             logger.setLevel(level)
+
+
+@contextmanager
+def unseen(*packages: str) -> Iterator[None]:
+    """Let imports inside the block find none of these packages, unless they are loaded already.
+
+    Libraries import whatever they could use of what is installed, and keep it in memory.
+    """
+    hidden = [name for name in packages if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]  # None: Python's own word for "not there"
+    try:
+        yield
+    finally:
+        for name in hidden:
+            del sys.modules[name]

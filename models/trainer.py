@@ -9,16 +9,19 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import EarlyStoppingCallback, Trainer, TrainingArguments
-from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from artifact.records import cannot_write
 from errors import UserError
 from models.learning_set import GUIDE, TARGETS
 from models.objective import Objective
 from models.processes import ALONE, Processes
+from models.quiet import unseen
 from models.training import Device, FinetuneConfig, Optimizer, Schedule, TrainingPrecision
 from models.watcher import Watcher
+
+with unseen("datasets", "torchao"):  # of no use to a training of ours, and a hundred megabytes
+    from transformers import EarlyStoppingCallback, Trainer, TrainingArguments
+    from transformers.trainer_pt_utils import LengthGroupedSampler
 
 SCHEDULES = {
     Schedule.LINEAR: "linear",

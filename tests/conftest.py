@@ -26,6 +26,13 @@ TEXTS = (
     "not bad at all",
 )
 
+SENTENCES = (
+    "two hours about it is a warm film",
+    "what a film it is two hours about the year",
+    "back it is about the year what a warm film",
+    "the year is about two hours back",
+)
+
 LONGEST_FIRST = ("test_demo.py", "test_contract.py", "test_architectures.py", "test_export.py", "test_finetune.py")
 """Files that take minutes: begun first, so that several workers end together."""
 
@@ -158,4 +165,61 @@ def minilm_run(reviews: Path, export_texts: "Source", tmp_path_factory: pytest.T
     config = FinetuneConfig(held_out=80, max_length_tokens=64)
     learn(Lesson(base_model=str(minilm()), data=str(reviews), labels=("negative", "positive"), config=config), out)
     export(Request(out / "checkpoint", out, (Precision.FP32, Precision.INT8_DYNAMIC), data=export_texts))
+    return out
+
+
+@pytest.fixture(scope="session")
+def learnt_llama(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small Llama that learnt a few sentences, so that its next tokens are clear."""
+    import torch
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    folder = tmp_path_factory.mktemp("learnt") / "checkpoint"
+    tokenizer = AutoTokenizer.from_pretrained(tiny_checkpoint)
+    tokenizer.eos_token = "[SEP]"
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=64,
+        intermediate_size=96,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=96,
+        bos_token_id=tokenizer.cls_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        tie_word_embeddings=True,
+    )
+    model = LlamaForCausalLM(config)
+    rows = tokenizer(list(SENTENCES), return_tensors="pt", padding=True)
+    targets = rows["input_ids"].masked_fill(rows["attention_mask"] == 0, -100)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    for _ in range(60):
+        optimizer.zero_grad()
+        loss = model(input_ids=rows["input_ids"], attention_mask=rows["attention_mask"], labels=targets).loss
+        loss.backward()
+        optimizer.step()
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def sentences(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What it learnt, as a file with the column `text`."""
+    path = tmp_path_factory.mktemp("sentences") / "texts.csv"
+    path.write_text("text\n" + "".join(f"{line}\n" for line in SENTENCES))
+    return path
+
+
+@pytest.fixture(scope="session")
+def language_run(learnt_llama: Path, sentences: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run exported from the small Llama by the command, at every precision."""
+    out = tmp_path_factory.mktemp("language") / "run"
+    command = [sys.executable, "-m", "cli", "export", str(learnt_llama), "--precisions", "all"]
+    command += ["--out", str(out), "--data", str(sentences), "--calibration", str(sentences)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode in (0, 1), done.stderr
+    assert "perplexity" in done.stdout
     return out

@@ -14,7 +14,7 @@ from artifact.generate.writer import Wanted, Writer, Written
 from artifact.predict.cores import usable_cores
 from artifact.predict.folder import check_files, inside
 from artifact.predict.graph_file import check_graph
-from artifact.predict.session import open_session
+from artifact.predict.session import SERVES, open_session
 from artifact.predict.tokens import open_tokenizer
 from errors import GateFailed, UserError
 
@@ -36,7 +36,7 @@ class Generator:
             raise GateFailed(f"{path} has more than {LARGEST_TOKENIZER_BYTES:,} bytes")
         session = open_session(
             inside(folder, manifest.model_file),
-            provider="CPUExecutionProvider",
+            provider=SERVES,
             threads=threads,
             config=manifest.session,
         )
@@ -65,13 +65,17 @@ class Generator:
         """How chats become prompts. Raises `UserError` for a model without a chat template."""
         return ChatTemplate.from_folder(self.folder)
 
+    def tokens(self, text: str) -> list[int]:
+        """The ids of a text that is continued."""
+        return self._writer.tokens(text)
+
     def complete(self, prompts: Sequence[str], wanted: Wanted = GREEDY) -> list[Written]:
         """Several texts continued at once. Raises `UserError` for a prompt that is empty or too long."""
-        return self._writer.write([self._writer.tokens(prompt) for prompt in prompts], wanted)
+        return self._writer.write([self.tokens(prompt) for prompt in prompts], wanted)
 
     def stream(self, prompt: str, wanted: Wanted = GREEDY) -> Iterator[str]:
         """A text continued, in pieces as they come. Raises `UserError` for a prompt that is empty or too long."""
-        return self._writer.stream(self._writer.tokens(prompt), wanted)
+        return self._writer.stream(self.tokens(prompt), wanted)
 
     def chat(self, messages: Sequence[ChatMessage], wanted: Wanted = GREEDY) -> Written:
         """The answer to a chat. Raises `UserError` for one that the model's template refuses, or that is too long."""
@@ -98,7 +102,7 @@ class Generator:
         """Texts whose ids differ from the reference's, and the largest error of a logit, with the cache in use."""
         problems, largest = [], 0.0
         for example in golden.examples:
-            if self._writer.tokens(example.text) != list(example.ids):
+            if self.tokens(example.text) != list(example.ids):
                 problems.append(f"the ids of {example.text[:40]!r} differ from the reference's")
                 continue
             decoding = self.decoder.begin(1, len(example.ids) + len(example.continued))

@@ -16,7 +16,7 @@ from artifact.predict.golden import Golden, GoldenExample, compare_inputs, read_
 from artifact.predict.graph_file import check_graph
 from artifact.predict.manifest import Manifest, read_manifest
 from artifact.predict.readers import ArrayReader, Reader, Row, TextReader
-from artifact.predict.session import open_session
+from artifact.predict.session import SERVES, open_session
 from artifact.predict.tokens import BATCH_TOKENS, TextEncoder
 from artifact.predict.typed import read_json
 from artifact.task import ANSWERS, Task
@@ -80,7 +80,7 @@ class Predictor:
         try:
             return open_session(
                 inside(self.folder, self.manifest.model_file),
-                provider="CPUExecutionProvider",
+                provider=SERVES,
                 threads=threads,
                 config=self.manifest.session,
             )

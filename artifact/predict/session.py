@@ -7,6 +7,9 @@ from typing import Any, Literal
 
 from errors import UserError
 
+SERVES = "CPUExecutionProvider"
+"""The provider that artifacts run on."""
+
 PROVIDERS = "onnxruntime.get_available_providers() lists what this installation has"
 
 

@@ -15,6 +15,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from exporter.causal.moments import Moments
 from exporter.edit import MICROSOFT, Editor, drop_unused_constants
+from exporter.four_bit import block_product
 from exporter.layers import Layer, LayerKind, find_layers, layer_name
 
 STEP = "model."
@@ -162,20 +163,8 @@ def block_quantized(
         stored = shared.get(name) or _stored(editor, name, array, wide, block, known)
         if name in tables:
             shared[name] = stored
-        (product,) = editor.add(
-            node,
-            "MatMulNBits",
-            [node.inputs[0], *stored],
-            [f"{node.name}.product"],
-            domain=MICROSOFT,
-            dtype=onnx_ir.DataType.FLOAT,
-            K=array.shape[1],
-            N=array.shape[0],
-            bits=wide,
-            block_size=block,
-            accuracy_level=level,
-        )
-        editor.replace(node, product)
+        given, shape = [node.inputs[0], *stored], (array.shape[1], array.shape[0])
+        editor.replace(node, block_product(editor, node, given, shape, bits=wide, block=block, accuracy_level=level))
     for layer in find_layers(graph):
         if layer.kind is LayerKind.GATHER:
             _look_up(editor, layer, shared, head_bits or bits, block)

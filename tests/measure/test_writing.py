@@ -1,0 +1,202 @@
+"""Language models measured: what a sample is, how answers are judged, and the command."""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from artifact.predict.tokens import TextLimits
+from artifact.run_folder import RunFolder
+from artifact.tokenizer import read_limits, text_encoder
+from errors import UserError
+from measure.quality import assess_language
+from measure.reference import Reference
+from measure.workload import STEPS, Inputs, Phase, build_language_inputs, load_inputs, save_inputs
+from measure.writing import Writing
+from runtimes.base import RuntimeInfo
+from tests.conftest import SENTENCES, Steelyard
+from tests.fakes import FakeClock
+
+READ_S, STEP_S = 0.5, 0.25
+WORDS = 7
+
+
+class FakeContinuing:
+    """Reading and a step each take their time on the clock; the next token is the number of positions."""
+
+    def __init__(self, clock: FakeClock, capacity: int) -> None:
+        self._clock, self._capacity, self.positions = clock, capacity, 0
+
+    def prompt(self, rows: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+        self._clock.advance(READ_S)
+        self.positions = len(rows[0])
+        return self._next(len(rows))
+
+    def step(self, tokens: NDArray[np.int64]) -> NDArray[np.float32]:
+        assert self.positions < self._capacity
+        assert set(tokens.tolist()) == {self.positions % WORDS}
+        self._clock.advance(STEP_S)
+        self.positions += 1
+        return self._next(len(tokens))
+
+    def rewind(self, positions: int) -> None:
+        self.positions = positions
+
+    def _next(self, rows: int) -> NDArray[np.float32]:
+        return np.eye(WORDS, dtype=np.float32)[[self.positions % WORDS] * rows]
+
+
+class FakeLanguage:
+    """A `LanguageRuntime` on a clock; after each token its own number is the likeliest."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        self._clock = clock
+
+    @property
+    def info(self) -> RuntimeInfo:
+        return RuntimeInfo(
+            runtime="fake",
+            engine="fake",
+            engine_version="1",
+            device="cpu",
+            dtype="fp32",
+            threads=1,
+            input_names=("input_ids",),
+            options={},
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def begin(self, rows: int, capacity: int) -> FakeContinuing:
+        return FakeContinuing(self._clock, capacity)
+
+    def every(self, ids: NDArray[np.int64], mask: NDArray[np.int64]) -> NDArray[np.float32]:
+        return 2 * np.eye(100, dtype=np.float32)[ids]
+
+    def peak_device_bytes(self) -> int | None:
+        return None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def inputs(learnt_llama: Path) -> Inputs:
+    limits = read_limits(learnt_llama)
+    return build_language_inputs(SENTENCES, text_encoder(learnt_llama, limits), limits, (1, 2), (4, 16))
+
+
+@pytest.fixture
+def bench(inputs: Inputs) -> Iterator[Writing]:
+    clock = FakeClock()
+    with Writing(FakeLanguage(clock), inputs, (), clock) as writing:
+        yield writing
+
+
+def test_every_prompt_is_read_and_then_written_behind(inputs: Inputs, tmp_path: Path) -> None:
+    assert inputs.writes
+    specs = [workload.spec for workload in inputs.workloads]
+    assert [spec.name for spec in specs] == [
+        f"{phase} {rows}×{length}" for length in (4, 16) for rows in (1, 2) for phase in ("read", "write")
+    ]
+    assert [spec.tokens for spec in specs] == [4, 1, 8, 2, 16, 1, 32, 2]
+    assert {len(spec.sample_shapes) for spec in specs if spec.phase is Phase.WRITE} == {STEPS}
+    save_inputs(tmp_path / "inputs.npz", inputs)
+    assert load_inputs(tmp_path / "inputs.npz").sha256 == inputs.sha256
+
+
+def test_a_sample_is_a_prompt_or_a_step_and_nothing_else(bench: Writing) -> None:
+    assert bench.block(0, 3).samples_s == (READ_S,) * 3
+    assert bench.block(1, 2).samples_s == (STEP_S,) * 2 * STEPS
+    warm = bench.warm_up(1, 0)
+    assert (warm.level, warm.samples_s) == (True, (STEP_S,) * 3 * STEPS)
+
+
+def test_answers_are_first_choices_and_surprises(bench: Writing, inputs: Inputs, tmp_path: Path) -> None:
+    bench.score(None, tmp_path / "answers.npz")
+    found = np.load(tmp_path / "answers.npz")["answers"]
+    told = [token for item in inputs.evaluation for token in item["input_ids"][:-1]]
+    np.testing.assert_array_equal(found[:, 0], told)
+    total = np.log(99 + np.exp(2))
+    likely = np.array(told) == np.array(inputs.following)
+    np.testing.assert_allclose(found[:, 1], total - 2 * likely, rtol=1e-6)
+
+
+def test_tokens_are_judged_beside_the_references() -> None:
+    known = np.array([[1, 0.5], [2, 1.0], [3, 1.5], [4, 2.0]], dtype=np.float32)
+    answers = np.array([[1, 0.5], [9, 2.0], [7, 0.5], [4, 2.0]], dtype=np.float32)
+    found = assess_language(answers, Reference("r", known), [1, 2, 7, 0], batch_size=None, seconds_s=1)
+    assert (found.examples, found.wins, found.losses, found.agreement_fraction) == (4, 1, 1, 0.5)
+    assert (found.accuracy_fraction, found.reference_accuracy_fraction) == (0.5, 0.5)
+    assert found.perplexity == pytest.approx(np.exp(1.25))
+    assert found.reference_perplexity == pytest.approx(np.exp(1.25))
+    answers[1, 1] = np.nan
+    found = assess_language(answers, Reference("r", known), [1, 9, 7, 0], batch_size=None, seconds_s=1)
+    assert (found.not_finite, found.wins, found.perplexity) == (1, 1, None)
+    with pytest.raises(ValueError, match="4 tokens, 4 of the reference, 3 that come next"):
+        assess_language(answers, Reference("r", known), [1, 2, 7], batch_size=None, seconds_s=1)
+
+
+def test_what_cannot_be_cut_is_said(learnt_llama: Path) -> None:
+    limits = read_limits(learnt_llama)
+    encoder = text_encoder(learnt_llama, limits)
+    with pytest.raises(UserError, match="behind it 8 tokens are written, of 64"):
+        build_language_inputs(SENTENCES, encoder, limits, (1,), (60,))
+    with pytest.raises(UserError, match="numbers of tokens for a language model"):
+        build_language_inputs(SENTENCES, encoder, limits, (1,), (None,))
+    short = TextLimits(max_length_tokens=1, pad_id=0, pad_type_id=0, pad_left=False)
+    with pytest.raises(UserError, match="no text has two tokens"):
+        build_language_inputs(("ok",), text_encoder(learnt_llama, short), short, (1,), (1,))
+
+
+def test_the_command_weighs_a_run_and_packs_what_it_recommends(
+    language_run: Path, learnt_llama: Path, sentences: Path, tmp_path: Path, steelyard: Steelyard
+) -> None:
+    out = tmp_path / "compared"
+    done = steelyard(
+        *("compare", language_run, "--data", sentences, "--out", out, "--budget", "smoke", "--lengths", "16"), "--json"
+    )
+    assert done.returncode == 0, done.stderr
+    verdict = json.loads(done.stdout)
+    rows = {row["name"]: row for row in verdict["rows"] if row["measured"]}
+    assert set(rows) == {
+        *("torch-cpu/fp32", "torch-cpu/fp32 (A/A)", "torch-cpu/bf16"),
+        *("ort-cpu/fp32", "ort-cpu/int8-dynamic", "ort-cpu/int4"),
+    }
+    for row in rows.values():
+        assert [item["workload"] for item in row["workloads"]] == ["read 1×16", "write 1×16"]
+    right, surprise, tokens = expected(learnt_llama)
+    for name in ("torch-cpu/fp32", "ort-cpu/fp32"):
+        quality = rows[name]["quality"]
+        assert (quality["examples"], quality["agreement_fraction"]) == (tokens, 1)
+        assert quality["accuracy_fraction"] == pytest.approx(right / tokens)
+        assert quality["perplexity"] == pytest.approx(np.exp(surprise / tokens), rel=1e-4)
+    report = (out / "report.md").read_text()
+    assert "seconds to the first token" in report
+    assert "next token" in report
+    if verdict["deployable"]:
+        assert RunFolder(out).verdict.is_file()
+
+
+def expected(checkpoint: Path) -> tuple[int, float, int]:
+    """How many next tokens PyTorch guesses of the sentences, its surprise in nats, and how many there are."""
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(checkpoint), AutoTokenizer.from_pretrained(checkpoint)
+    right, surprise, tokens = 0, 0.0, 0
+    for text in SENTENCES:
+        ids = tokenizer(text, return_tensors="pt")["input_ids"]
+        with torch.inference_mode():
+            found = model(input_ids=ids, labels=ids)
+        right += int((found.logits[0, :-1].argmax(-1) == ids[0, 1:]).sum())
+        surprise += float(found.loss) * (ids.shape[1] - 1)
+        tokens += ids.shape[1] - 1
+    return right, surprise, tokens

@@ -1,0 +1,76 @@
+"""Engines that continue texts keep one contract."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from artifact.precision import Precision
+from artifact.run_folder import RunFolder
+from errors import UserError
+from runtimes.base import Candidate
+from runtimes.language import LanguageRuntime
+from runtimes.registry import REGISTRY, candidates, open_language
+
+EVERY = candidates(None, None, every=True, language=True)
+TOLERANCES = {Precision.FP32: 1e-4, Precision.BF16: 0.05, Precision.INT8_DYNAMIC: 0.05, Precision.INT4: 0.3}
+"""Of a logit, as a share of the largest."""
+
+IDS = [[5, 9, 13, 7, 21, 6], [8, 6, 30, 11, 12, 40]]
+
+
+def opened(candidate: Candidate, run: Path) -> LanguageRuntime:
+    folder = RunFolder(run)
+    where = REGISTRY[candidate.runtime]
+    model = (
+        folder.checkpoint if where.source.name == "CHECKPOINT" else folder.variant(candidate.precision) / "model.onnx"
+    )
+    assert model is not None
+    return open_language(candidate, model, 2)
+
+
+@pytest.mark.parametrize("candidate", EVERY, ids=lambda candidate: candidate.id)
+def test_steps_with_the_cache_are_the_whole_pass_of_pytorch(
+    candidate: Candidate, language_run: Path, learnt_llama: Path
+) -> None:
+    ids = np.array(IDS)
+    with torch.inference_mode():
+        expected = AutoModelForCausalLM.from_pretrained(learnt_llama)(torch.from_numpy(ids)).logits.numpy()
+    bound = TOLERANCES[candidate.precision] * np.abs(expected).max()
+    with opened(candidate, language_run) as runtime:
+        assert runtime.info.device == "cpu"
+        assert runtime.info.threads == 2
+        whole = runtime.every(ids, np.ones_like(ids))
+        continuing = runtime.begin(2, 6)
+        steps = [continuing.prompt(ids[:, :3].tolist()), *(continuing.step(ids[:, at]) for at in (3, 4, 5))]
+        continuing.rewind(3)
+        again = [continuing.step(ids[:, at]) for at in (3, 4, 5)]
+    assert whole.dtype == np.float32
+    assert np.abs(whole - expected).max() < bound
+    assert np.abs(np.stack(steps, axis=1) - expected[:, 2:]).max() < bound
+    np.testing.assert_allclose(np.stack(again), np.stack(steps[1:]), atol=1e-5 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize(
+    ("candidate", "said"),
+    [
+        (Candidate("ort-cuda", Precision.FP32), "does not run language models yet"),
+        (Candidate("ort-cpu", Precision.FP16), "fp16 runs on: nothing"),
+        (Candidate("torch-cpu", Precision.FP32, ("compile",)), "run eagerly in PyTorch"),
+    ],
+)
+def test_what_does_not_run_is_refused(candidate: Candidate, said: str, language_run: Path) -> None:
+    with pytest.raises(UserError) as refused:
+        opened(candidate, language_run)
+    assert said in f"{refused.value.message} {refused.value.hint}"
+
+
+def test_a_graph_that_is_no_decoder_is_refused(tiny_run: Path) -> None:
+    graph = RunFolder(tiny_run).variant(Precision.FP32) / "model.onnx"
+    with (
+        pytest.raises(UserError, match="no decoder with a cache"),
+        open_language(Candidate("ort-cpu", Precision.FP32), graph, 1),
+    ):
+        pass
