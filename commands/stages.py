@@ -288,6 +288,8 @@ def load_test(
     source = find_models(model)
     if out is None and not folder.is_run:
         raise UserError(f"{model} is not a run, so the results need a folder of their own", "name one with --out")
+    if source.writes:
+        raise UserError("load tests are for models that answer in one pass so far", "compare measures language models")
     data = data or folder.evaluation_data
     if not data.is_file() and data == folder.evaluation_data:
         raise UserError(f"{model} has no evaluation data of its own", "name a file with --data")
@@ -327,6 +329,8 @@ def _check_measurable(run: "RunFolder") -> None:
     if record is None:
         return
     data = record.data
+    if data.task is Task.TEXT_GENERATION:
+        return
     if data.problem is not Problem.SINGLE_LABEL or "pair" in data.columns:
         pairs = " of pairs" if "pair" in data.columns else ""
         raise UserError(

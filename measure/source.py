@@ -16,7 +16,7 @@ from artifact.predict.tokens import TextLimits
 from artifact.records import read_json, sha256_files
 from artifact.run_folder import RunFolder
 from artifact.task import Task
-from artifact.tokenizer import read_limits
+from artifact.tokenizer import read_config, read_limits
 from artifact.variant import Variant, task_of
 from errors import GateFailed, UserError
 from runtimes.base import Candidate
@@ -102,9 +102,16 @@ def find_models(directory: Path) -> ModelSource:
             f"{directory} is neither a run, nor a checkpoint, nor an artifact",
             "give a folder written by steelyard finetune, export or pack, or by save_pretrained",
         )
-    writes = task_of(run) is Task.TEXT_GENERATION
+    task = task_of(run)
+    writes = _continues_text(checkpoint) if task is None else task is Task.TEXT_GENERATION
     labels = () if writes else read_labels(checkpoint)
     return ModelSource(directory, checkpoint, labels, read_limits(checkpoint), checkpoint, graphs, rejected, writes)
+
+
+def _continues_text(checkpoint: Path) -> bool:
+    """Whether a checkpoint is a decoder's, by the name that transformers gives to such classes."""
+    kinds = read_config(checkpoint, "config.json").get("architectures") or [""]
+    return str(kinds[0]).endswith(("ForCausalLM", "LMHeadModel"))
 
 
 def _packed(directory: Path) -> ModelSource:

@@ -20,6 +20,9 @@ from measure.workload import Inputs, Phase, Workload
 from runtimes.base import Executed, RuntimeInfo
 from runtimes.language import Continuing, LanguageRuntime
 
+JUDGED_TOKENS = 128
+"""Tokens of a batch that is judged: each has a score for every word of the vocabulary."""
+
 
 class Writing:
     """A language model's runtime on its workloads; a `Bench`.
@@ -112,7 +115,7 @@ class Writing:
         start = self._clock()
         texts = [item["input_ids"] for item in self._inputs.evaluation]
         found: list[NDArray[np.float32]] = [np.empty((0, 2), dtype=np.float32)] * len(texts)
-        for places in batches_by_length([len(text) for text in texts]):
+        for places in batches_by_length([len(text) for text in texts], JUDGED_TOKENS):
             rows = [texts[place] for place in places]
             ids, mask = padded(rows)
             logits = self._runtime.every(ids, mask)

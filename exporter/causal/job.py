@@ -34,6 +34,10 @@ from exporter.save import load_graph, save_graph
 from exporter.sessions import PROVIDER
 from models.checkpoint import load_model, load_tokenizer
 
+MOST_IN_ONE_FILE = 256 * 10**6
+"""Bytes of weights above which they go into a second file, from which they are read as they are needed: a file of one
+piece is held in memory three times while it is written."""
+
 RECIPE = 2
 """Raised whenever the same checkpoint would give another graph."""
 
@@ -154,7 +158,8 @@ class _Job:
                     moments = second_moments(model, self._calibration(model, tokenizer, shape))
                 graph = derivation.make(load_graph(traced), self.request.options, moments)
             (self._path(precision).parent / "variant.json").unlink(missing_ok=True)  # what it says is of another graph
-            save_graph(graph, self._path(precision), external_data_bytes=self.request.external_data_bytes)
+            most = min(self.request.external_data_bytes, MOST_IN_ONE_FILE)
+            save_graph(graph, self._path(precision), external_data_bytes=most)
             seconds[precision] = round(time.perf_counter() - started, 3)
         return seconds
 

@@ -188,6 +188,20 @@ def test_the_command_weighs_a_run_and_packs_what_it_recommends(
         assert RunFolder(out).verdict.is_file()
 
 
+def test_a_bare_checkpoint_is_weighed_in_pytorch(
+    learnt_llama: Path, language_run: Path, sentences: Path, tmp_path: Path, steelyard: Steelyard
+) -> None:
+    done = steelyard(
+        *("compare", learnt_llama, "--data", sentences, "--out", tmp_path / "run", "--budget", "smoke"),
+        *("--lengths", "8", "--precisions", "fp32", "--json"),
+    )
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(done.stdout)["rows"]
+    assert {row["name"] for row in rows if row["measured"]} == {"torch-cpu/fp32", "torch-cpu/fp32 (A/A)"}
+    done = steelyard("load-test", language_run, "--data", sentences, "--candidates", "ort-cpu/fp32")
+    assert (done.returncode, "load tests are for models that answer in one pass" in done.stderr) == (2, True)
+
+
 def expected(checkpoint: Path) -> tuple[int, float, int]:
     """How many next tokens PyTorch guesses of the sentences, its surprise in nats, and how many there are."""
     model, tokenizer = AutoModelForCausalLM.from_pretrained(checkpoint), AutoTokenizer.from_pretrained(checkpoint)
