@@ -22,6 +22,7 @@ import sys
 import time
 import venv
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -158,7 +159,7 @@ def asked_engines(options: argparse.Namespace, prompt: list[int]) -> dict[str, C
         return first, times
 
     found: dict[str, Callable[[], tuple[float, list[float]]]] = {
-        engine: lambda engine=engine: own(engine) for engine in options.engines.split(",")
+        engine: partial(own, engine) for engine in options.engines.split(",")
     }
     for label, name, path in (
         ("llama.cpp", "llama.cpp", options.gguf),
@@ -166,7 +167,7 @@ def asked_engines(options: argparse.Namespace, prompt: list[int]) -> dict[str, C
         ("onnxruntime-genai, its own model", "onnxruntime-genai", options.genai),
     ):
         if path is not None:
-            found[label] = lambda name=name, path=path: peer(name, path, options.environments, prompt, options.steps)
+            found[label] = partial(peer, name, path, options.environments, prompt, options.steps)
     return found
 
 
