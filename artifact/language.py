@@ -8,8 +8,7 @@ from artifact.intervals import Estimate
 from artifact.precision import Precision
 from artifact.records import read_json
 from artifact.run_folder import RunFolder
-from artifact.task import Task
-from artifact.variant import graph_of, variant_file
+from artifact.variant import Derived, graph_of, variant_file
 
 SCHEMA_VERSION = 1
 
@@ -27,9 +26,10 @@ class Cache(msgspec.Struct, frozen=True, kw_only=True):
 class Prediction(msgspec.Struct, frozen=True, kw_only=True):
     """How a variant predicts held-out text whose words it is told one by one, beside PyTorch fp32.
 
-    `perplexity_ratio` is the variant's over the reference's, from the same tokens. `divergence_nats` is the mean
-    Kullback-Leibler divergence of its next token from the reference's, `agreement_fraction` how often both have the
-    same first choice. `error_fraction` is the largest difference of a logit, as a share of the largest logit.
+    `perplexity_ratio` is the variant's over the reference's, from the same tokens; one above `most_ratio` fails.
+    `divergence_nats` is the mean Kullback-Leibler divergence of its next token from the reference's,
+    `agreement_fraction` how often both have the same first choice. `error_fraction` is the largest difference of a
+    logit, as a share of the largest logit.
     """
 
     inputs: str
@@ -38,6 +38,7 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True):
     perplexity: float
     reference: float
     perplexity_ratio: Estimate
+    most_ratio: float
     divergence_nats: Estimate
     agreement_fraction: Estimate
     error_fraction: float
@@ -58,25 +59,14 @@ class Continuation(msgspec.Struct, frozen=True, kw_only=True):
     near_ties: int
 
 
-class LanguageVariant(msgspec.Struct, frozen=True, kw_only=True):
-    """A decoder graph at one precision, the checkpoint that it came from, and how well it predicts.
+class LanguageVariant(Derived, frozen=True, kw_only=True):
+    """A decoder graph at one precision, and how well it predicts.
 
-    `files` has the sha256 of every file. `weight_bits` are those of products, `head_bits` of the table of tokens and of
-    the head that shares it; weights of one block share a scale. Rounding errors were weighed by what layers read of the
-    texts that `calibrated_on` names. `reasons` say why a gate failed.
+    `weight_bits` are those of products, `head_bits` of the table of tokens and of the head that shares it; weights of
+    one block share a scale. Rounding errors were weighed by what layers read of the texts that `calibrated_on` names.
+    `reasons` say why a gate failed.
     """
 
-    schema_version: int
-    fingerprint: str
-    checkpoint_sha256: str
-    task: Task
-    precision: Precision
-    file: str
-    size_bytes: int
-    files: dict[str, str]
-    opset: int
-    minimum_onnxruntime: str
-    operators: dict[str, int]
     weights: int
     weight_bits: int
     head_bits: int
@@ -86,8 +76,6 @@ class LanguageVariant(msgspec.Struct, frozen=True, kw_only=True):
     prediction: Prediction
     continuation: Continuation
     reasons: tuple[str, ...]
-    seconds_s: float
-    versions: dict[str, str]
 
     @property
     def passed(self) -> bool:

@@ -87,7 +87,7 @@ def _parts(
 ) -> Parts:
     """What an artifact of this variant is made of; `UserError` for what is missing or cannot be served."""
     variant, graph = read_variant(run, precision)
-    if not is_whole(variant.files, graph.parent):
+    if not is_whole(variant, graph.parent):
         raise UserError(f"{graph} is not the file that was exported", "export it again")
     if not variant.passed:
         raise GateFailed(f"{graph} did not pass its export: {'; '.join(variant.reasons)}", "pack another precision")

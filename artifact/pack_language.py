@@ -89,7 +89,7 @@ def _parts(
     run: RunFolder, precision: Precision, card: Card | None, card_reason: str | None, session: SessionConfig
 ) -> _Parts:
     variant, graph = read_language(run, precision)
-    if not is_whole(variant.files, graph.parent):
+    if not is_whole(variant, graph.parent):
         raise UserError(f"{graph} is not the file that was exported", "export it again")
     if not variant.passed:
         raise GateFailed(f"{graph} did not pass its export: {'; '.join(variant.reasons)}", "pack another precision")

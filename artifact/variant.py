@@ -1,6 +1,5 @@
 """`variant.json`: what is known of one derived ONNX graph."""
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
@@ -134,13 +133,11 @@ class Support(msgspec.Struct, frozen=True, kw_only=True):
     reason: str | None = None
 
 
-class Variant(msgspec.Struct, frozen=True, kw_only=True):
-    """A graph at one precision, the checkpoint it came from and how well it agrees. Paths are relative to its folder.
+class Derived(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of every derived graph: the checkpoint that it came from, and its files. Paths are relative to its
+    folder.
 
-    `files` has the sha256 of the graph and, where its weights lie in a second file, of that one. `fused` counts the
-    operators that stand for several; `unfused` those that could have been fused and were not.
-    `golden_error_fraction` is the largest error on the run's golden examples, each answered alone, as a share of the
-    output's scale; `None` where there are none.
+    `files` has the sha256 of the graph and, where its weights lie in a second file, of that one.
     """
 
     schema_version: int
@@ -152,13 +149,24 @@ class Variant(msgspec.Struct, frozen=True, kw_only=True):
     size_bytes: int
     files: dict[str, str]
     opset: int
+    minimum_onnxruntime: str
+    operators: dict[str, int]
+    seconds_s: float
+    versions: dict[str, str]
+
+
+class Variant(Derived, frozen=True, kw_only=True):
+    """A graph at one precision, and how well it agrees. `fused` counts the
+    operators that stand for several; `unfused` those that could have been fused and were not.
+    `golden_error_fraction` is the largest error on the run's golden examples, each answered alone, as a share of the
+    output's scale; `None` where there are none.
+    """
+
     ir_version: int
     domains: tuple[str, ...]
-    minimum_onnxruntime: str
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     nodes: int
-    operators: dict[str, int]
     fused: dict[str, int]
     unfused: dict[str, int]
     weight_elements: dict[str, int]
@@ -168,8 +176,6 @@ class Variant(msgspec.Struct, frozen=True, kw_only=True):
     metric: Metric | None
     support: tuple[Support, ...]
     golden_error_fraction: float | None
-    seconds_s: float
-    versions: dict[str, str]
 
     @property
     def judged_on(self) -> tuple[str, int]:
@@ -190,9 +196,9 @@ class Variant(msgspec.Struct, frozen=True, kw_only=True):
         return (*self.parity.reasons, f"{metric.name} {metric.value:.4f} is below the floor {metric.floor:.4f}")
 
 
-def is_whole(files: Mapping[str, str], folder: Path) -> bool:
-    """Whether every file with its sha256 is in `folder` as it was written."""
-    return all((folder / name).is_file() and sha256_file(folder / name) == sha for name, sha in files.items())
+def is_whole(variant: Derived, folder: Path) -> bool:
+    """Whether every file of a variant is in `folder` as it was written."""
+    return all((folder / name).is_file() and sha256_file(folder / name) == sha for name, sha in variant.files.items())
 
 
 def variant_file(run: RunFolder, precision: Precision) -> Path:

@@ -91,7 +91,7 @@ def failures(exported: Sequence[Exported | ExportedLanguage]) -> str:
 def _kept(run: RunFolder, precision: Precision, mark: str) -> Variant | None:
     """A variant made earlier from the same inputs, if its files are still whole."""
     variant = read_if_present(run.variant(precision) / "variant.json", Variant)
-    if variant is None or variant.fingerprint != mark or not is_whole(variant.files, run.variant(precision)):
+    if variant is None or variant.fingerprint != mark or not is_whole(variant, run.variant(precision)):
         return None
     return variant
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from measure.records import Role
 from measure.statistics import Decision
+from measure.workload import WorkloadSpec
 from report.evidence import Evidence
 from report.verdict import Ratio, Row, Verdict
 
@@ -29,7 +30,8 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class BreakEven:
-    """Batch sizes down, lengths across (`16`, `128`, …, the natural mix last); what was not measured has no cell."""
+    """Batch sizes down, lengths across (`16`, `128`, …, the natural mix last; of a language model `read 16`, …); what
+    was not measured has no cell."""
 
     batch_sizes: tuple[int, ...]
     lengths: tuple[str, ...]
@@ -43,19 +45,25 @@ def break_even(verdict: Verdict, evidence: Evidence) -> BreakEven | None:
     """
     rows = [row for row in verdict.rows if row.measured and row.reason is None and row.role is not Role.CONTROL]
     specs = {spec.name: spec for spec in evidence.session.workloads if spec.from_text is None}
-    lengths = {name: name.partition("×")[2] for name in specs}
-    if sum(length.isdecimal() for length in lengths.values()) < LEAST_FIXED or len(rows) < 2:
+    lengths = {name: _column(spec) for name, spec in specs.items()}
+    if sum(length[-1:].isdecimal() for length in lengths.values()) < LEAST_FIXED or len(rows) < 2:
         return None
     firsts = {name: pair for name in specs if (pair := _first_two(rows, name))}
     leads = evidence.leads([(*pair, name) for name, pair in firsts.items()])
     return BreakEven(
         batch_sizes=tuple(sorted({spec.batch_size for spec in specs.values()})),
-        lengths=tuple(sorted(set(lengths.values()), key=lambda word: (not word.isdecimal(), len(word), word))),
+        lengths=tuple(sorted(set(lengths.values()), key=lambda word: (not word[-1:].isdecimal(), len(word), word))),
         cells={
             (specs[name].batch_size, lengths[name]): Cell(*pair, lead)
             for (name, pair), lead in zip(firsts.items(), leads, strict=True)
         },
     )
+
+
+def _column(spec: WorkloadSpec) -> str:
+    """`128` or `natural`; of a language model `read 128`."""
+    length = spec.name.partition("×")[2]
+    return f"{spec.phase} {length}" if spec.phase else length
 
 
 def _first_two(rows: Sequence[Row], workload: str) -> tuple[Row, Row] | None:

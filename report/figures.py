@@ -3,6 +3,7 @@
 from report.verdict import Gate, QualityResult, Ratio
 
 DASH = "–"
+PASSED, UNSURE, FAILED = "✓", "≈", "✗"
 
 
 def seconds(value: float | None) -> str:
@@ -50,8 +51,8 @@ def accuracy(quality: QualityResult | None) -> str:
     """Accuracy with a mark: ✓ passed the gate, ≈ passed but not certain, ✗ failed."""
     if quality is None:
         return DASH
-    marks = {Gate.PASSED: " ✓", Gate.PASSED_UNSURE: " ≈", Gate.FAILED: " ✗"}
-    return f"{quality.accuracy_fraction:.3f}{marks.get(quality.gate, '')}"
+    marks = {Gate.PASSED: PASSED, Gate.PASSED_UNSURE: UNSURE, Gate.FAILED: FAILED}
+    return f"{quality.accuracy_fraction:.3f} {marks.get(quality.gate, '')}".rstrip()
 
 
 def perplexity(quality: QualityResult | None) -> str:

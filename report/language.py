@@ -4,16 +4,14 @@ from collections.abc import Sequence
 
 from artifact.intervals import Estimate
 from artifact.language import LanguageVariant
-from report.figures import fraction, seconds, size
+from report.figures import FAILED, PASSED, UNSURE, fraction, seconds, size
 from report.tables import Table
-
-PASSED, FAILED = "✓", "✗"
 
 READING = (
     "perplexity: how many tokens the model hesitates between, and how many times PyTorch's that is (95 % interval)",
     "KL: mean divergence of the next token's probabilities from PyTorch's, in nats; agrees: same first choice",
     "alone: prompts that are continued by the very tokens that PyTorch continues them with; near ties count",
-    "✓ passes every gate; ✗ fails one",
+    "✓ passes every gate; ≈ does on these texts, which are too few to be sure of its perplexity; ✗ fails one",
 )
 
 
@@ -26,7 +24,7 @@ def language_table(variants: Sequence[LanguageVariant]) -> Table:
         headers=("precision", "file", "bits", "perplexity", "times", "KL", "agrees", "alone", "made in"),
         rows=tuple(
             (
-                f"{variant.precision} {PASSED if variant.passed else FAILED}",
+                f"{variant.precision} {_mark(variant)}",
                 size(variant.size_bytes),
                 f"{8 * variant.size_bytes / variant.weights:.1f}",
                 f"{variant.prediction.perplexity:.4g}",
@@ -56,6 +54,14 @@ def language_notes(variants: Sequence[LanguageVariant]) -> tuple[str, ...]:
         f"cache: {size(1000 * cache.bytes_per_token)} for each 1,000 tokens, of {cache.context_tokens:,} at most"
     )
     return tuple(lines)
+
+
+def _mark(variant: LanguageVariant) -> str:
+    """✓ every gate passed; ≈ passed, but the texts are too few to be sure; ✗ failed."""
+    if not variant.passed:
+        return FAILED
+    found = variant.prediction
+    return UNSURE if (found.perplexity_ratio.high or 0.0) > found.most_ratio else PASSED
 
 
 def _interval(found: Estimate) -> str:

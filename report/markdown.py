@@ -62,6 +62,17 @@ TEXT_READING = (
 )
 
 
+LANGUAGE_READING = (
+    "A language model reads a prompt up to the first token's logits, or writes a token behind it; choosing tokens and "
+    "tokenising are in neither. An example is a token that comes next, and it is right where it is the first choice.",
+)
+
+
+def reading(verdict: Verdict) -> tuple[str, ...]:
+    """How the tables are read."""
+    return (*READING, *(TEXT_READING if from_text(verdict) else ()), *(LANGUAGE_READING if verdict.writes else ()))
+
+
 def render(verdict: Verdict) -> str:
     """The report as Markdown."""
     others, slow, device, joules, texts, missing = (
@@ -83,7 +94,7 @@ def render(verdict: Verdict) -> str:
         written_table(what_ran(verdict)),
         *_section("Expected and measured", explanations(verdict)),
         *_section("How it was measured", how_measured(verdict)),
-        *_section("How to read it", (*READING, *(TEXT_READING if texts else ()))),
+        *_section("How to read it", reading(verdict)),
     ]
     return "\n\n".join(parts) + "\n"
 

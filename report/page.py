@@ -12,12 +12,13 @@ from markupsafe import Markup
 
 from measure.percentiles import least_samples
 from measure.records import Record, Session
+from measure.workload import Phase
 from report.break_even import BreakEven, Cell, break_even
 from report.charts import Column, bounds, calls, first_answers, hue, sizes, speeds
 from report.evidence import PERCENTILES, Evidence
 from report.explain import explanations
 from report.figures import seconds, times
-from report.markdown import READING, TEXT_READING
+from report.markdown import reading
 from report.samples import DRAWN, Calls
 from report.svg import element
 from report.tables import (
@@ -108,7 +109,7 @@ def render_page(verdict: Verdict, records: Sequence[Record]) -> str:
         missing=Grid(missing) if missing else None,
         explanations=explanations(verdict),
         method=[line.partition(": ")[::2] for line in how_measured(verdict)],
-        reading=(*READING, *(TEXT_READING if texts else ())),
+        reading=reading(verdict),
         most_drawn=DRAWN,
         needed=", ".join(f"{_short(name)} needs {least_samples(share)} calls" for name, share in PERCENTILES.items()),
     )
@@ -183,6 +184,10 @@ def _title(workload: str, session: Session) -> str:
     """What one timed call of a workload is."""
     spec = next(spec for spec in session.workloads if spec.name == workload)
     lengths = [length for _, length in spec.shapes]
+    if spec.phase is Phase.READ:
+        return f"{spec.name}: from an empty cache to the first token after a prompt, batch × tokens"
+    if spec.phase is Phase.WRITE:
+        return f"{spec.name}: one token for each row of the batch, with its prompt in the cache"
     if spec.from_text:
         return f"{spec.name}: each is a pass over {spec.texts} texts, from raw text to label"
     if len(set(lengths)) == 1:

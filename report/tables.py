@@ -40,7 +40,7 @@ class Table:
 def summary(verdict: Verdict) -> Table:
     """One line for each measured candidate: speed, answers, costs."""
     measured = [row for row in verdict.rows if row.measured]
-    writes = any(result.tokens for row in measured for result in row.workloads)
+    writes = verdict.writes
     over = OVER.get(verdict.policy.objective, "")
     return Table(
         title=f"Speed{over} is against {verdict.baseline}, with a 95 % interval" if verdict.baseline else "Measured",
@@ -75,10 +75,9 @@ def workloads(verdict: Verdict) -> Table:
     measured = [row for row in verdict.rows if row.measured]
     results = measured[0].workloads if measured else ()
     names = [result.workload for result in results]
-    writes = any(result.tokens for result in results)
     return Table(
         title="By workload (batch × tokens of the prompt): seconds to the first token, and of each token after it"
-        if writes
+        if verdict.writes
         else "By workload (batch × tokens): median of one batch",
         headers=("candidate", *names),
         rows=tuple(

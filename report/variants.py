@@ -5,12 +5,11 @@ from dataclasses import dataclass
 
 from artifact.language import LanguageVariant
 from artifact.variant import Metric, Recipe, Variant
-from report.figures import DASH, fraction, seconds, size
+from report.figures import DASH, FAILED, PASSED, UNSURE, fraction, seconds, size
 from report.language import READING as LANGUAGE_READING
 from report.language import language_notes, language_table
 from report.tables import Table
 
-PASSED, UNSURE, FAILED = "✓", "≈", "✗"
 RUNS = {True: "yes", False: "no", None: "?"}
 KEPT_LISTED = 5
 SAME_FUNCTION = 1e-4

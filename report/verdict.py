@@ -180,3 +180,8 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     measured_utc: str
     versions: dict[str, str]
     tokenizer_texts_per_s: float | None = None
+
+    @property
+    def writes(self) -> bool:
+        """Whether it is about a language model."""
+        return any(result.tokens for row in self.rows for result in row.workloads)

@@ -12,7 +12,6 @@ import torch
 from numpy.typing import NDArray
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from artifact.predict.tokens import TextLimits
 from artifact.run_folder import RunFolder
 from artifact.tokenizer import read_limits, text_encoder
 from errors import UserError
@@ -154,9 +153,8 @@ def test_what_cannot_be_cut_is_said(learnt_llama: Path) -> None:
         build_language_inputs(SENTENCES, encoder, limits, (1,), (60,))
     with pytest.raises(UserError, match="numbers of tokens for a language model"):
         build_language_inputs(SENTENCES, encoder, limits, (1,), (None,))
-    short = TextLimits(max_length_tokens=1, pad_id=0, pad_type_id=0, pad_left=False)
     with pytest.raises(UserError, match="no text has two tokens"):
-        build_language_inputs(("ok",), text_encoder(learnt_llama, short), short, (1,), (1,))
+        build_language_inputs((), encoder, limits, (1,), (8,))
 
 
 def test_the_command_weighs_a_run_and_packs_what_it_recommends(
@@ -198,7 +196,7 @@ def test_a_bare_checkpoint_is_weighed_in_pytorch(
     assert done.returncode == 0, done.stderr
     rows = json.loads(done.stdout)["rows"]
     assert {row["name"] for row in rows if row["measured"]} == {"torch-cpu/fp32", "torch-cpu/fp32 (A/A)"}
-    done = steelyard("load-test", language_run, "--data", sentences, "--candidates", "ort-cpu/fp32")
+    done = steelyard("load-test", language_run, "--data", sentences, "--candidate", "ort-cpu/fp32")
     assert (done.returncode, "load tests are for models that answer in one pass" in done.stderr) == (2, True)
 
 
