@@ -11,7 +11,7 @@ import typer
 from artifact.layout import Extras, Layout
 from artifact.precision import Precision
 from artifact.task import Task
-from commands import stages, tell
+from commands import stages, tell, writing
 from errors import GateFailed, UserError
 from exporter.options import EXAMPLES, Options, Pooling, PoolingMode, Profile, Target, Weights
 from measure.plan import Budget, find_plan
@@ -438,11 +438,21 @@ def predict(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object for each item.")] = False,
 ) -> None:
     """Answer texts, pictures or recordings, or write text: from the command line, a file, or standard input."""
-    if stages.is_language_artifact(artifact):
+    if writing.is_language_artifact(artifact):
         _refuse(context, ("pair_column", "threshold"), "is not for an artifact that writes text")
-        drawn = (temperature, top_k or 0, top_p, min_p, repetition_penalty, seed)
-        asked = stages.asked_text(max_new_tokens, drawn, tuple(stop or ()), is_chat=chat, system=system)
-        pieces = stages.write(
+        asked = writing.asked_text(
+            max_new_tokens,
+            tuple(stop or ()),
+            is_chat=chat,
+            system=system,
+            temperature=temperature,
+            top_k=top_k or 0,
+            top_p=top_p,
+            min_p=min_p,
+            repetition_penalty=repetition_penalty,
+            seed=seed,
+        )
+        pieces = writing.write(
             artifact, items or [], data, out, text_column, keep or [], asked, threads=threads, as_json=as_json
         )
         for piece in pieces:

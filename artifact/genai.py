@@ -5,17 +5,14 @@ from typing import Any
 
 from artifact.generate.decoder import IDS, LOGITS, MASK, PAST, PRESENT
 from artifact.language import Cache
-from artifact.predict.session import SessionConfig
 
 GENAI_CONFIG = "genai_config.json"
 
 
-def genai_config(
-    model: dict[str, Any], cache: Cache, model_file: str, end_ids: Sequence[int], session: SessionConfig
-) -> dict[str, Any]:
+def genai_config(model: dict[str, Any], cache: Cache, model_file: str, end_ids: Sequence[int]) -> dict[str, Any]:
     """The configuration of `onnxruntime_genai.Model`, from a checkpoint's `config.json`.
 
-    Names and fields as its documentation of version 0.13 has them. The cache is one buffer that past and present share.
+    Names and fields as its documentation has them, tried with 0.18. Past and present share one buffer.
     """
     begin = model.get("bos_token_id")
     pad = model.get("pad_token_id")
@@ -46,11 +43,7 @@ def genai_config(
                     "present_key_names": f"{PRESENT}.%d.key",
                     "present_value_names": f"{PRESENT}.%d.value",
                 },
-                "session_options": {
-                    "log_id": "onnxruntime-genai",
-                    "provider_options": [],
-                    "disabled_optimizers": list(session.disabled_optimizers),
-                },
+                "session_options": {"log_id": "onnxruntime-genai", "provider_options": []},
             },
         },
         "search": {"do_sample": False, "max_length": cache.context_tokens, "past_present_share_buffer": True},

@@ -131,7 +131,7 @@ def _fill(folder: Path, parts: _Parts, extras: Extras) -> None:
         write_bytes(folder / "Dockerfile", DOCKERFILE.encode())
     manifest = _manifest(parts, model_file)
     config = read_config(checkpoint, "config.json")
-    write_json(folder / GENAI_CONFIG, genai_config(config, variant.cache, model_file, manifest.end_ids, parts.session))
+    write_json(folder / GENAI_CONFIG, genai_config(config, variant.cache, model_file, manifest.end_ids))
     write_bytes(folder / "README.md", language_card(manifest, variant, checkpoint).encode())
     write_json(folder / "golden.json", _golden(folder, parts, manifest))
     write_json(folder / MANIFEST, replace(manifest, files=dict(packed_files(folder))))

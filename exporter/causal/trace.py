@@ -156,7 +156,10 @@ def _cleaned(graph: onnx_ir.Model, shape: CacheShape) -> onnx_ir.Model:
     for value, name in zip((ids, mask, wanted), axes, strict=True):
         value.name, value.shape = name, onnx_ir.Shape(axes[name])
     words = None if logits.shape is None else logits.shape[2]
-    logits.name, logits.shape = "logits", onnx_ir.Shape(("batch", "kept", words))
+    logits.name = "logits"
+    logits.shape = onnx_ir.Shape(
+        ("batch", 1, words)
+    )  # what serves gets; onnxruntime-genai allocates as it is told here
     for values, begin in ((past, "past_key_values"), (present, "present")):
         for value, name in zip(values, shape.names, strict=True):
             value.name = f"{begin}.{name}"

@@ -148,6 +148,8 @@ def test_what_onnxruntime_genai_is_told_fits_the_graph(written: Path, learnt_lla
     layers = range(told["decoder"]["num_hidden_layers"])
     named = [told["decoder"]["inputs"][f"past_{part}_names"] % layer for layer in layers for part in ("key", "value")]
     assert set(inputs) == {"input_ids", "attention_mask", *named}
+    shapes = {item.name: item.shape for item in session.get_outputs()}
+    assert shapes["logits"][1] == 1  # or it makes room for a row for each token of the prompt
     assert inputs[named[0]][1] == told["decoder"]["num_key_value_heads"]
     assert inputs[named[0]][3] == told["decoder"]["head_size"]
     assert told["eos_token_id"] == list(end_ids(learnt_llama))
