@@ -1,15 +1,13 @@
 """Make the folder that is deployed: ONNX, tokenizer, manifest, golden examples and one `predict.py`."""
 
-import shutil
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 
 from artifact.bundle import bundle
-from artifact.companions import DOCKERFILE, special_tokens_map
+from artifact.companions import special_tokens_map
+from artifact.contents import copy_documents, copy_graph, write_program
 from artifact.labels import read_activation, read_labels
 from artifact.layout import PLAIN, Extras, Layout
-from artifact.lock import locked
 from artifact.model_card import model_card
 from artifact.placing import Packed, check_target, packed_files, placed
 from artifact.precision import Precision
@@ -32,7 +30,6 @@ from errors import GateFailed, UserError
 
 RUNTIME_PACKAGES = ("onnxruntime", "numpy", "tokenizers")
 COPIED = ("config.json", "tokenizer_config.json", "preprocessor_config.json")
-DOCUMENTS = ("LICENSE", "LICENSE.txt", "NOTICE")
 LABELLED = (Task.TEXT_CLASSIFICATION, Task.TOKEN_CLASSIFICATION, Task.IMAGE_CLASSIFICATION, Task.AUDIO_CLASSIFICATION)
 REFERENCE = "PyTorch fp32 on a CPU, each example alone"
 LEAST_TOLERANCE = 1e-4
@@ -130,24 +127,13 @@ def _parts(
 
 def _fill(folder: Path, parts: Parts, extras: Extras) -> None:
     variant, checkpoint = parts.variant, parts.checkpoint
-    model_file = f"onnx/model{variant.precision.file_suffix}.onnx"
-    (folder / "onnx").mkdir()
-    shutil.copyfile(parts.graph, folder / model_file)
-    for name in variant.files.keys() - {variant.file}:
-        shutil.copyfile(parts.graph.with_name(name), folder / "onnx" / name)
-    for name in (*COPIED, *DOCUMENTS):
-        if (checkpoint / name).is_file():
-            shutil.copyfile(checkpoint / name, folder / name)
+    model_file = copy_graph(variant, parts.graph, folder)
+    copy_documents(checkpoint, folder, COPIED)
     if parts.serving.limits is not None:
         write_bytes(folder / "tokenizer.json", plain_tokenizer_json(checkpoint).encode())
         write_json(folder / "special_tokens_map.json", special_tokens_map(checkpoint))
-    write_bytes(folder / "predict.py", bundle().encode())
     packages = (*RUNTIME_PACKAGES, *(("pillow",) if parts.serving.image else ()))
-    pinned = [f"{name}=={version(name)}" for name in packages]
-    requirements = locked(pinned) if extras.hashes else "".join(f"{line}\n" for line in pinned)
-    write_bytes(folder / "requirements.txt", requirements.encode())
-    if extras.dockerfile:
-        write_bytes(folder / "Dockerfile", DOCKERFILE.encode())
+    write_program(folder, bundle(), packages, extras)
     manifest = _manifest(parts, model_file)
     write_bytes(folder / "README.md", model_card(manifest, checkpoint, variant.parity.invariance).encode())
     write_json(folder / "golden.json", _golden(folder, parts, manifest))

@@ -1,13 +1,11 @@
 """Make the folder that is deployed of a language model: one decoder graph, its tokenizer and `predict.py`."""
 
-import shutil
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from artifact.bundle import bundle
-from artifact.companions import DOCKERFILE
+from artifact.contents import copy_documents, copy_graph, write_program
 from artifact.genai import GENAI_CONFIG, genai_config
 from artifact.generate.chat import ChatTemplate
 from artifact.generate.generator import Generator
@@ -16,7 +14,6 @@ from artifact.generate.manifest import LANGUAGE_SCHEMA_VERSION, Judged, Language
 from artifact.language import LanguageVariant, read_language
 from artifact.language_card import language_card
 from artifact.layout import PLAIN, Extras, Layout
-from artifact.lock import locked
 from artifact.placing import Packed, check_target, packed_files, placed
 from artifact.precision import Precision
 from artifact.predict.card import Card
@@ -38,7 +35,6 @@ COPIED = (
     "special_tokens_map.json",
     "chat_template.jinja",
 )
-DOCUMENTS = ("LICENSE", "LICENSE.txt", "NOTICE")
 REFERENCE = "PyTorch fp32 on a CPU, each text alone"
 LEAST_TOLERANCE = 1e-4
 """Share of the largest logit that other CPUs' rounding is given at least."""
@@ -114,21 +110,10 @@ def _parts(
 
 def _fill(folder: Path, parts: _Parts, extras: Extras) -> None:
     variant, checkpoint = parts.variant, parts.checkpoint
-    model_file = f"onnx/model{variant.precision.file_suffix}.onnx"
-    (folder / "onnx").mkdir()
-    shutil.copyfile(parts.graph, folder / model_file)
-    for name in variant.files.keys() - {variant.file}:
-        shutil.copyfile(parts.graph.with_name(name), folder / "onnx" / name)
-    for name in (*COPIED, *DOCUMENTS):
-        if (checkpoint / name).is_file():
-            shutil.copyfile(checkpoint / name, folder / name)
+    model_file = copy_graph(variant, parts.graph, folder)
+    copy_documents(checkpoint, folder, COPIED)
     write_bytes(folder / "tokenizer.json", plain_tokenizer_json(checkpoint).encode())
-    write_bytes(folder / "predict.py", bundle(ENTRY).encode())
-    pinned = [f"{name}=={version(name)}" for name in PACKAGES]
-    requirements = locked(pinned) if extras.hashes else "".join(f"{line}\n" for line in pinned)
-    write_bytes(folder / "requirements.txt", requirements.encode())
-    if extras.dockerfile:
-        write_bytes(folder / "Dockerfile", DOCKERFILE.encode())
+    write_program(folder, bundle(ENTRY), PACKAGES, extras)
     manifest = _manifest(parts, model_file)
     config = read_config(checkpoint, "config.json")
     write_json(folder / GENAI_CONFIG, genai_config(config, variant.cache, model_file, manifest.end_ids))

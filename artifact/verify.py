@@ -1,6 +1,7 @@
 """Prove an artifact on this machine: hashes, golden examples, then its speed and memory beside the card's."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from math import exp, log
 from pathlib import Path
 from statistics import fmean, median
@@ -90,22 +91,61 @@ def verify(folder: Path, cpu_model: str, cpu_features: Sequence[str] = ()) -> Ve
         and (shape := _fixed_shape(figure.workload)) is not None
         and shape[1] <= manifest.limits.max_length_tokens
     )
-    slowdown = slowdown_of(speed)
-    missing = missing_here(manifest.precision, card, cpu_features)
+    return confirmed(
+        folder,
+        Confirmed(len(manifest.files), len(golden.examples), predictor.threads, manifest.precision),
+        card,
+        speed,
+        own_memory() - before,
+        Here(cpu_model, tuple(cpu_features)),
+        bundle(),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Confirmed:
+    """Files that are unchanged, golden examples that agree, and how the model was run."""
+
+    files: int
+    examples: int
+    threads: int
+    precision: Precision
+
+
+@dataclass(frozen=True, slots=True)
+class Here:
+    """This machine's CPU and its features."""
+
+    cpu_model: str
+    cpu_features: tuple[str, ...]
+
+
+def confirmed(
+    folder: Path,
+    found: Confirmed,
+    card: Card | None,
+    speed: tuple[SpeedHere, ...],
+    memory_bytes: int,
+    here: Here,
+    program: str,
+) -> Verified:
+    """What is said of an artifact whose files and examples are right, whose program should be `program`."""
+    slowdown = exp(fmean(log(item.here_s / item.card_s) for item in speed)) if speed else None
+    missing = _missing(found.precision, card, here.cpu_features)
     return Verified(
         directory=str(folder),
-        files=len(manifest.files),
-        examples=len(golden.examples),
-        threads=predictor.threads,
+        files=found.files,
+        examples=found.examples,
+        threads=found.threads,
         card_threads=card.threads if card else None,
-        same_cpu=None if card is None else card.cpu_model == cpu_model,
+        same_cpu=None if card is None else card.cpu_model == here.cpu_model,
         speed=speed,
         slowdown=slowdown,
-        memory_bytes=own_memory() - before,
+        memory_bytes=memory_bytes,
         card_memory_bytes=card.memory_uss_bytes if card else None,
         missing=missing,
-        notes=notes_on(card, slowdown, missing, predictor.threads, cpu_model) if card else (),
-        own_predict_py=is_own(folder / "predict.py", bundle()),
+        notes=_notes(card, slowdown, missing, found.threads, here.cpu_model) if card else (),
+        own_predict_py=_is_own(folder / "predict.py", program),
     )
 
 
@@ -119,18 +159,13 @@ def check_is_artifact(folder: Path) -> None:
         )
 
 
-def slowdown_of(speed: Sequence[SpeedHere]) -> float | None:
-    """The geometric mean of seconds here over the card's; `None` where nothing was measured."""
-    return exp(fmean(log(item.here_s / item.card_s) for item in speed)) if speed else None
-
-
-def is_own(program: Path, source: str) -> bool:
+def _is_own(program: Path, source: str) -> bool:
     """Whether a packed program is the one that this version writes."""
     ours = source.encode()
     return program.is_file() and program.stat().st_size == len(ours) and program.read_bytes() == ours
 
 
-def missing_here(precision: Precision, card: Card | None, features: Sequence[str]) -> tuple[str, ...]:
+def _missing(precision: Precision, card: Card | None, features: Sequence[str]) -> tuple[str, ...]:
     """Instructions that the precision is fast by, that the card's machine had, and this one has not."""
     if card is None or not features:
         return ()
@@ -141,9 +176,7 @@ def missing_here(precision: Precision, card: Card | None, features: Sequence[str
     )
 
 
-def notes_on(
-    card: Card, slowdown: float | None, missing: Sequence[str], threads: int, cpu_model: str
-) -> tuple[str, ...]:
+def _notes(card: Card, slowdown: float | None, missing: Sequence[str], threads: int, cpu_model: str) -> tuple[str, ...]:
     """Sentences on how this machine differs from the card's, and what follows."""
     notes = []
     reasons = [f"no {name}" for name in missing]

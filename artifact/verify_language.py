@@ -13,7 +13,7 @@ from artifact.generate.golden import GoldenTexts, read_golden_texts
 from artifact.generate.manifest import read_language_manifest
 from artifact.pack_language import ENTRY
 from artifact.predict.cores import usable_cores
-from artifact.verify import MOST_FIGURES, SpeedHere, Verified, is_own, missing_here, notes_on, own_memory, slowdown_of
+from artifact.verify import MOST_FIGURES, Confirmed, Here, SpeedHere, Verified, confirmed, own_memory
 from errors import GateFailed
 
 STEPS = 24
@@ -37,22 +37,14 @@ def verify_language(folder: Path, cpu_model: str, cpu_features: Sequence[str] = 
         for figure in (card.figures[:MOST_FIGURES] if card else ())
         if (here_s := _seconds(generator, golden, figure.workload)) is not None
     )
-    slowdown = slowdown_of(speed)
-    missing = missing_here(manifest.precision, card, cpu_features)
-    return Verified(
-        directory=str(folder),
-        files=len(manifest.files),
-        examples=len(golden.examples),
-        threads=generator.threads,
-        card_threads=card.threads if card else None,
-        same_cpu=None if card is None else card.cpu_model == cpu_model,
-        speed=speed,
-        slowdown=slowdown,
-        memory_bytes=own_memory() - before,
-        card_memory_bytes=card.memory_uss_bytes if card else None,
-        missing=missing,
-        notes=notes_on(card, slowdown, missing, generator.threads, cpu_model) if card else (),
-        own_predict_py=is_own(folder / "predict.py", bundle(ENTRY)),
+    return confirmed(
+        folder,
+        Confirmed(len(manifest.files), len(golden.examples), generator.threads, manifest.precision),
+        card,
+        speed,
+        own_memory() - before,
+        Here(cpu_model, tuple(cpu_features)),
+        bundle(ENTRY),
     )
 
 

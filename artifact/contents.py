@@ -1,0 +1,41 @@
+"""What every artifact holds, whatever its model is for: the graph, documents, its program and what that needs."""
+
+import shutil
+from collections.abc import Iterable
+from importlib.metadata import version
+from pathlib import Path
+
+from artifact.companions import DOCKERFILE
+from artifact.layout import Extras
+from artifact.lock import locked
+from artifact.records import write_bytes
+from artifact.variant import Derived
+
+DOCUMENTS = ("LICENSE", "LICENSE.txt", "NOTICE")
+
+
+def copy_graph(variant: Derived, graph: Path, folder: Path) -> str:
+    """Copy a variant's files into `onnx/`, the graph under the name that transformers.js knows; its name."""
+    model_file = f"onnx/model{variant.precision.file_suffix}.onnx"
+    (folder / "onnx").mkdir()
+    shutil.copyfile(graph, folder / model_file)
+    for name in variant.files.keys() - {variant.file}:
+        shutil.copyfile(graph.with_name(name), folder / "onnx" / name)
+    return model_file
+
+
+def copy_documents(checkpoint: Path, folder: Path, names: Iterable[str]) -> None:
+    """Copy what the checkpoint has of these files, and of those that say what may be done with it."""
+    for name in (*names, *DOCUMENTS):
+        if (checkpoint / name).is_file():
+            shutil.copyfile(checkpoint / name, folder / name)
+
+
+def write_program(folder: Path, program: str, packages: Iterable[str], extras: Extras) -> None:
+    """Write `predict.py` and `requirements.txt` at the versions that are installed here; a Dockerfile where asked."""
+    write_bytes(folder / "predict.py", program.encode())
+    pinned = [f"{name}=={version(name)}" for name in packages]
+    requirements = locked(pinned) if extras.hashes else "".join(f"{line}\n" for line in pinned)
+    write_bytes(folder / "requirements.txt", requirements.encode())
+    if extras.dockerfile:
+        write_bytes(folder / "Dockerfile", DOCKERFILE.encode())
