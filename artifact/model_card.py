@@ -163,11 +163,13 @@ class Made(Protocol):
 def provenance_of(manifest: Made, origin: dict[str, str], golden: str) -> str:
     """Where the weights and the graph come from, and what the golden examples hold."""
     made = ", ".join(f"{name} {number}" for name, number in sorted(manifest.versions.items()))
+    least = manifest.minimum_onnxruntime
+    needs = "tried with that onnxruntime" if least == "unknown" else f"needs onnxruntime {least} or later"
     licence = origin.get("license", "not stated in the checkpoint")
     base = origin.get("base_model", "not stated in the checkpoint")
     return f"""## Provenance
 
 - Base model: {base}. Licence: {licence}.
-- Exported with {made}; opset {manifest.opset}, needs onnxruntime {manifest.minimum_onnxruntime} or later.
+- Exported with {made}; opset {manifest.opset}, {needs}.
 - Golden {golden}: {manifest.reference}. `python predict.py --selftest` compares with them, `steelyard verify` also the
   hashes of all files and the speed."""
