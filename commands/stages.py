@@ -244,8 +244,12 @@ def read_compared(
 ) -> "Examples":
     """What candidates are judged on: labelled texts, or for a language model texts alone."""
     from artifact.examples import Examples, read_examples, read_texts
+    from artifact.run_folder import RunFolder
     from measure.source import find_models
 
+    if not data.is_file():
+        raise UserError(f"{data} does not exist", "check the path given with --data")
+    _check_measurable(RunFolder(model))
     if not find_models(model).writes:
         return read_examples(data, text_column=text_column, label_column=label_column, where=where)
     if label_column or where:

@@ -1,7 +1,5 @@
 """Texts continued by an exported decoder, beside `generate`."""
 
-import os
-import signal
 from pathlib import Path
 
 import numpy as np
@@ -85,7 +83,7 @@ def test_what_was_written_until_an_interruption_is_kept(writer: Writer, monkeypa
 
     def interrupted(decoding: Decoding, tokens: NDArray[np.int64]) -> Logits:
         if next(times) == 3:
-            os.kill(os.getpid(), signal.SIGINT)  # as Ctrl-C
+            raise KeyboardInterrupt  # as Python makes of Ctrl-C, unless whoever started it ignores that
         return step(decoding, tokens)
 
     (whole,) = writer.write([prompt(writer, PROMPTS[0])], Wanted(most=9))
