@@ -2,7 +2,7 @@
 
 import functools
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, ParamSpec
 
@@ -12,11 +12,21 @@ from artifact.layout import Extras, Layout
 from artifact.precision import Precision
 from artifact.task import Task
 from commands import stages, tell, writing
+from commands.options import (
+    batch_sizes_of,
+    check_compared,
+    conditions_of,
+    names_of,
+    percent_of,
+    policy_of,
+    precisions_of,
+    refuse_given,
+)
 from errors import GateFailed, UserError
 from exporter.options import EXAMPLES, Options, Pooling, PoolingMode, Profile, Target, Weights
 from measure.plan import Budget, find_plan
 from models.training import Device, FinetuneConfig, Lesson, Optimizer, Problem, Schedule, TrainingPrecision
-from report.policy import Objective, Policy
+from report.policy import Objective
 
 P = ParamSpec("P")
 DEFAULT = FinetuneConfig()
@@ -160,8 +170,8 @@ def finetune(
         text_column=text_column,
         pair_column=pair_column,
         label_column=label_column,
-        where=_where(where) or {},
-        labels=_names(labels),
+        where=conditions_of(where) or {},
+        labels=names_of(labels),
         config=FinetuneConfig(**{name: context.params[name] for name in FinetuneConfig.__struct_fields__}),
         teacher=stages.name_teacher(teacher, teacher_share, temperature),
         tensorboard=tensorboard,
@@ -219,7 +229,7 @@ def export(
     request = stages.export_request(
         checkpoint,
         out,
-        _precisions(None if precisions == "all" else precisions),
+        precisions_of(None if precisions == "all" else precisions),
         module=module,
         task=task,
         pooling=Pooling(pooling, normalize) if pooling else None,
@@ -295,34 +305,32 @@ def compare(
 
     With --from, measure nothing: put runs beside each other, and exit with 1 when something regressed.
     """
-    from artifact.run_folder import RunFolder
     from commands.between import compare_runs
 
-    _check_options(context, of_runs=bool(runs))
+    check_compared(context, of_runs=bool(runs))
     if runs:
-        slowdown, drop = _percent("--max-slowdown", max_slowdown), _percent("--max-accuracy-drop", max_accuracy_drop)
+        slowdown, drop = (
+            percent_of("--max-slowdown", max_slowdown),
+            percent_of("--max-accuracy-drop", max_accuracy_drop),
+        )
         compare_runs(runs, slowdown, drop, out, strict=strict, as_json=as_json)
         return
     if model is None:
         raise UserError("there is nothing to compare", "name a run or a checkpoint, or measured runs with --from")
-    if data is None:
-        data = RunFolder(model).evaluation_data
-        if not data.is_file():
-            raise UserError(f"{model} has no evaluation data of its own", "name a file with --data")
-    examples = stages.read_compared(model, data, text_column, label_column, _where(where))
+    examples = stages.read_compared(model, data, text_column, label_column, conditions_of(where))
     verdict, run = stages.compare(
         model,
         examples,
         out,
-        named=_names(candidates),
-        runtimes=_names(runtimes),
-        precisions=_precisions(precisions),
-        batch_sizes=_batch_sizes(batch_sizes) if batch_sizes else None,
+        named=names_of(candidates),
+        runtimes=names_of(runtimes),
+        precisions=precisions_of(precisions),
+        batch_sizes=batch_sizes_of(batch_sizes) if batch_sizes else None,
         lengths=lengths,
         threads=threads,
         calibration=calibration,
         plan=find_plan(budget),
-        policy=_policy(objective, max_accuracy_drop, max_p95_ms, max_memory_mb, max_size_mb),
+        policy=policy_of(objective, max_accuracy_drop, max_p95_ms, max_memory_mb, max_size_mb),
     )
     tell.print_json(verdict) if as_json else tell.tell_verdict(verdict, run)
 
@@ -352,7 +360,7 @@ def load_test(
     """Drive candidates with MLPerf LoadGen: latency when requests do not wait, and the highest rate that keeps p99."""
     report, run = stages.load_test(
         model,
-        tuple(name for part in candidate for name in _names(part) or ()) if candidate else None,
+        tuple(name for part in candidate for name in names_of(part) or ()) if candidate else None,
         data,
         out,
         scenarios=scenarios,
@@ -439,7 +447,7 @@ def predict(
 ) -> None:
     """Answer texts, pictures or recordings, or write text: from the command line, a file, or standard input."""
     if writing.is_language_artifact(artifact):
-        _refuse(context, ("pair_column", "threshold"), "is not for an artifact that writes text")
+        refuse_given(context, ("pair_column", "threshold"), "is not for an artifact that writes text")
         asked = writing.asked_text(
             max_new_tokens,
             tuple(stop or ()),
@@ -459,7 +467,7 @@ def predict(
             typer.echo(piece, nl=False)
             sys.stdout.flush()
         return
-    _refuse(context, WRITING, "is for an artifact that writes text")
+    refuse_given(context, WRITING, "is for an artifact that writes text")
     columns = (text_column, pair_column)
     lines = stages.predict(
         artifact, items or [], data, out, columns, keep or [], top_k, threshold, threads=threads, as_json=as_json
@@ -486,7 +494,7 @@ def report(
     from report.files import write_verdict
 
     folder = RunFolder(run)
-    policy = _policy(objective, max_accuracy_drop, max_p95_ms, max_memory_mb, max_size_mb)
+    policy = policy_of(objective, max_accuracy_drop, max_p95_ms, max_memory_mb, max_size_mb)
     verdict = write_verdict(folder, policy)
     if markdown:
         write_bytes(markdown, folder.report.read_bytes())
@@ -524,83 +532,6 @@ def demo(
         run_llm_demo(out or Path("runs/demo-llm"), examples, find_plan(budget), as_json=as_json)
     else:
         run_demo(out or Path("runs/demo"), examples, find_plan(budget), as_json=as_json)
-
-
-def _policy(
-    objective: Objective,
-    max_accuracy_drop: str,
-    max_p95_ms: float | None,
-    max_memory_mb: float | None,
-    max_size_mb: float | None,
-) -> Policy:
-    return Policy(
-        objective=objective,
-        max_accuracy_drop=_percent("--max-accuracy-drop", max_accuracy_drop),
-        max_p95_s=None if max_p95_ms is None else max_p95_ms / 1e3,
-        max_memory_bytes=None if max_memory_mb is None else round(max_memory_mb * 1e6),
-        max_size_bytes=None if max_size_mb is None else round(max_size_mb * 1e6),
-    )
-
-
-def _names(text: str | None) -> tuple[str, ...] | None:
-    return tuple(name.strip() for name in text.split(",")) if text else None
-
-
-def _precisions(text: str | None) -> tuple[Precision, ...] | None:
-    if text is None:
-        return None
-    known = {member.value: member for member in Precision}
-    names = [name.strip() for name in text.split(",")]
-    unknown = [name for name in names if name not in known]
-    if unknown:
-        raise UserError(f"--precisions has '{unknown[0]}'", f"known are: {', '.join(known)}")
-    return tuple(dict.fromkeys(known[name] for name in names))
-
-
-def _batch_sizes(text: str) -> tuple[int, ...]:
-    parts = [part.strip() for part in text.split(",")]
-    if not all(part.isdecimal() and int(part) > 0 for part in parts):
-        raise UserError(f"--batch-sizes has '{text}'", "write whole numbers from 1, such as 1,8")
-    return tuple(sorted({int(part) for part in parts}))
-
-
-def _check_options(context: typer.Context, *, of_runs: bool) -> None:
-    """Refuse options about measuring where runs are compared, and the other way round."""
-    about_runs = {"runs", "max_slowdown", "strict"}
-    for parameter in context.command.params:
-        name, flag = parameter.name or "", max(parameter.opts, key=len)
-        source = context.get_parameter_source(name)
-        if source is None or source.name != "COMMANDLINE" or name in ("out", "max_accuracy_drop", "as_json"):
-            continue
-        if of_runs and name not in about_runs:
-            what = "RUN_OR_CHECKPOINT" if name == "model" else flag
-            raise UserError(f"{what} is for measuring, and --from measures nothing", "leave one of them out")
-        if not of_runs and name in about_runs:
-            raise UserError(f"{flag} is for runs that were measured before", "name them: --from RUN --from RUN")
-
-
-def _refuse(context: typer.Context, names: Collection[str], why: str) -> None:
-    """Raise `UserError` for an option of these that was given."""
-    for parameter in context.command.params:
-        source = context.get_parameter_source(parameter.name or "")
-        if parameter.name in names and source is not None and source.name == "COMMANDLINE":
-            raise UserError(f"{max(parameter.opts, key=len)} {why}", "leave it out")
-
-
-def _percent(flag: str, text: str) -> float:
-    number = text.strip().removesuffix("%")
-    if number == text.strip() or not number.replace(".", "", 1).isdecimal():
-        raise UserError(f"{flag} has '{text}'", "write per cent, such as 5% or 0.5%")
-    return float(number) / 100
-
-
-def _where(conditions: list[str] | None) -> dict[str, str] | None:
-    if not conditions:
-        return None
-    pairs = [condition.partition("=") for condition in conditions]
-    if not all(sign and column for column, sign, _ in pairs):
-        raise UserError(f"--where has '{conditions[0]}'", "write COLUMN=VALUE")
-    return {column: value for column, _, value in pairs}
 
 
 def _exit(error: UserError | GateFailed, code: int) -> typer.Exit:

@@ -6,12 +6,38 @@ from importlib.metadata import version
 from pathlib import Path
 
 from artifact.companions import DOCKERFILE
+from artifact.language import LanguageVariant
 from artifact.layout import Extras
 from artifact.lock import locked
 from artifact.records import write_bytes
-from artifact.variant import Derived
+from artifact.run_folder import RunFolder
+from artifact.task import Task
+from artifact.variant import Derived, Variant, is_whole
+from errors import GateFailed, UserError
 
 DOCUMENTS = ("LICENSE", "LICENSE.txt", "NOTICE")
+
+
+def packable(run: RunFolder, variant: Variant | LanguageVariant, graph: Path) -> Path:
+    """The checkpoint of a variant that may be packed.
+
+    Raises `UserError` when its file is another, or nothing says what its inputs are made of; `GateFailed` when it did
+    not pass its export.
+    """
+    if not is_whole(variant, graph.parent):
+        raise UserError(f"{graph} is not the file that was exported", "export it again")
+    if not variant.passed:
+        raise GateFailed(f"{graph} did not pass its export: {'; '.join(variant.reasons)}", "pack another precision")
+    if variant.task is Task.MODULE:
+        raise UserError(
+            f"{graph} is of a plain module, and nothing says how its inputs are made",
+            "serve the graph with onnxruntime; variant.json describes its inputs and outputs",
+        )
+    if run.checkpoint is None:
+        raise UserError(
+            f"{run.directory} has no checkpoint, so its tokenizer is unknown", "export again from the checkpoint"
+        )
+    return run.checkpoint
 
 
 def copy_graph(variant: Derived, graph: Path, folder: Path) -> str:

@@ -4,13 +4,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from artifact.generate.decoder import IDS, LOGITS, MASK, PAST, PRESENT
-from artifact.language import Cache
+from artifact.language import Cache, Sizes
 
 GENAI_CONFIG = "genai_config.json"
 
 
-def genai_config(model: dict[str, Any], cache: Cache, model_file: str, end_ids: Sequence[int]) -> dict[str, Any]:
-    """The configuration of `onnxruntime_genai.Model`, from a checkpoint's `config.json`.
+def genai_config(
+    model: dict[str, Any], cache: Cache, sizes: Sizes, model_file: str, end_ids: Sequence[int]
+) -> dict[str, Any]:
+    """The configuration of `onnxruntime_genai.Model`; `model` is the checkpoint's `config.json`, for its tokens.
 
     Names and fields as its documentation has them, tried with 0.18. Past and present share one buffer.
     """
@@ -24,12 +26,12 @@ def genai_config(model: dict[str, Any], cache: Cache, model_file: str, end_ids: 
             "eos_token_id": list(end_ids) or first,
             "pad_token_id": pad if isinstance(pad, int) and pad >= 0 else first,
             "context_length": cache.context_tokens,
-            "vocab_size": int(model["vocab_size"]),
+            "vocab_size": sizes.vocabulary,
             "decoder": {
                 "filename": model_file,
                 "head_size": cache.head_size,
-                "hidden_size": int(model["hidden_size"]),
-                "num_attention_heads": int(model["num_attention_heads"]),
+                "hidden_size": sizes.hidden,
+                "num_attention_heads": sizes.attention_heads,
                 "num_key_value_heads": cache.heads,
                 "num_hidden_layers": cache.layers,
                 "inputs": {

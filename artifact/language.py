@@ -10,7 +10,7 @@ from artifact.records import read_json
 from artifact.run_folder import RunFolder
 from artifact.variant import Derived, graph_of, variant_file
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 class Cache(msgspec.Struct, frozen=True, kw_only=True):
@@ -21,6 +21,14 @@ class Cache(msgspec.Struct, frozen=True, kw_only=True):
     head_size: int
     context_tokens: int
     bytes_per_token: int
+
+
+class Sizes(msgspec.Struct, frozen=True, kw_only=True):
+    """A decoder's own sizes, which configurations call by many names."""
+
+    vocabulary: int
+    hidden: int
+    attention_heads: int
 
 
 class Prediction(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,6 +81,7 @@ class LanguageVariant(Derived, frozen=True, kw_only=True):
     block_size: int | None
     calibrated_on: str | None
     cache: Cache
+    sizes: Sizes
     prediction: Prediction
     continuation: Continuation
     reasons: tuple[str, ...]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from artifact.bundle import bundle
 from artifact.companions import special_tokens_map
-from artifact.contents import copy_documents, copy_graph, write_program
+from artifact.contents import copy_documents, copy_graph, packable, write_program
 from artifact.labels import read_activation, read_labels
 from artifact.layout import PLAIN, Extras, Layout
 from artifact.model_card import model_card
@@ -25,7 +25,7 @@ from artifact.serving import Serving
 from artifact.task import ANSWERS, Activation, Task
 from artifact.tokenizer import plain_tokenizer_json
 from artifact.triton import as_triton
-from artifact.variant import Variant, is_whole, read_variant
+from artifact.variant import Variant, read_variant
 from errors import GateFailed, UserError
 
 RUNTIME_PACKAGES = ("onnxruntime", "numpy", "tokenizers")
@@ -84,20 +84,7 @@ def _parts(
 ) -> Parts:
     """What an artifact of this variant is made of; `UserError` for what is missing or cannot be served."""
     variant, graph = read_variant(run, precision)
-    if not is_whole(variant, graph.parent):
-        raise UserError(f"{graph} is not the file that was exported", "export it again")
-    if not variant.passed:
-        raise GateFailed(f"{graph} did not pass its export: {'; '.join(variant.reasons)}", "pack another precision")
-    checkpoint = run.checkpoint
-    if variant.task is Task.MODULE:
-        raise UserError(
-            f"{graph} is of a plain module, and nothing says how its inputs are made",
-            "serve the graph with onnxruntime; variant.json describes its inputs and outputs",
-        )
-    if checkpoint is None:
-        raise UserError(
-            f"{run.directory} has no checkpoint, so its tokenizer is unknown", "export again from the checkpoint"
-        )
+    checkpoint = packable(run, variant, graph)
     serving = read_json(run.serving, Serving)
     if serving.refused is not None or serving.reads is None:
         raise UserError(

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from artifact.bundle import bundle
-from artifact.contents import copy_documents, copy_graph, write_program
+from artifact.contents import copy_documents, copy_graph, packable, write_program
 from artifact.genai import GENAI_CONFIG, genai_config
 from artifact.generate.chat import ChatTemplate
 from artifact.generate.generator import Generator
@@ -19,11 +19,11 @@ from artifact.precision import Precision
 from artifact.predict.card import Card
 from artifact.predict.cores import usable_cores
 from artifact.predict.folder import MANIFEST, PackedFile
+from artifact.predict.golden import Sampled
 from artifact.predict.session import SessionConfig
 from artifact.records import read_json, write_bytes, write_json
 from artifact.run_folder import RunFolder
 from artifact.tokenizer import plain_tokenizer_json, read_config
-from artifact.variant import is_whole
 from errors import GateFailed, UserError
 
 ENTRY = "artifact.generate.command"
@@ -35,7 +35,7 @@ COPIED = (
     "special_tokens_map.json",
     "chat_template.jinja",
 )
-REFERENCE = "PyTorch fp32 on a CPU, each text alone"
+REFERENCE = "this graph as it was packed, whose logits were compared with those of PyTorch fp32, each text alone"
 LEAST_TOLERANCE = 1e-4
 """Share of the largest logit that other CPUs' rounding is given at least."""
 
@@ -77,7 +77,7 @@ def pack_language(
     with placed(out) as folder:
         _fill(folder, parts, extras)
         if problems := Generator.open(folder).selftest():
-            raise GateFailed(f"the packed model differs from the reference: {problems[0]}", "pack another precision")
+            raise GateFailed(f"the packed model differs from what was packed: {problems[0]}", "pack it again")
     return Packed.of(out, precision)
 
 
@@ -85,15 +85,7 @@ def _parts(
     run: RunFolder, precision: Precision, card: Card | None, card_reason: str | None, session: SessionConfig
 ) -> _Parts:
     variant, graph = read_language(run, precision)
-    if not is_whole(variant, graph.parent):
-        raise UserError(f"{graph} is not the file that was exported", "export it again")
-    if not variant.passed:
-        raise GateFailed(f"{graph} did not pass its export: {'; '.join(variant.reasons)}", "pack another precision")
-    checkpoint = run.checkpoint
-    if checkpoint is None:
-        raise UserError(
-            f"{run.directory} has no checkpoint, so its tokenizer is unknown", "export again from the checkpoint"
-        )
+    checkpoint = packable(run, variant, graph)
     golden = read_json(run.golden, GoldenTexts)
     if golden.checkpoint_sha256 != variant.checkpoint_sha256:
         raise UserError(f"{run.golden} is of another state of the checkpoint than {graph}", "export again")
@@ -116,7 +108,7 @@ def _fill(folder: Path, parts: _Parts, extras: Extras) -> None:
     write_program(folder, bundle(ENTRY), PACKAGES, extras)
     manifest = _manifest(parts, model_file)
     config = read_config(checkpoint, "config.json")
-    write_json(folder / GENAI_CONFIG, genai_config(config, variant.cache, model_file, manifest.end_ids))
+    write_json(folder / GENAI_CONFIG, genai_config(config, variant.cache, variant.sizes, model_file, manifest.end_ids))
     write_bytes(folder / "README.md", language_card(manifest, variant, checkpoint).encode())
     write_json(folder / "golden.json", _golden(folder, parts, manifest))
     write_json(folder / MANIFEST, replace(manifest, files=dict(packed_files(folder))))
@@ -175,12 +167,15 @@ def _chats(checkpoint: Path) -> bool:
 
 
 def _golden(folder: Path, parts: _Parts, manifest: LanguageManifest) -> GoldenTexts:
-    """The run's golden texts with a tolerance for this variant.
+    """The run's golden texts with the logits of this very graph, so that a self-test sees what changed since.
 
-    It is twice the largest error on these very texts (other CPUs round differently), and at least 0.01 % of the largest
-    logit. Raises `GateFailed` when a text's ids come out otherwise, or that error is beyond what the export saw.
+    Rounded weights are far from PyTorch's logits, and a tolerance as wide as that would hide a damaged layer. How much
+    rounding other CPUs may do otherwise is known from the export: twice the difference between steps with the cache and
+    one pass, at least 0.01 % of the largest logit. Raises `GateFailed` when a text's ids come out otherwise, or the
+    error against PyTorch is beyond what the export saw.
     """
-    problems, error = Generator(folder, manifest, usable_cores()).golden_errors(parts.golden)
+    generator = Generator(folder, manifest, usable_cores())
+    problems, error = generator.golden_errors(parts.golden)
     if problems:
         raise GateFailed(f"{parts.graph} cannot be packed: {problems[0]}", "export it again with these versions")
     scale, seen = parts.golden.scale, parts.variant.prediction.error_fraction
@@ -189,4 +184,6 @@ def _golden(folder: Path, parts: _Parts, manifest: LanguageManifest) -> GoldenTe
             f"{parts.graph} is off by {error:.3g} on the golden texts; its export saw {seen * scale:.3g}",
             "export it again on this machine",
         )
-    return replace(parts.golden, tolerance=max(2 * error, LEAST_TOLERANCE * scale))
+    own = (replace(item, logits=Sampled.of(generator.golden_logits(item))) for item in parts.golden.examples)
+    tolerance = max(2 * parts.variant.continuation.cached_error_fraction, LEAST_TOLERANCE) * scale
+    return replace(parts.golden, examples=tuple(own), tolerance=tolerance, reference_error=error)

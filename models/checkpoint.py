@@ -14,7 +14,7 @@ from artifact.task import Activation, Task
 from artifact.tokenizer import read_config, read_limits
 from errors import UserError
 from models.gguf import is_gguf
-from models.quiet import hushed
+from models.quiet import ON_IMPORT, hushed
 
 ENDINGS = {
     "ForSequenceClassification": Task.TEXT_CLASSIFICATION,
@@ -94,7 +94,8 @@ def continues_text(model: Path) -> bool:
     import transformers
 
     config = read_config(model, "config.json")
-    kind = getattr(transformers, str((config.get("architectures") or [None])[0]), None)
+    with hushed(*ON_IMPORT):
+        kind = getattr(transformers, str((config.get("architectures") or [None])[0]), None)
     return kind is not None and bool(kind.can_generate()) and not config.get("is_encoder_decoder")
 
 

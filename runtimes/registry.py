@@ -188,12 +188,24 @@ def candidates(
         for precision in entry(name).precisions_of(language=language)
         if (every or precision not in entry(name).on_request if precisions is None else precision in precisions)
     )
+    if not found and language and precisions is None:
+        able = ", ".join(name for name, where in REGISTRY.items() if where.language)
+        raise UserError(f"language models do not run on {', '.join(names)} yet", f"they run on: {able}")
     if not found:
         raise UserError(
             f"none of {', '.join(names)} runs at {', '.join(precisions or ())}",
             "; ".join(f"{name}: {', '.join(entry(name).precisions_of(language=language))}" for name in names),
         )
     return found
+
+
+def without_language(asked: tuple[str, ...] | None) -> tuple[str, ...]:
+    """Those of the asked runtimes, by default of all with candidates, that do not run language models yet.
+
+    Raises `UserError` for an unknown runtime.
+    """
+    names = asked or tuple(name for name, where in REGISTRY.items() if where.precisions)
+    return tuple(name for name in names if entry(name).language is None)
 
 
 def worthwhile(plain: Iterable[Candidate]) -> tuple[Candidate, ...]:

@@ -71,12 +71,14 @@ def pieces_of(generator: Generator, text: str, asked: Asked) -> Iterator[str]:
 def written_of(generator: Generator, texts: Sequence[str], asked: Asked) -> list[Written]:
     """What follows each text. Ctrl-C ends it, as it ends everything that is not shown while it is written."""
     if asked.is_chat:
-        found = [generator.chat(asked.messages(text), asked.wanted) for text in texts]
-    else:
-        found = generator.complete(texts, asked.wanted)
-    if any(written.ending == "interrupted" for written in found):
+        return [_finished(generator.chat(asked.messages(text), asked.wanted)) for text in texts]
+    return [_finished(written) for written in generator.complete(texts, asked.wanted)]
+
+
+def _finished(written: Written) -> Written:
+    if written.ending == "interrupted":
         raise KeyboardInterrupt
-    return found
+    return written
 
 
 def text_record(text: str, written: Written) -> dict[str, Any]:

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from artifact.generate.chat import ChatTemplate
-from artifact.generate.decoder import Decoder
-from artifact.generate.golden import GoldenTexts, read_golden_texts
+from artifact.generate.decoder import Decoder, Logits
+from artifact.generate.golden import GoldenText, GoldenTexts, read_golden_texts
 from artifact.generate.manifest import LanguageManifest, read_language_manifest
 from artifact.generate.writer import Wanted, Writer, Written
 from artifact.predict.cores import usable_cores
@@ -99,14 +99,19 @@ class Generator:
         return problems
 
     def golden_errors(self, golden: GoldenTexts) -> tuple[list[str], float]:
-        """Texts whose ids differ from the reference's, and the largest error of a logit, with the cache in use."""
+        """Texts whose ids are others than the golden ones, and the largest error of a logit, with the cache in use."""
         problems, largest = [], 0.0
         for example in golden.examples:
             if self.tokens(example.text) != list(example.ids):
                 problems.append(f"the ids of {example.text[:40]!r} differ from the reference's")
                 continue
-            decoding = self.decoder.begin(1, len(example.ids) + len(example.continued))
-            logits = [decoding.prompt([example.ids])]
-            logits += [decoding.step(np.array([token])) for token in example.continued]
-            largest = max(largest, example.logits.error(np.concatenate(logits)))
+            largest = max(largest, example.logits.error(self.golden_logits(example)))
         return problems, largest
+
+    def golden_logits(self, example: GoldenText) -> Logits:
+        """Logits after a golden text and after each token of its continuation, with the cache in use: float32
+        (1 + continued, vocabulary)."""
+        decoding = self.decoder.begin(1, len(example.ids) + len(example.continued))
+        logits = [decoding.prompt([example.ids])]
+        logits += [decoding.step(np.array([token])) for token in example.continued]
+        return np.concatenate(logits)

@@ -7,14 +7,14 @@ from artifact.predict.golden import MOST_GOLDEN_BYTES, Sampled
 from artifact.predict.typed import build, read_json
 from errors import GateFailed
 
-GOLDEN_TEXTS_VERSION = 1
+GOLDEN_TEXTS_VERSION = 2
 MOST_STEPS = 64
 
 
 @dataclass(frozen=True, kw_only=True)
 class GoldenText:
-    """A text, its ids, what the reference continues it with, and its logits after the text and after each token of
-    that: (1 + continued, vocabulary)."""
+    """A text, its ids, what the reference continues it with, and logits after the text and after each token of that:
+    (1 + continued, vocabulary). In a run they are the reference's, in an artifact those of its own graph."""
 
     text: str
     ids: tuple[int, ...]
@@ -30,18 +30,23 @@ class GoldenText:
 
 @dataclass(frozen=True, kw_only=True)
 class GoldenTexts:
-    """`scale` is the largest absolute logit of the reference; `tolerance` bounds the absolute error of each, and is
-    `None` in a run's own file."""
+    """`scale` is the largest absolute logit of the reference.
+
+    An artifact's own: `tolerance` bounds how far a logit may be from that when it was packed, and `reference_error` is
+    how far it was then from the reference's. Both are `None` in a run's file.
+    """
 
     schema_version: int
     checkpoint_sha256: str
     scale: float
     tolerance: float | None
+    reference_error: float | None
     examples: tuple[GoldenText, ...]
 
     def __post_init__(self) -> None:
-        if not self.scale > 0 or (self.tolerance is not None and not self.tolerance >= 0):
-            raise ValueError("scale and tolerance are sizes of logits")
+        sizes = (self.tolerance, self.reference_error)
+        if not self.scale > 0 or not all(size is None or size >= 0 for size in sizes):
+            raise ValueError("scale, tolerance and reference_error are sizes of logits")
 
 
 def read_golden_texts(folder: Path) -> GoldenTexts:

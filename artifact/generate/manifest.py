@@ -5,11 +5,10 @@ from pathlib import Path
 
 from artifact.precision import Precision
 from artifact.predict.card import Card
-from artifact.predict.folder import MANIFEST, PackedFile
+from artifact.predict.folder import MANIFEST, PackedFile, beside, check_named, read_own_version
 from artifact.predict.session import SessionConfig
 from artifact.predict.typed import build, read_json
 from artifact.task import Task
-from errors import GateFailed
 
 LANGUAGE_SCHEMA_VERSION = 1
 MOST_LANGUAGE_MANIFEST_BYTES = 16 * 2**20
@@ -62,20 +61,12 @@ class LanguageManifest:
             raise ValueError(f"it is for {self.task}, not {Task.TEXT_GENERATION}")
         if not 2 <= self.context_tokens <= MOST_CONTEXT_TOKENS:
             raise ValueError(f"context_tokens is {self.context_tokens}")
-        if not self.model_file.startswith("onnx/") or not self.model_file.endswith(".onnx"):
-            raise ValueError(f"model_file is {self.model_file[:60]!r}, not onnx/….onnx")
-        needed = (self.model_file, "config.json", "golden.json", "tokenizer.json")
-        unproved = [name for name in needed if name not in self.files]
-        if unproved:
-            raise ValueError(f"it has no sha256 of {unproved[0]}")
-        if MANIFEST in self.files:
-            raise ValueError("it names itself among its files")
+        check_named(self.model_file, ("config.json", "golden.json", "tokenizer.json"), self.files)
 
     @property
     def graph_files(self) -> dict[str, PackedFile]:
         """The graph, and what lies beside it and may hold its weights."""
-        beside = Path(self.model_file).parent
-        return {name: file for name, file in self.files.items() if Path(name).parent == beside}
+        return beside(self.model_file, self.files)
 
 
 def generates(folder: Path) -> bool:
@@ -85,13 +76,5 @@ def generates(folder: Path) -> bool:
 
 def read_language_manifest(folder: Path) -> LanguageManifest:
     """The manifest of an artifact; `GateFailed` if it is missing, damaged, or of another version than this code's."""
-    path = folder / MANIFEST
-    if path.is_symlink():
-        raise GateFailed(f"{path} is a link; copy the artifact again")
-    value = read_json(path, MOST_LANGUAGE_MANIFEST_BYTES)
-    if value.get("schema_version") != LANGUAGE_SCHEMA_VERSION:
-        raise GateFailed(
-            f"{path} has schema_version {str(value.get('schema_version'))[:20]}; this reads {LANGUAGE_SCHEMA_VERSION}: "
-            "use the predict.py that came with the artifact"
-        )
+    value, path = read_own_version(folder, LANGUAGE_SCHEMA_VERSION, MOST_LANGUAGE_MANIFEST_BYTES)
     return build(LanguageManifest, value, str(path))

@@ -1,10 +1,12 @@
 """The files of an artifact: where they may lie, and whether they are what was packed."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
+from artifact.predict.typed import read_json
 from errors import GateFailed
 
 MANIFEST = "steelyard.json"
@@ -16,6 +18,36 @@ class PackedFile:
 
     size_bytes: int
     sha256: str
+
+
+def check_named(model_file: str, needed: Iterable[str], files: Mapping[str, PackedFile]) -> None:
+    """Raise `ValueError` for a manifest that names a graph out of place, proves a needed file not, or proves itself."""
+    if not model_file.startswith("onnx/") or not model_file.endswith(".onnx"):
+        raise ValueError(f"model_file is {model_file[:60]!r}, not onnx/….onnx")
+    unproved = [name for name in (model_file, *needed) if name not in files]
+    if unproved:
+        raise ValueError(f"it has no sha256 of {unproved[0]}")
+    if MANIFEST in files:
+        raise ValueError("it names itself among its files")
+
+
+def beside(model_file: str, files: Mapping[str, PackedFile]) -> dict[str, PackedFile]:
+    """The graph, and what lies beside it and may hold its weights."""
+    return {name: file for name, file in files.items() if Path(name).parent == Path(model_file).parent}
+
+
+def read_own_version(folder: Path, version: int, most_bytes: int) -> tuple[dict[str, Any], Path]:
+    """The manifest's content and its path; `GateFailed` if it is missing, damaged, or not of this `schema_version`."""
+    path = folder / MANIFEST
+    if path.is_symlink():
+        raise GateFailed(f"{path} is a link; copy the artifact again")
+    value = read_json(path, most_bytes)
+    if value.get("schema_version") != version:
+        raise GateFailed(
+            f"{path} has schema_version {str(value.get('schema_version'))[:20]}; this reads {version}: use the "
+            "predict.py that came with the artifact"
+        )
+    return value, path
 
 
 def inside(folder: Path, name: str) -> Path:

@@ -6,15 +6,14 @@ from pathlib import Path
 
 from artifact.precision import Precision
 from artifact.predict.card import Card
-from artifact.predict.folder import MANIFEST, PackedFile
+from artifact.predict.folder import PackedFile, beside, check_named, read_own_version
 from artifact.predict.images import ImageSettings
 from artifact.predict.reads import Reads
 from artifact.predict.session import SessionConfig
 from artifact.predict.sounds import SoundSettings
 from artifact.predict.tokens import TextLimits
-from artifact.predict.typed import build, read_json
+from artifact.predict.typed import build
 from artifact.task import Activation, Task
-from errors import GateFailed
 
 SCHEMA_VERSION = 2
 MOST_MANIFEST_BYTES = 16 * 2**20
@@ -71,35 +70,20 @@ class Manifest:
         needed = self.reads if self.reads.is_file else Reads.TEXT
         if [name for name, settings in told.items() if settings is not None] != [needed]:
             raise ValueError(f"it reads a {self.reads}, and does not say how, or says more than that")
-        if not self.model_file.startswith("onnx/") or not self.model_file.endswith(".onnx"):
-            raise ValueError(f"model_file is {self.model_file[:60]!r}, not onnx/….onnx")
         if self.task is Task.FILL_MASK and self.mask_id is None:
             raise ValueError("it fills masks, and does not say which token is one")
         if not self.outputs:
             raise ValueError("it names no output")
         tokenizer = ("tokenizer.json",) if self.limits else ()
-        unproved = [name for name in (self.model_file, *NEEDED, *tokenizer) if name not in self.files]
-        if unproved:
-            raise ValueError(f"it has no sha256 of {unproved[0]}")
-        if MANIFEST in self.files:
-            raise ValueError("it names itself among its files")
+        check_named(self.model_file, (*NEEDED, *tokenizer), self.files)
 
     @property
     def graph_files(self) -> dict[str, PackedFile]:
         """The graph, and what lies beside it and may hold its weights."""
-        beside = Path(self.model_file).parent
-        return {name: file for name, file in self.files.items() if Path(name).parent == beside}
+        return beside(self.model_file, self.files)
 
 
 def read_manifest(folder: Path) -> Manifest:
     """The manifest of an artifact; `GateFailed` if it is missing, damaged, or of another version than this code's."""
-    path = folder / MANIFEST
-    if path.is_symlink():
-        raise GateFailed(f"{path} is a link; copy the artifact again")
-    value = read_json(path, MOST_MANIFEST_BYTES)
-    if value.get("schema_version") != SCHEMA_VERSION:
-        raise GateFailed(
-            f"{path} has schema_version {str(value.get('schema_version'))[:20]}; this reads {SCHEMA_VERSION}: use the "
-            "predict.py that came with the artifact"
-        )
+    value, path = read_own_version(folder, SCHEMA_VERSION, MOST_MANIFEST_BYTES)
     return build(Manifest, value, str(path))

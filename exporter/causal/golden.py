@@ -33,5 +33,6 @@ def golden_texts(model: Any, tokenizer: Any, context: int, checkpoint_sha256: st
         checkpoint_sha256=checkpoint_sha256,
         scale=scale,
         tolerance=None,
+        reference_error=None,
         examples=tuple(examples),
     )

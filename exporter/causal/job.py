@@ -8,7 +8,7 @@ from typing import Any
 
 from artifact.generate.decoder import CacheShape, Decoder
 from artifact.identity import checkpoint_sha256
-from artifact.language import SCHEMA_VERSION, Cache, Continuation, LanguageVariant, Prediction
+from artifact.language import SCHEMA_VERSION, Cache, Continuation, LanguageVariant, Prediction, Sizes
 from artifact.precision import Precision
 from artifact.predict.cores import usable_cores
 from artifact.predict.session import SessionConfig, open_session
@@ -38,7 +38,7 @@ MOST_IN_ONE_FILE = 256 * 10**6
 """Bytes of weights above which they go into a second file, from which they are read as they are needed: a file of one
 piece is held in memory three times while it is written."""
 
-RECIPE = 3
+RECIPE = 4
 """Raised whenever the same checkpoint would give another graph."""
 
 
@@ -86,6 +86,21 @@ class _Judged:
 
 
 @dataclass(frozen=True, slots=True)
+class _Source:
+    """The model that every variant comes from."""
+
+    sha256: str
+    shape: CacheShape
+    sizes: Sizes
+    weights: int
+
+
+def _sizes(model: Any) -> Sizes:
+    config = model.config.get_text_config()
+    return Sizes(vocabulary=config.vocab_size, hidden=config.hidden_size, attention_heads=config.num_attention_heads)
+
+
+@dataclass(frozen=True, slots=True)
 class _Job:
     """One export of a checkpoint's folder."""
 
@@ -128,11 +143,9 @@ class _Job:
         seconds = self._derive(todo, model, tokenizer, shape)
         self.progress("export", total - 1, total, f"{passages.tokens:,} tokens, beside PyTorch")
         judged = self._judge(todo, model, shape, passages)
-        weights = sum(weight.numel() for weight in model.parameters())
+        source = _Source(sha256, shape, _sizes(model), sum(weight.numel() for weight in model.parameters()))
         made = {
-            precision: self._record(
-                precision, marks[precision], sha256, shape, weights, judged[precision], seconds[precision]
-            )
+            precision: self._record(precision, marks[precision], source, judged[precision], seconds[precision])
             for precision in todo
         }
         for precision, variant in made.items():
@@ -187,19 +200,17 @@ class _Job:
         self,
         precision: Precision,
         mark: str,
-        sha256: str,
-        shape: CacheShape,
-        weights: int,
+        source: _Source,
         judged: _Judged,
         seconds_s: float,
     ) -> LanguageVariant:
-        path, derivation, source = self._path(precision), DERIVATIONS[precision], self.request.calibration
-        facts, files = inspect_graph(path), self._files(precision)
-        own = "texts that the model made up itself" if source is None else source.path.name
+        path, derivation, texts = self._path(precision), DERIVATIONS[precision], self.request.calibration
+        facts, files, shape = inspect_graph(path), self._files(precision), source.shape
+        own = "texts that the model made up itself" if texts is None else texts.path.name
         return LanguageVariant(
             schema_version=SCHEMA_VERSION,
             fingerprint=mark,
-            checkpoint_sha256=sha256,
+            checkpoint_sha256=source.sha256,
             task=Task.TEXT_GENERATION,
             precision=precision,
             file=path.name,
@@ -208,7 +219,7 @@ class _Job:
             opset=facts.opset,
             minimum_onnxruntime=facts.minimum_onnxruntime,
             operators=facts.operators,
-            weights=weights,
+            weights=source.weights,
             weight_bits=derivation.bits,
             head_bits=derivation.head_bits,
             block_size=None if precision is Precision.FP32 else self.request.options.block_size,
@@ -220,6 +231,7 @@ class _Job:
                 context_tokens=shape.context,
                 bytes_per_token=shape.bytes_per_position,
             ),
+            sizes=source.sizes,
             prediction=judged.prediction,
             continuation=judged.continuation,
             reasons=reasons(precision, judged.prediction, judged.continuation),

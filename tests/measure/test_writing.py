@@ -174,6 +174,8 @@ def test_the_command_weighs_a_run_and_packs_what_it_recommends(
     }
     for row in rows.values():
         assert [item["workload"] for item in row["workloads"]] == ["read 1×16", "write 1×16"]
+    lacking = {row["runtime"]: row["reason"] for row in verdict["rows"] if row["reason"]}
+    assert lacking["openvino-cpu"] == lacking["ort-cuda"] == "it does not run language models yet"
     right, surprise, tokens = expected(learnt_llama)
     for name in ("torch-cpu/fp32", "ort-cpu/fp32"):
         quality = rows[name]["quality"]
@@ -185,6 +187,14 @@ def test_the_command_weighs_a_run_and_packs_what_it_recommends(
     assert "next token" in report
     if verdict["deployable"]:
         assert RunFolder(out).verdict.is_file()
+
+
+def test_an_engine_that_runs_none_is_told_with_those_that_do(
+    language_run: Path, sentences: Path, steelyard: Steelyard
+) -> None:
+    done = steelyard("compare", language_run, "--data", sentences, "--runtimes", "openvino-cpu")
+    assert (done.returncode, "language models do not run on openvino-cpu yet" in done.stderr) == (2, True)
+    assert "ort-cpu" in done.stderr
 
 
 def test_a_bare_decoder_is_known_by_its_configuration(

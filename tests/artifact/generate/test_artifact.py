@@ -7,20 +7,27 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnx
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from artifact.bundle import bundle
-from artifact.generate.command import Asked, converse, write_file
+from artifact.generate.command import Asked, converse, write_file, written_of
+from artifact.generate.decoder import Decoding
 from artifact.generate.generator import Generator
+from artifact.generate.golden import GoldenTexts, read_golden_texts
 from artifact.generate.writer import Wanted
 from artifact.layout import Extras, Layout
 from artifact.pack_language import ENTRY, end_ids, pack_language
 from artifact.precision import Precision
 from artifact.predict.rows import ItemColumns
+from artifact.records import read_json
 from artifact.run_folder import RunFolder
 from errors import GateFailed, UserError
+from exporter.causal.job import export_language
+from exporter.request import Request
 from tests.artifact.conftest import edit_json, reseal, run_predict
 from tests.artifact.environments import Environments, environments
 from tests.conftest import SENTENCES, Steelyard
@@ -119,6 +126,63 @@ def test_another_models_logits_are_found_when_the_hashes_fit(copy: Path, languag
     reseal(copy)
     (problem,) = Generator.open(copy).selftest()
     assert "a logit is off by" in problem
+
+
+def test_golden_logits_are_the_graphs_own_and_its_distance_from_pytorch_is_told(
+    written: Path, language_run: Path
+) -> None:
+    ours, theirs = read_golden_texts(written), read_json(RunFolder(language_run).golden, GoldenTexts)
+    generator = Generator.open(written)
+    assert ours.tolerance is not None
+    assert ours.reference_error is not None
+    assert generator.golden_errors(ours)[1] == 0
+    assert generator.golden_errors(theirs)[1] == pytest.approx(ours.reference_error)
+    assert ours.tolerance < ours.reference_error  # one as wide as that would let much go by
+    assert [item.ids for item in ours.examples] == [item.ids for item in theirs.examples]
+
+
+def test_a_layer_whose_scales_grew_is_found_when_the_hashes_fit(copy: Path) -> None:
+    path = copy / "onnx" / "model_q4.onnx"
+    graph = onnx.load(path)
+    scales = next(item for item in graph.graph.initializer if item.name.endswith("v_proj/MatMul.weight.scale"))
+    scales.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(scales) * np.float32(1.3), scales.name))
+    onnx.save(graph, path)
+    reseal(copy)
+    (problem,) = Generator.open(copy).selftest()
+    assert "a logit is off by" in problem
+
+
+def test_a_decoder_whose_configuration_has_other_names_is_packed(learnt_llama: Path, tmp_path: Path) -> None:
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    tokenizer = AutoTokenizer.from_pretrained(learnt_llama)
+    ids = {"bos_token_id": tokenizer.cls_token_id, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": 0}
+    torch.manual_seed(0)
+    config = GPT2Config(vocab_size=len(tokenizer), n_embd=32, n_layer=2, n_head=4, n_positions=64, **ids)
+    GPT2LMHeadModel(config).save_pretrained(tmp_path / "gpt2")
+    tokenizer.save_pretrained(tmp_path / "gpt2")
+    request = Request(tmp_path / "gpt2", tmp_path / "run", (Precision.FP32,), is_language=True)
+    (exported,) = export_language(request)
+    assert exported.variant.passed, exported.variant.reasons
+    out = tmp_path / "artifact"
+    pack_language(RunFolder(tmp_path / "run"), Precision.FP32, out, card=None, card_reason="not measured")
+    told = json.loads((out / "genai_config.json").read_text())["model"]
+    assert (told["decoder"]["hidden_size"], told["decoder"]["num_attention_heads"]) == (32, 4)
+    assert told["vocab_size"] == len(tokenizer)
+
+
+@pytest.mark.parametrize("is_chat", [False, True])
+def test_ctrl_c_ends_all_texts_of_a_file(chatting: Path, monkeypatch: pytest.MonkeyPatch, *, is_chat: bool) -> None:
+    generator, begun = Generator.open(chatting), list[int]()
+
+    def pressed(self: Decoding, rows: Any) -> Any:
+        begun.append(len(rows))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Decoding, "prompt", pressed)
+    with pytest.raises(KeyboardInterrupt):
+        written_of(generator, PROMPTS, Asked(wanted=Wanted(6), is_chat=is_chat))
+    assert len(begun) == 1  # and no other text is begun
 
 
 @pytest.mark.parametrize(
