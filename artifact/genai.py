@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from artifact.generate.decoder import IDS, LOGITS, MASK, PAST, PRESENT
+from artifact.generate.decoder import LOGITS, PAST, PRESENT
+from artifact.generate.encoder import IDS, MASK
 from artifact.language import Cache, Sizes
 
 GENAI_CONFIG = "genai_config.json"

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from artifact.generate.encoder import IDS, MASK, NOTHING, Encoder, Given
 from errors import UserError
 
-IDS, MASK, LOGITS = "input_ids", "attention_mask", "logits"
+LOGITS = "logits"
 POSITIONS = "logits_positions"
 PAST, PRESENT = "past_key_values", "present"
 
@@ -49,8 +50,11 @@ def padded(rows: Sequence[Sequence[int]]) -> tuple[NDArray[np.int64], NDArray[np
 class Decoding:
     """Rows that are being continued: what was read of each is in the cache, and the next token goes to its end."""
 
-    def __init__(self, session: Any, shape: CacheShape, rows: int, capacity: int) -> None:
-        """A cache of `capacity` positions. Raises `UserError` where the model has fewer, or memory is too small."""
+    def __init__(self, session: Any, shape: CacheShape, rows: int, capacity: int, read: Given) -> None:
+        """A cache of `capacity` positions; `read` is what an encoder made.
+
+        Raises `UserError` where the model has fewer, or memory is too small.
+        """
         if capacity > shape.context:
             raise UserError(
                 f"{capacity} tokens are more than this model's context of {shape.context}",
@@ -75,6 +79,9 @@ class Decoding:
                 f"a cache of {rows} × {capacity} tokens takes {needed / 1e6:.0f} MB, more memory than there is",
                 "ask for fewer new tokens, or for fewer texts at once",
             ) from error
+        self._read = {name: np.ascontiguousarray(array) for name, array in read.items()}  # bound by their addresses
+        for name, array in self._read.items():
+            self._binding.bind_cpu_input(name, array)
         self._binding.bind_output(LOGITS)
 
     @property
@@ -120,9 +127,10 @@ class Decoding:
 
 
 class Decoder:
-    """An open graph that continues rows of tokens. A row's logits do not depend on what else is in its batch."""
+    """An open graph that continues rows of tokens, and the encoder that reads first, where there is one. A row's logits
+    do not depend on what else is in its batch."""
 
-    def __init__(self, session: Any, context: int) -> None:
+    def __init__(self, session: Any, context: int, encoder: Encoder | None = None) -> None:
         """`session` is an `onnxruntime.InferenceSession`. Raises `UserError` for a graph that is no such decoder."""
         sizes = {item.name: item.shape for item in session.get_inputs()}
         layers = sum(name.startswith(f"{PAST}.") and name.endswith(".key") for name in sizes)
@@ -130,20 +138,26 @@ class Decoder:
         if not {IDS, MASK} <= set(sizes) or not layers or LOGITS not in outputs:
             raise UserError("this graph is no decoder with a cache", "export it again")
         _, heads, _, size = sizes[f"{PAST}.0.key"]
+        self._encoder = encoder
         self._session, self.shape = session, CacheShape(layers, int(heads), int(size), context)
 
-    def begin(self, rows: int, capacity: int) -> Decoding:
-        """Rows with an empty cache of `capacity` positions each."""
-        return Decoding(self._session, self.shape, rows, capacity)
+    def begin(self, rows: int, capacity: int, inputs: Given = NOTHING) -> Decoding:
+        """Rows with an empty cache of `capacity` positions each; an encoder reads their `inputs`, once for all."""
+        return Decoding(self._session, self.shape, rows, capacity, self._read(inputs))
 
-    def every(self, ids: NDArray[np.int64], mask: NDArray[np.int64]) -> Logits:
+    def every(self, ids: NDArray[np.int64], mask: NDArray[np.int64], inputs: Given = NOTHING) -> Logits:
         """Logits after each of the given tokens, (rows, tokens, vocabulary): for judging, not for generating.
 
-        Rows are filled up at their end, where `mask` is 0 and the logits mean nothing.
+        Rows are filled up at their end, where `mask` is 0 and the logits mean nothing. An encoder reads `inputs`.
         """
         shape = self.shape
         empty = np.zeros((len(ids), shape.heads, 0, shape.head_size), dtype=np.float32)
         wanted = np.arange(ids.shape[1], dtype=np.int64)[None]
-        feeds = {IDS: ids, MASK: mask, POSITIONS: wanted} | {f"{PAST}.{name}": empty for name in shape.names}
+        feeds = {**self._read(inputs), IDS: ids, MASK: mask, POSITIONS: wanted} | {
+            f"{PAST}.{name}": empty for name in shape.names
+        }
         found: Logits = self._session.run([LOGITS], feeds)[0]
         return found
+
+    def _read(self, inputs: Given) -> Given:
+        return NOTHING if self._encoder is None else self._encoder.read(inputs)

@@ -7,7 +7,7 @@ to its queries and keys before, the new ones arrive here.
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
@@ -19,6 +19,15 @@ NAME = "steelyard_cached"
 
 Past = tuple[torch.Tensor, torch.Tensor]
 """Keys and values of one layer: float32 (batch, heads, positions, head size)."""
+
+
+class Attends(Protocol):
+    """A pass that is traced."""
+
+    def attend(
+        self, module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, **more: Any
+    ) -> torch.Tensor:
+        """What an attention of the model gives: float32 (batch, tokens, heads, head size)."""
 
 
 @dataclass
@@ -35,30 +44,20 @@ class Pass:
     present: dict[int, Past] = field(default_factory=dict)
     rotation: tuple[torch.Tensor, torch.Tensor] | None = None
 
-
-class Attending:
-    """The pass that is traced now; attentions find it here, because models pass on only what they know."""
-
-    def __init__(self) -> None:
-        self.current: Pass | None = None
-
     def attend(
-        self, module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: object, **more: Any
-    ) -> tuple[torch.Tensor, None]:
+        self, module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, **more: Any
+    ) -> torch.Tensor:
         """Attend to the past and to the new tokens before each; queries are (batch, heads, tokens, head size)."""
-        now = self.current
-        if now is None:
-            raise RuntimeError("this attention is for a trace")
         layer = int(module.layer_idx)
-        if layer in now.present or layer >= len(now.past):
+        if layer in self.present or layer >= len(self.past):
             raise UserError("layers share a cache, which cannot be exported yet", "take another model")
-        past_key, past_value = now.past[layer]
+        past_key, past_value = self.past[layer]
         batch, heads, tokens, size = query.shape
         if value.shape[-1] != size:
             raise UserError("keys and values differ in size, which cannot be exported yet", "take another model")
-        tables, now.rotation = now.rotation or (None, None), None
+        tables, self.rotation = self.rotation or (None, None), None
         flat = [states.transpose(1, 2).reshape(batch, tokens, -1) for states in (query, key, value)]
-        scale = more.get("scaling")
+        scale, bias = more.get("scaling"), more.get("position_bias")
         attributes: dict[str, Any] = {
             "num_heads": heads,
             "kv_num_heads": key.shape[1],
@@ -71,14 +70,29 @@ class Attending:
             attributes["local_window_size"] = int(more["sliding_window"])
         found, present_key, present_value = torch.onnx.ops.symbolic_multi_out(
             "com.microsoft::GroupQueryAttention",
-            [*flat, past_key, past_value, now.last, now.total, *tables],
+            [*flat, past_key, past_value, self.last, self.total, *tables, *(() if bias is None else (None, bias))],
             attributes,
             dtypes=[query.dtype] * 3,
             shapes=[flat[0].shape, past_key.shape, past_value.shape],
             version=1,
         )
-        now.present[layer] = present_key, present_value
-        return found.reshape(batch, tokens, heads, size), None
+        self.present[layer] = present_key, present_value
+        return found.reshape(batch, tokens, heads, size)
+
+
+class Attending:
+    """The pass that is traced now; attentions find it here, because models pass on only what they know."""
+
+    def __init__(self) -> None:
+        self.current: Attends | None = None
+
+    def attend(
+        self, module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: object, **more: Any
+    ) -> tuple[torch.Tensor, None]:
+        """Attend as the pass does; queries are (batch, heads, tokens, head size)."""
+        if self.current is None:
+            raise RuntimeError("this attention is for a trace")
+        return self.current.attend(module, query, key, value, **more), None
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from unittest.mock import patch
 import torch
 
 from artifact.generate.decoder import CacheShape
-from exporter.causal.attention import Attending
+from exporter.causal.attention import Attending, Pass
 
 APPLY = "apply_rotary_pos_emb"
 """The function of a modelling file that rotates queries and keys."""
@@ -49,7 +49,7 @@ def rotating(model: Any, attending: Attending, shape: CacheShape) -> Iterator[bo
         return
 
     def keep(query: torch.Tensor, key: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, *_: Any, **__: Any) -> Any:
-        if attending.current is None:
+        if not isinstance(attending.current, Pass):
             raise RuntimeError("this rotation is for a trace")
         attending.current.rotation = cos, sin
         return query, key

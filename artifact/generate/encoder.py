@@ -1,0 +1,31 @@
+"""An encoder's graph: what a decoder attends to of the things that are read."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+IDS, MASK = "input_ids", "attention_mask"
+FEATURES = "input_features"
+READ, READ_MASK = "read", "read_mask"
+
+Given = Mapping[str, NDArray[Any]]
+"""Inputs of a graph by their names."""
+
+NOTHING: Given = {}
+
+
+class Encoder:
+    """An open graph that reads rows once, before they are answered token by token."""
+
+    def __init__(self, session: Any) -> None:
+        """`session` is an `onnxruntime.InferenceSession`."""
+        self._session = session
+        self._names = [item.name for item in session.get_outputs()]
+
+    def read(self, inputs: Given) -> Given:
+        """Keys and values of each layer, float32 (rows, heads, read, head size), and the mask of what was read, where
+        there is one."""
+        found = dict(zip(self._names, self._session.run(self._names, dict(inputs)), strict=True))
+        return found | ({READ_MASK: np.asarray(inputs[MASK])} if MASK in inputs else {})

@@ -1,0 +1,122 @@
+"""What the traces of all models that write text have in common."""
+
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import numpy as np
+import onnx_ir
+import torch
+
+from artifact.generate.decoder import LOGITS, PAST, POSITIONS, PRESENT, CacheShape
+from artifact.generate.encoder import IDS, MASK
+from errors import UserError
+from exporter.causal.attention import Attending, Past, attending
+from exporter.causal.norms import OPSET, norming
+from exporter.clean import name_nodes, strip
+from exporter.tie import tie
+from exporter.trace import hushed_tracer
+from models.checkpoint import quiet
+
+VARY = torch.export.Dim.DYNAMIC
+UNKNOWN_CONTEXT = 2048
+"""Positions of a model that does not say how many it has."""
+
+
+@contextmanager
+def ready_to_trace(model: Any) -> Iterator[Attending]:
+    """Attentions and norms that are traced as one operator each, and a silent tracer, inside the block."""
+    with ExitStack() as stack:
+        stack.enter_context(quiet())
+        stack.enter_context(hushed_tracer())
+        stack.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("ignore")
+        found = stack.enter_context(attending(model))
+        stack.enter_context(norming(model))
+        yield found
+
+
+def empty_cache(shape: CacheShape, rows: int, positions: int) -> list[Past]:
+    """A cache of zeros for so many rows."""
+    size = rows, shape.heads, positions, shape.head_size
+    return [(torch.zeros(size), torch.zeros(size)) for _ in range(shape.layers)]
+
+
+def traced(module: torch.nn.Module, model: Any, given: Mapping[str, Any], shapes: Mapping[str, Any]) -> onnx_ir.Model:
+    """The graph of a module around `model`. Raises `UserError` when it cannot be traced."""
+    try:
+        with torch.no_grad():
+            exported = torch.export.export(
+                module,
+                (),
+                dict(given),
+                dynamic_shapes=dict(shapes),
+                strict=False,
+                prefer_deferred_runtime_asserts_over_guards=True,
+            )
+            program = torch.onnx.export(exported, dynamo=True, optimize=True, opset_version=OPSET, verbose=False)
+    except UserError:
+        raise
+    except Exception as error:  # torch.export fails in many types, all of them about this model
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{type(model).__name__} cannot be traced: {first}", "take another model") from error
+    if program is None:
+        raise RuntimeError("torch.onnx.export gave no program")
+    return program.model
+
+
+def name_value(value: onnx_ir.Value, name: str, axes: Sequence[Any]) -> None:
+    """Give an input or output its name and axes."""
+    value.name, value.shape = name, onnx_ir.Shape(axes)
+
+
+def name_layers(values: Sequence[onnx_ir.Value], begin: str, shape: CacheShape, positions: str = "positions") -> None:
+    """Name keys and values of each layer."""
+    for value, name in zip(values, shape.names, strict=True):
+        name_value(value, f"{begin}.{name}", ("batch", shape.heads, positions, shape.head_size))
+
+
+def name_step(graph: onnx_ir.Model, shape: CacheShape) -> onnx_ir.Value:
+    """Name what every step of a decoder takes and gives: its first inputs and all outputs; returns the input that says
+    which logits are wanted."""
+    ids, mask, wanted, *past = graph.graph.inputs[: 3 + 2 * shape.layers]
+    logits, *present = graph.graph.outputs
+    name_value(ids, IDS, ("batch", "sequence"))
+    name_value(mask, MASK, ("batch", "total"))
+    name_value(wanted, POSITIONS, ("kept_rows", "kept"))
+    words = None if logits.shape is None else logits.shape[2]
+    name_value(logits, LOGITS, ("batch", 1, words))  # what serves gets; onnxruntime-genai makes room for that
+    name_layers(past, PAST, shape)
+    name_layers(present, PRESENT, shape)
+    return wanted
+
+
+def default_to_last(graph: onnx_ir.Model, wanted: onnx_ir.Value) -> None:
+    """Let logits be those after each row's last token where nobody says which are wanted."""
+    wanted.const_value = onnx_ir.tensor(np.array([[-1]], dtype=np.int64), name=POSITIONS)
+    graph.graph.register_initializer(wanted)
+
+
+def tidied(graph: onnx_ir.Model) -> onnx_ir.Model:
+    """Clear names and shared weights; nothing of the builder."""
+    _join_reshapes(graph)
+    for node in graph.graph:
+        for value in node.outputs:
+            if not value.is_graph_output():
+                value.shape = None  # expressions of the tracer's symbols
+    name_nodes(graph)
+    return strip(tie(graph))
+
+
+def _join_reshapes(graph: onnx_ir.Model) -> None:
+    """Drop what splits states into heads where the attention takes them whole, and joins them again."""
+    for node in graph.graph:
+        if node.op_type != "Reshape" or node.inputs[0] is None:
+            continue
+        first = node.inputs[0].producer()
+        if first is not None and first.op_type == "Reshape":
+            node.replace_input_with(0, first.inputs[0])
+        source, made = node.inputs[0], node.outputs[0]
+        if source is not None and source.shape is not None and source.shape == made.shape:
+            made.replace_all_uses_with(source)
