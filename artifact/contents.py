@@ -40,14 +40,20 @@ def packable(run: RunFolder, variant: Variant | LanguageVariant, graph: Path) ->
     return run.checkpoint
 
 
-def copy_graph(variant: Derived, graph: Path, folder: Path) -> str:
-    """Copy a variant's files into `onnx/`, the graph under the name that transformers.js knows; its name."""
-    model_file = f"onnx/model{variant.precision.file_suffix}.onnx"
-    (folder / "onnx").mkdir()
-    shutil.copyfile(graph, folder / model_file)
-    for name in variant.files.keys() - {variant.file}:
-        shutil.copyfile(graph.with_name(name), folder / "onnx" / name)
-    return model_file
+def copy_graphs(variant: Derived, folder: Path, target: Path) -> dict[str, str]:
+    """Copy a variant's files from `folder` into `onnx/` of `target`; where each of its graphs is there.
+
+    A graph's name has the ending of its precision, as transformers.js knows it; the weights keep theirs, which graphs
+    name.
+    """
+    (target / "onnx").mkdir()
+    placed = {}
+    for name in variant.files:
+        path = Path(name)
+        if path.suffix == ".onnx":
+            placed[name] = f"onnx/{path.stem}{variant.precision.file_suffix}.onnx"
+        shutil.copyfile(folder / name, target / placed.get(name, f"onnx/{name}"))
+    return placed
 
 
 def copy_documents(checkpoint: Path, folder: Path, names: Iterable[str]) -> None:

@@ -72,7 +72,8 @@ class LanguageVariant(Derived, frozen=True, kw_only=True):
 
     `weight_bits` are those of products, `head_bits` of the table of tokens and of the head that shares it; weights of
     one block share a scale. Rounding errors were weighed by what layers read of the texts that `calibrated_on` names.
-    `reasons` say why a gate failed.
+    `golden_error_fraction` is the largest error of a logit on the run's golden texts, as a share of the largest.
+    `encoder` is the graph that reads first, where there is one. `reasons` say why a gate failed.
     """
 
     weights: int
@@ -82,8 +83,10 @@ class LanguageVariant(Derived, frozen=True, kw_only=True):
     calibrated_on: str | None
     cache: Cache
     sizes: Sizes
+    encoder: str | None
     prediction: Prediction
     continuation: Continuation
+    golden_error_fraction: float
     reasons: tuple[str, ...]
 
     @property

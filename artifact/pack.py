@@ -5,7 +5,7 @@ from pathlib import Path
 
 from artifact.bundle import bundle
 from artifact.companions import special_tokens_map
-from artifact.contents import copy_documents, copy_graph, packable, write_program
+from artifact.contents import copy_documents, copy_graphs, packable, write_program
 from artifact.labels import read_activation, read_labels
 from artifact.layout import PLAIN, Extras, Layout
 from artifact.model_card import model_card
@@ -114,7 +114,7 @@ def _parts(
 
 def _fill(folder: Path, parts: Parts, extras: Extras) -> None:
     variant, checkpoint = parts.variant, parts.checkpoint
-    model_file = copy_graph(variant, parts.graph, folder)
+    model_file = copy_graphs(variant, parts.graph.parent, folder)[variant.file]
     copy_documents(checkpoint, folder, COPIED)
     if parts.serving.limits is not None:
         write_bytes(folder / "tokenizer.json", plain_tokenizer_json(checkpoint).encode())

@@ -1,16 +1,17 @@
 """Make the folder that is deployed of a language model: one decoder graph, its tokenizer and `predict.py`."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from artifact.bundle import bundle
-from artifact.contents import copy_documents, copy_graph, packable, write_program
+from artifact.contents import copy_documents, copy_graphs, packable, write_program
 from artifact.genai import GENAI_CONFIG, genai_config
 from artifact.generate.chat import ChatTemplate
 from artifact.generate.generator import Generator
 from artifact.generate.golden import GoldenTexts
-from artifact.generate.manifest import LANGUAGE_SCHEMA_VERSION, Judged, LanguageManifest
+from artifact.generate.manifest import LANGUAGE_SCHEMA_VERSION, Judged, LanguageManifest, Rewriting
 from artifact.language import LanguageVariant, read_language
 from artifact.language_card import language_card
 from artifact.layout import PLAIN, Extras, Layout
@@ -36,6 +37,7 @@ COPIED = (
     "chat_template.jinja",
 )
 REFERENCE = "this graph as it was packed, whose logits were compared with those of PyTorch fp32, each text alone"
+SETTINGS = ("config.json", "generation_config.json")
 LEAST_TOLERANCE = 1e-4
 """Share of the largest logit that other CPUs' rounding is given at least."""
 
@@ -102,22 +104,25 @@ def _parts(
 
 def _fill(folder: Path, parts: _Parts, extras: Extras) -> None:
     variant, checkpoint = parts.variant, parts.checkpoint
-    model_file = copy_graph(variant, parts.graph, folder)
+    graphs = copy_graphs(variant, parts.graph.parent, folder)
     copy_documents(checkpoint, folder, COPIED)
     write_bytes(folder / "tokenizer.json", plain_tokenizer_json(checkpoint).encode())
     write_program(folder, bundle(ENTRY), PACKAGES, extras)
-    manifest = _manifest(parts, model_file)
+    manifest = _manifest(parts, graphs)
     config = read_config(checkpoint, "config.json")
-    write_json(folder / GENAI_CONFIG, genai_config(config, variant.cache, variant.sizes, model_file, manifest.end_ids))
+    if manifest.rewriting is None:
+        told = genai_config(config, variant.cache, variant.sizes, manifest.model_file, manifest.end_ids)
+        write_json(folder / GENAI_CONFIG, told)
     write_bytes(folder / "README.md", language_card(manifest, variant, checkpoint).encode())
     write_json(folder / "golden.json", _golden(folder, parts, manifest))
     write_json(folder / MANIFEST, replace(manifest, files=dict(packed_files(folder))))
 
 
-def _manifest(parts: _Parts, model_file: str) -> LanguageManifest:
+def _manifest(parts: _Parts, graphs: Mapping[str, str]) -> LanguageManifest:
     """The manifest, with no file in it yet but those that it cannot do without."""
     variant, unknown = parts.variant, PackedFile(size_bytes=0, sha256="")
-    found = variant.prediction
+    found, model_file = variant.prediction, graphs[variant.file]
+    settings = _settings(parts.checkpoint)
     return LanguageManifest(
         schema_version=LANGUAGE_SCHEMA_VERSION,
         task=variant.task,
@@ -125,6 +130,8 @@ def _manifest(parts: _Parts, model_file: str) -> LanguageManifest:
         model_file=model_file,
         context_tokens=variant.cache.context_tokens,
         end_ids=end_ids(parts.checkpoint),
+        never_ids=_never(settings),
+        rewriting=None if variant.encoder is None else _rewriting(settings, graphs[variant.encoder]),
         chats=_chats(parts.checkpoint),
         judged=Judged(
             inputs=found.inputs,
@@ -145,17 +152,34 @@ def _manifest(parts: _Parts, model_file: str) -> LanguageManifest:
         card=parts.card,
         card_reason=parts.card_reason,
         versions=variant.versions,
-        files=dict.fromkeys((model_file, "config.json", "golden.json", "tokenizer.json"), unknown),
+        files=dict.fromkeys((*graphs.values(), "config.json", "golden.json", "tokenizer.json"), unknown),
     )
 
 
+def _settings(checkpoint: Path) -> dict[str, Any]:
+    """How a checkpoint generates: what `generation_config.json` says, and else `config.json`."""
+    found = [read_config(checkpoint, name) for name in SETTINGS if (checkpoint / name).is_file()]
+    return {name: value for settings in found for name, value in settings.items() if value is not None}
+
+
 def end_ids(checkpoint: Path) -> tuple[int, ...]:
-    """The tokens that end a text: of `generation_config.json`, else of `config.json`; there may be none."""
-    for name in ("generation_config.json", "config.json"):
-        value: Any = read_config(checkpoint, name).get("eos_token_id") if (checkpoint / name).is_file() else None
-        if value is not None:
-            return tuple(value) if isinstance(value, list) else (int(value),)
-    return ()
+    """The tokens that end a text; there may be none."""
+    value = _settings(checkpoint).get("eos_token_id", ())
+    return tuple(value) if isinstance(value, list | tuple) else (int(value),)
+
+
+def _never(settings: Mapping[str, Any]) -> tuple[int, ...]:
+    """The tokens that a checkpoint never writes, by its `suppress_tokens` and those `bad_words_ids` that are one."""
+    single = [ids[0] for ids in settings.get("bad_words_ids", ()) if len(ids) == 1]
+    return tuple(sorted({*settings.get("suppress_tokens", ()), *single}))
+
+
+def _rewriting(settings: Mapping[str, Any], encoder_file: str) -> Rewriting:
+    """How an encoder-decoder begins. A `forced_bos_token_id`, such as a language's, is its second token."""
+    second = settings.get("forced_bos_token_id")
+    start = (settings["decoder_start_token_id"], *(() if second is None else (second,)))
+    positions = settings.get("max_position_embeddings")
+    return Rewriting(encoder_file=encoder_file, most_read_tokens=positions, start_ids=start)
 
 
 def _chats(checkpoint: Path) -> bool:
@@ -178,7 +202,7 @@ def _golden(folder: Path, parts: _Parts, manifest: LanguageManifest) -> GoldenTe
     problems, error = generator.golden_errors(parts.golden)
     if problems:
         raise GateFailed(f"{parts.graph} cannot be packed: {problems[0]}", "export it again with these versions")
-    scale, seen = parts.golden.scale, parts.variant.prediction.error_fraction
+    scale, seen = parts.golden.scale, parts.variant.golden_error_fraction
     if not error <= max(1.5 * seen, LEAST_TOLERANCE) * scale:
         raise GateFailed(
             f"{parts.graph} is off by {error:.3g} on the golden texts; its export saw {seen * scale:.3g}",

@@ -19,6 +19,7 @@ class Task(StrEnum):
     AUDIO_CLASSIFICATION = "audio-classification"
     SPEECH_RECOGNITION = "automatic-speech-recognition"
     TEXT_GENERATION = "text-generation"
+    TEXT2TEXT_GENERATION = "text2text-generation"
     MODULE = "module"
 
 
@@ -45,6 +46,9 @@ class Answer:
     independent: bool = False
 
 
+WRITES = (Task.TEXT_GENERATION, Task.TEXT2TEXT_GENERATION)
+"""Tasks that are answered token by token."""
+
 ANSWERS: Mapping[Task, Answer] = {
     Task.TEXT_CLASSIFICATION: Answer(("logits",), {"logits": -1}),
     Task.TOKEN_CLASSIFICATION: Answer(("logits",), {"logits": -1}, per_token=True),
@@ -59,6 +63,7 @@ ANSWERS: Mapping[Task, Answer] = {
     Task.AUDIO_CLASSIFICATION: Answer(("logits",), {"logits": -1}),
     Task.SPEECH_RECOGNITION: Answer(("logits",), {"logits": -1}),
     Task.TEXT_GENERATION: Answer(("logits",), {"logits": -1}, per_token=True),
+    Task.TEXT2TEXT_GENERATION: Answer(("logits",), {"logits": -1}, per_token=True),
     Task.MODULE: Answer((), {}),
 }
 """The answer of each task."""

@@ -8,7 +8,7 @@ from artifact.precision import Precision
 from artifact.predict.folder import inside
 from artifact.records import read_if_present, read_json, sha256_file
 from artifact.run_folder import RunFolder
-from artifact.task import Task
+from artifact.task import WRITES, Task
 from errors import GateFailed, UserError
 
 SCHEMA_VERSION = 3
@@ -236,7 +236,7 @@ def read_variant(run: RunFolder, precision: Precision) -> tuple[Variant, Path]:
     Raises `UserError` when that precision was not exported, its file is gone, or it is of a language model.
     """
     path = variant_file(run, precision)
-    if read_json(path, _Task).task is Task.TEXT_GENERATION:
+    if read_json(path, _Task).task in WRITES:
         raise UserError(
             f"{run.directory} holds a language model, which does not answer in one pass", "name another run"
         )

@@ -11,7 +11,7 @@ import typer
 
 from artifact.layout import PLAIN, Extras
 from artifact.precision import Precision
-from artifact.task import Task
+from artifact.task import WRITES, Task
 from errors import UserError
 from measure.plan import Plan
 from models.training import Device, Lesson, Problem, Teacher, TrainingPrecision, TrainingRecord
@@ -118,7 +118,7 @@ def export_request(
     need("train", "torch", "transformers", "onnx", "onnxscript", "optimum")
     from artifact.run_folder import RunFolder
     from exporter.request import CALIBRATED, EXPORTED, OF_DECODERS, ModuleSource, Request, Source
-    from models.checkpoint import continues_text
+    from models.checkpoint import writes_text
     from models.rows import Columns
 
     if checkpoint is None and module is None:
@@ -133,7 +133,7 @@ def export_request(
         judged = judged or (Source(run.evaluation_data, Columns(), limit) if run.evaluation_data.is_file() else None)
         training = training or (Source(run.training_data, Columns()) if run.training_data.is_file() else None)
         checkpoint = run.checkpoint or checkpoint
-    language = module is None and (chosen.get("task") is Task.TEXT_GENERATION or continues_text(checkpoint or out))
+    language = module is None and (chosen.get("task") in WRITES or writes_text(checkpoint or out))
     if precisions is None:
         every = OF_DECODERS if language else EXPORTED
         precisions = tuple(item for item in every if training or item not in CALIBRATED)
@@ -375,7 +375,7 @@ def pack(
     from artifact.pack_language import pack_language
     from artifact.variant import task_of
 
-    make_artifact = pack_language if task_of(run) is Task.TEXT_GENERATION else pack_one_pass
+    make_artifact = pack_language if task_of(run) in WRITES else pack_one_pass
     if precision is not None:
         reason = "it was packed by its precision, without a comparison"
         return make_artifact(run, precision, out, card=None, card_reason=reason, extras=extras)

@@ -1,6 +1,7 @@
 """Facts about a graph file, for `variant.json`, read from the file itself."""
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,7 +72,12 @@ class GraphFacts:
         found = [FIRST_WITH_OPSET.get(self.opset, "unknown")]
         found += [FIRST_WITH_HALF] if self.share_of(TYPES[Precision.FP16] | TYPES[Precision.BF16]) else []
         found += [FIRST_WITH_CONTRIB.get(name, "unknown") for name in self.contrib]
-        return max(found, key=lambda text: (text == "unknown", *map(int, text.replace("unknown", "0").split("."))))
+        return newest(found)
+
+
+def newest(versions: Iterable[str]) -> str:
+    """The greatest of versions of onnxruntime; one that is `unknown` is greater than all."""
+    return max(versions, key=lambda text: (text == "unknown", *map(int, text.replace("unknown", "0").split("."))))
 
 
 def inspect_graph(path: Path) -> GraphFacts:

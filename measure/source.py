@@ -24,6 +24,9 @@ from runtimes.registry import Source, entry
 
 EXTERNAL_DATA = "*.onnx_data"
 
+REWRITES = "an encoder-decoder, and compare does not measure those yet"
+NOT_MEASURED = "export judges it: see variants.md; pack it with --precision"
+
 
 @dataclass(frozen=True, slots=True)
 class ModelSource:
@@ -90,6 +93,9 @@ def find_models(directory: Path) -> ModelSource:
     if (directory / MANIFEST).is_file():
         return _packed_language(directory) if generates(directory) else _packed(directory)
     run = RunFolder(directory)
+    task = task_of(run)
+    if task is Task.TEXT2TEXT_GENERATION:
+        raise UserError(f"{directory} holds {REWRITES}", NOT_MEASURED)
     if run.is_run:
         checkpoint = run.checkpoint
         if checkpoint is None or not checkpoint.is_dir():
@@ -102,7 +108,8 @@ def find_models(directory: Path) -> ModelSource:
             f"{directory} is neither a run, nor a checkpoint, nor an artifact",
             "give a folder written by steelyard finetune, export or pack, or by save_pretrained",
         )
-    task = task_of(run)
+    if task is None and _rewrites(checkpoint):
+        raise UserError(f"{directory} holds {REWRITES}", NOT_MEASURED)
     writes = _continues_text(checkpoint) if task is None else task is Task.TEXT_GENERATION
     labels = () if writes else read_labels(checkpoint)
     return ModelSource(directory, checkpoint, labels, read_limits(checkpoint), checkpoint, graphs, rejected, writes)
@@ -112,6 +119,13 @@ def _continues_text(checkpoint: Path) -> bool:
     """Whether a checkpoint is a decoder's, by the name that transformers gives to such classes."""
     kinds = read_config(checkpoint, "config.json").get("architectures") or [""]
     return str(kinds[0]).endswith(("ForCausalLM", "LMHeadModel"))
+
+
+def _rewrites(checkpoint: Path) -> bool:
+    """Whether a checkpoint is an encoder-decoder that writes text, by the same names."""
+    config = read_config(checkpoint, "config.json")
+    kinds = config.get("architectures") or [""]
+    return bool(config.get("is_encoder_decoder")) and str(kinds[0]).endswith(("ForConditionalGeneration", "MTModel"))
 
 
 def _packed(directory: Path) -> ModelSource:
@@ -132,6 +146,8 @@ def _packed_language(directory: Path) -> ModelSource:
     """What a language model's artifact has, checked as if it came from a stranger."""
     try:
         manifest = read_language_manifest(directory)
+        if manifest.rewriting is not None:
+            raise UserError(f"{directory} holds {REWRITES}", NOT_MEASURED)
         check_files(directory, manifest.graph_files)
         graph = inside(directory, manifest.model_file)
         check_graph(graph, [Path(name).name for name in manifest.graph_files])

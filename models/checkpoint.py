@@ -10,7 +10,7 @@ from typing import Any
 from artifact.identity import checkpoint_sha256
 from artifact.labels import read_activation, read_labels
 from artifact.predict.tokens import TextLimits
-from artifact.task import Activation, Task
+from artifact.task import WRITES, Activation, Task
 from artifact.tokenizer import read_config, read_limits
 from errors import UserError
 from models.gguf import is_gguf
@@ -31,7 +31,7 @@ ENDINGS = {
 """What transformers' class names say of their tasks, for those that optimum does not know."""
 
 
-ONE_PASS = tuple(task for task in Task if task is not Task.TEXT_GENERATION)
+ONE_PASS = tuple(task for task in Task if task not in WRITES)
 """Tasks whose models answer in one pass."""
 
 
@@ -58,8 +58,8 @@ def open_checkpoint(directory: Path, *, task: Task | None = None, allow_pickle: 
     `task` overrides what its class says. Raises `UserError` naming what is missing: the folder, `config.json`,
     safetensors weights (or with `allow_pickle` others), the tokenizer, or a task that this tool knows.
     """
-    if task is Task.TEXT_GENERATION:
-        raise UserError("text-generation takes many passes, and cannot be exported so far", "leave --task out")
+    if task in WRITES:
+        raise UserError(f"{directory} holds a model that answers in one pass, which is not {task}", "leave --task out")
     if not directory.is_dir():
         raise UserError(f"{directory} does not exist or is not a folder", "give a folder written by save_pretrained")
     config = read_config(directory, "config.json")
@@ -84,9 +84,9 @@ def open_checkpoint(directory: Path, *, task: Task | None = None, allow_pickle: 
     )
 
 
-def continues_text(model: Path) -> bool:
-    """Whether a folder holds a decoder that continues texts, such as a Llama, by its configuration alone; a GGUF file
-    always does."""
+def writes_text(model: Path) -> bool:
+    """Whether a folder holds a model that writes text token by token, such as a Llama or a T5, by its configuration
+    alone; a GGUF file always does."""
     if is_gguf(str(model)):
         return True
     if not (model / "config.json").is_file():
@@ -96,7 +96,7 @@ def continues_text(model: Path) -> bool:
     config = read_config(model, "config.json")
     with hushed(*ON_IMPORT):
         kind = getattr(transformers, str((config.get("architectures") or [None])[0]), None)
-    return kind is not None and bool(kind.can_generate()) and not config.get("is_encoder_decoder")
+    return kind is not None and bool(kind.can_generate())
 
 
 def text_limits(checkpoint: Checkpoint) -> TextLimits:

@@ -139,6 +139,9 @@ def _picture(path: Path, place: str, column: str, value: Any) -> Path:
     return found.resolve()
 
 
+WRITTEN_COLUMNS = ("target", "target_text", "summary", "translation")
+"""Usual names of the column with what is to be written of a text."""
+
 LAYOUTS: Mapping[Task, Layout] = {
     Task.TEXT_CLASSIFICATION: Layout(pair=PAIR_COLUMNS, label=LABEL_COLUMNS),
     Task.TOKEN_CLASSIFICATION: Layout(("tokens", "words"), label=("tags", "ner_tags", "labels"), read=_words),
@@ -147,6 +150,7 @@ LAYOUTS: Mapping[Task, Layout] = {
     Task.FILL_MASK: Layout(),
     Task.FEATURE_EXTRACTION: Layout(),
     Task.TEXT_GENERATION: Layout(),
+    Task.TEXT2TEXT_GENERATION: Layout(label=WRITTEN_COLUMNS),
 }
 """How the files of each task are laid out."""
 

@@ -19,7 +19,7 @@ def language_table(variants: Sequence[LanguageVariant]) -> Table:
     """One line for each variant: what it is, and how far it is from PyTorch."""
     first = variants[0].prediction
     return Table(
-        title=f"text-generation: compared with PyTorch fp32 on {first.tokens:,} tokens of {first.texts} texts "
+        title=f"{variants[0].task}: compared with PyTorch fp32 on {first.tokens:,} tokens of {first.texts} texts "
         f"({first.inputs})",
         headers=("precision", "file", "bits", "perplexity", "times", "KL", "agrees", "alone", "made in"),
         rows=tuple(

@@ -217,6 +217,42 @@ def learnt_llama(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
 
 
 @pytest.fixture(scope="session")
+def learnt_t5(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small T5 that learnt to say a few sentences again; its encoder, decoder and head share a table."""
+    import torch
+    from transformers import AutoTokenizer, T5Config, T5ForConditionalGeneration
+
+    folder = tmp_path_factory.mktemp("learnt_t5") / "checkpoint"
+    tokenizer = AutoTokenizer.from_pretrained(tiny_checkpoint)
+    tokenizer.eos_token = "[SEP]"
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(0)
+    config = T5Config(
+        vocab_size=len(tokenizer),
+        d_model=64,
+        d_kv=16,
+        d_ff=96,
+        num_layers=2,
+        num_heads=4,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        decoder_start_token_id=tokenizer.pad_token_id,
+        tie_word_embeddings=True,
+    )
+    model = T5ForConditionalGeneration(config)
+    rows = tokenizer(list(SENTENCES), return_tensors="pt", padding=True)
+    targets = rows["input_ids"].masked_fill(rows["attention_mask"] == 0, -100)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    for _ in range(150):
+        optimizer.zero_grad()
+        loss = model(input_ids=rows["input_ids"], attention_mask=rows["attention_mask"], labels=targets).loss
+        loss.backward()
+        optimizer.step()
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def sentences(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What it learnt, as a file with the column `text`."""
     path = tmp_path_factory.mktemp("sentences") / "texts.csv"

@@ -59,11 +59,12 @@ def in_parts(items: Iterable[T]) -> Iterator[list[T]]:
 
 
 def pieces_of(generator: Generator, text: str, asked: Asked) -> Iterator[str]:
-    """What follows a text, as it comes; a line's end is last."""
+    """What follows a text, or is written instead of it, as it comes; a line's end is last."""
     if asked.is_chat:
         yield from generator.stream_chat(asked.messages(text), asked.wanted)
     else:
-        yield text
+        if not generator.rewrites:
+            yield text
         yield from generator.stream(text, asked.wanted)
     yield "\n"
 

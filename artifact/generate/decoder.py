@@ -47,6 +47,12 @@ def padded(rows: Sequence[Sequence[int]]) -> tuple[NDArray[np.int64], NDArray[np
     return ids, mask
 
 
+def reads(rows: Sequence[Sequence[int]]) -> Given:
+    """An encoder's inputs for these rows of ids."""
+    ids, mask = padded(rows)
+    return {IDS: ids, MASK: mask}
+
+
 class Decoding:
     """Rows that are being continued: what was read of each is in the cache, and the next token goes to its end."""
 
@@ -144,6 +150,12 @@ class Decoder:
     def begin(self, rows: int, capacity: int, inputs: Given = NOTHING) -> Decoding:
         """Rows with an empty cache of `capacity` positions each; an encoder reads their `inputs`, once for all."""
         return Decoding(self._session, self.shape, rows, capacity, self._read(inputs))
+
+    def told(self, begun: Sequence[int], continued: Sequence[int], inputs: Given = NOTHING) -> Logits:
+        """Logits of one row after what it begins with and after each token behind it, step by step: float32
+        (1 + continued, vocabulary)."""
+        decoding = self.begin(1, len(begun) + len(continued), inputs)
+        return np.concatenate([decoding.prompt([begun]), *(decoding.step(np.array([token])) for token in continued)])
 
     def every(self, ids: NDArray[np.int64], mask: NDArray[np.int64], inputs: Given = NOTHING) -> Logits:
         """Logits after each of the given tokens, (rows, tokens, vocabulary): for judging, not for generating.

@@ -4,10 +4,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
-
 from artifact.generate.chat import ChatTemplate
-from artifact.generate.decoder import Decoder, Logits
+from artifact.generate.decoder import Decoder, Logits, reads
+from artifact.generate.encoder import NOTHING, Encoder
 from artifact.generate.golden import GoldenText, GoldenTexts, read_golden_texts
 from artifact.generate.manifest import LanguageManifest, read_language_manifest
 from artifact.generate.writer import Wanted, Writer, Written
@@ -34,15 +33,13 @@ class Generator:
         path = inside(folder, "tokenizer.json")
         if path.stat().st_size > LARGEST_TOKENIZER_BYTES:
             raise GateFailed(f"{path} has more than {LARGEST_TOKENIZER_BYTES:,} bytes")
-        session = open_session(
-            inside(folder, manifest.model_file),
-            provider=SERVES,
-            threads=threads,
-            config=manifest.session,
+        *encoders, session = (
+            open_session(inside(folder, name), provider=SERVES, threads=threads, config=manifest.session)
+            for name in manifest.graphs
         )
-        self.decoder = Decoder(session, manifest.context_tokens)
+        self.decoder = Decoder(session, manifest.context_tokens, Encoder(encoders[0]) if encoders else None)
         tokenizer = open_tokenizer(path.read_text(encoding="utf-8"))
-        self._writer = Writer(self.decoder, tokenizer, manifest.end_ids)
+        self._writer = Writer(self.decoder, tokenizer, manifest.end_ids, manifest.never_ids, manifest.rewriting)
 
     @classmethod
     def open(cls, folder: str | Path, *, threads: int | None = None) -> "Generator":
@@ -54,11 +51,17 @@ class Generator:
         folder = Path(folder)
         manifest = read_language_manifest(folder)
         check_files(folder, manifest.files)
-        check_graph(inside(folder, manifest.model_file), [Path(name).name for name in manifest.graph_files])
+        for name in manifest.graphs:
+            check_graph(inside(folder, name), [Path(file).name for file in manifest.graph_files])
         try:
             return cls(folder, manifest, threads or usable_cores())
         except UserError as error:
             raise GateFailed(error.message, error.hint) from None
+
+    @property
+    def rewrites(self) -> bool:
+        """Whether it reads a text and writes another, rather than going on with the first."""
+        return self.manifest.rewriting is not None
 
     @cached_property
     def template(self) -> ChatTemplate:
@@ -111,7 +114,6 @@ class Generator:
     def golden_logits(self, example: GoldenText) -> Logits:
         """Logits after a golden text and after each token of its continuation, with the cache in use: float32
         (1 + continued, vocabulary)."""
-        decoding = self.decoder.begin(1, len(example.ids) + len(example.continued))
-        logits = [decoding.prompt([example.ids])]
-        logits += [decoding.step(np.array([token])) for token in example.continued]
-        return np.concatenate(logits)
+        rewriting = self.manifest.rewriting
+        begun, inputs = (example.ids, NOTHING) if rewriting is None else (rewriting.start_ids[:1], reads([example.ids]))
+        return self.decoder.told(begun, example.continued, inputs)

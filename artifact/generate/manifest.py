@@ -8,9 +8,9 @@ from artifact.predict.card import Card
 from artifact.predict.folder import MANIFEST, PackedFile, beside, check_named, read_own_version
 from artifact.predict.session import SessionConfig
 from artifact.predict.typed import build, read_json
-from artifact.task import Task
+from artifact.task import WRITES, Task
 
-LANGUAGE_SCHEMA_VERSION = 1
+LANGUAGE_SCHEMA_VERSION = 2
 MOST_LANGUAGE_MANIFEST_BYTES = 16 * 2**20
 MOST_CONTEXT_TOKENS = 2**24
 
@@ -32,11 +32,28 @@ class Judged:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Rewriting:
+    """Of an encoder-decoder: the graph that reads, at most how many tokens (`None`: any), and the tokens that every
+    text begins with, which are not told."""
+
+    encoder_file: str
+    most_read_tokens: int | None
+    start_ids: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if not self.start_ids:
+            raise ValueError("it does not say how a text begins")
+        if not self.encoder_file.startswith("onnx/") or not self.encoder_file.endswith(".onnx"):
+            raise ValueError(f"encoder_file is {self.encoder_file[:60]!r}, not onnx/….onnx")
+
+
+@dataclass(frozen=True, kw_only=True)
 class LanguageManifest:
     """The manifest. `files` covers every file but the manifest itself; `card` is null with `card_reason` when the
     variant was packed without having been measured.
 
-    A prompt and its continuation have at most `context_tokens`; a text ends at any of `end_ids`.
+    A prompt and its continuation have at most `context_tokens`; a text ends at any of `end_ids` and has none of
+    `never_ids`. With `rewriting`, a prompt is read, and another text is written.
     """
 
     schema_version: int
@@ -45,6 +62,8 @@ class LanguageManifest:
     model_file: str
     context_tokens: int
     end_ids: tuple[int, ...]
+    never_ids: tuple[int, ...]
+    rewriting: Rewriting | None
     chats: bool
     judged: Judged
     session: SessionConfig
@@ -57,11 +76,19 @@ class LanguageManifest:
     files: dict[str, PackedFile]
 
     def __post_init__(self) -> None:
-        if self.task is not Task.TEXT_GENERATION:
-            raise ValueError(f"it is for {self.task}, not {Task.TEXT_GENERATION}")
+        if self.task not in WRITES:
+            raise ValueError(f"it is for {self.task}, not {' or '.join(WRITES)}")
+        if (self.rewriting is None) is (self.task is Task.TEXT2TEXT_GENERATION):
+            raise ValueError(f"it is for {self.task}, and says how it rewrites, or does not")
         if not 2 <= self.context_tokens <= MOST_CONTEXT_TOKENS:
             raise ValueError(f"context_tokens is {self.context_tokens}")
-        check_named(self.model_file, ("config.json", "golden.json", "tokenizer.json"), self.files)
+        needed = ("config.json", "golden.json", "tokenizer.json", *self.graphs)
+        check_named(self.model_file, needed, self.files)
+
+    @property
+    def graphs(self) -> tuple[str, ...]:
+        """The files of its graphs, in the order in which they run."""
+        return (*(() if self.rewriting is None else (self.rewriting.encoder_file,)), self.model_file)
 
     @property
     def graph_files(self) -> dict[str, PackedFile]:
@@ -71,7 +98,7 @@ class LanguageManifest:
 
 def generates(folder: Path) -> bool:
     """Whether an artifact is a language model's; `GateFailed` if its manifest cannot be read."""
-    return read_json(folder / MANIFEST, MOST_LANGUAGE_MANIFEST_BYTES).get("task") == Task.TEXT_GENERATION
+    return read_json(folder / MANIFEST, MOST_LANGUAGE_MANIFEST_BYTES).get("task") in WRITES
 
 
 def read_language_manifest(folder: Path) -> LanguageManifest:

@@ -8,7 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from artifact.generate.decoder import Decoder
+from artifact.generate.decoder import Decoder, reads
+from artifact.generate.encoder import NOTHING, Given
+from artifact.generate.manifest import Rewriting
 from artifact.generate.pieces import Pieces
 from artifact.generate.sampling import Sampler, Sampling
 from artifact.generate.stopping import Reason, RowText, Stopping
@@ -63,9 +65,17 @@ class _Row:
 class Writer:
     """A decoder with its tokenizer and the tokens that end a text."""
 
-    def __init__(self, decoder: Decoder, tokenizer: Tokenizer, ends: Sequence[int]) -> None:
+    def __init__(
+        self,
+        decoder: Decoder,
+        tokenizer: Tokenizer,
+        ends: Sequence[int],
+        never: Sequence[int] = (),
+        rewriting: Rewriting | None = None,
+    ) -> None:
         """Whatever padding or truncation the tokenizer has is taken off."""
         self._decoder, self._tokenizer, self._ends = decoder, tokenizer, frozenset(ends)
+        self._never, self._rewriting = list(never), rewriting
         tokenizer.no_padding()
         tokenizer.no_truncation()
 
@@ -76,7 +86,7 @@ class Writer:
     def stream(self, prompt: Sequence[int], wanted: Wanted) -> Iterator[str]:
         """A text in pieces, as they come. Raises `UserError` for a prompt that is empty or too long."""
         (row,) = rows = self._rows([prompt], wanted)
-        for tokens in self._run(rows, wanted):
+        for tokens in self._run(rows, wanted, self._inputs([prompt])):
             if piece := row.push(int(tokens[0])):
                 yield piece
 
@@ -87,7 +97,7 @@ class Writer:
         """
         rows = self._rows(prompts, wanted)
         try:
-            for tokens in self._run(rows, wanted):
+            for tokens in self._run(rows, wanted, self._inputs(prompts)):
                 for row, token in zip(rows, tokens, strict=True):
                     row.push(int(token))
         except KeyboardInterrupt:
@@ -95,22 +105,39 @@ class Writer:
         return [row.written for row in rows]
 
     def _rows(self, prompts: Sequence[Sequence[int]], wanted: Wanted) -> list[_Row]:
-        """Each with as many new tokens as the context has room for after the longest prompt."""
-        longest, context = max(map(len, prompts)), self._decoder.shape.context
-        if longest >= context:
-            raise UserError(f"a prompt has {longest} tokens, and this model's context is {context}", "shorten it")
-        most = wanted.most if wanted.most < 1 else min(wanted.most, context - longest)
-        stopping = Stopping(most, self._ends, wanted.stop)
-        return [_Row(prompt, RowText(Pieces(self._tokenizer), stopping)) for prompt in prompts]
+        """Each with as many new tokens as the context has room for after the longest beginning."""
+        begun = self._begun(prompts)
+        room = self._decoder.shape.context - max(map(len, begun))
+        stopping = Stopping(wanted.most if wanted.most < 1 else min(wanted.most, room), self._ends, wanted.stop)
+        return [_Row(row, RowText(Pieces(self._tokenizer), stopping)) for row in begun]
 
-    def _run(self, rows: Sequence[_Row], wanted: Wanted) -> Iterator[NDArray[np.int64]]:
+    def _begun(self, prompts: Sequence[Sequence[int]]) -> Sequence[Sequence[int]]:
+        """What stands before the first new token: the prompts, or what an encoder-decoder always begins with."""
+        longest, context, rewriting = max(map(len, prompts)), self._decoder.shape.context, self._rewriting
+        if rewriting is None:
+            if longest >= context:
+                raise UserError(f"a prompt has {longest} tokens, and this model's context is {context}", "shorten it")
+            return prompts
+        most = rewriting.most_read_tokens
+        if not all(prompts):
+            raise UserError("a text is empty", "give at least one word")
+        if most is not None and longest > most:
+            raise UserError(f"a text has {longest} tokens, and this model reads at most {most}", "shorten it")
+        return [rewriting.start_ids] * len(prompts)
+
+    def _inputs(self, prompts: Sequence[Sequence[int]]) -> Given:
+        """What an encoder reads, where there is one."""
+        return NOTHING if self._rewriting is None else reads(prompts)
+
+    def _run(self, rows: Sequence[_Row], wanted: Wanted, inputs: Given) -> Iterator[NDArray[np.int64]]:
         """The next token of each row, until all have ended; nobody reads those of a row that has."""
         prompts = [row.history for row in rows]
         most = max(map(len, prompts)) + wanted.most
-        decoding = self._decoder.begin(len(rows), min(most, self._decoder.shape.context))
+        decoding = self._decoder.begin(len(rows), min(most, self._decoder.shape.context), inputs)
         sampler = Sampler(wanted.sampling, len(rows))
         logits = decoding.prompt(prompts)
         while True:
+            logits[:, self._never] = -np.inf
             tokens = sampler.choose(logits, [row.history for row in rows])
             yield tokens
             if all(row.has_ended for row in rows):

@@ -150,7 +150,7 @@ def block_quantized(
     batch depends on another; at 0 they do not round. `moments` are of the layers' inputs, by their modules' names.
     """
     editor = Editor(graph)
-    tables = {str(layer.weight.name) for layer in find_layers(graph) if layer.kind is LayerKind.GATHER}
+    tables = {str(layer.weight.name) for layer in find_layers(graph) if _is_table(layer, block)}
     shared: dict[str, Stored] = {}
     for node in list(graph.graph):
         found = _product(node)
@@ -166,11 +166,16 @@ def block_quantized(
         given, shape = [node.inputs[0], *stored], (array.shape[1], array.shape[0])
         editor.replace(node, block_product(editor, node, given, shape, bits=wide, block=block, accuracy_level=level))
     for layer in find_layers(graph):
-        if layer.kind is LayerKind.GATHER:
+        if _is_table(layer, block):
             _look_up(editor, layer, shared, head_bits or bits, block)
     RemoveUnusedNodesPass()(graph)
     drop_unused_constants(graph)
     return graph
+
+
+def _is_table(layer: Layer, block: int) -> bool:
+    """Whether a lookup's rows are whole blocks: those of position biases are as short as there are heads."""
+    return layer.kind is LayerKind.GATHER and layer.array.shape[1] % block == 0
 
 
 def _product(node: onnx_ir.Node) -> tuple[onnx_ir.Value, NDArray[np.float32]] | None:

@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from torch.nn.functional import log_softmax
 
 from artifact.generate.decoder import Decoder, padded
+from artifact.generate.encoder import IDS, MASK, Given
 from artifact.language import Continuation, Prediction
 from artifact.precision import Precision
-from exporter.causal.passages import Passages
+from exporter.causal.passages import Passages, told
 from models.scores import Floats, estimate
 
 BATCH_TOKENS = 128
@@ -36,7 +37,7 @@ sums of another order elsewhere."""
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class Sums:
     """Statistics of each text: rows of (surprise of the variant, of the reference, divergence, agreements, tokens)."""
 
     rows: Floats
@@ -53,19 +54,19 @@ def predictions(model: Any, decoders: Mapping[Precision, Decoder], passages: Pas
         following = torch.from_numpy(mask[:, 1:].astype(bool))
         owner = torch.arange(len(places))[:, None].expand_as(following)[following]
         target = torch.from_numpy(ids[:, 1:])[following]
+        inputs = passages.inputs(places)
         with torch.inference_mode():
-            given = model(input_ids=torch.from_numpy(ids), attention_mask=torch.from_numpy(mask), use_cache=False)
-            wanted = given.logits[:, :-1][following].float()
+            wanted = told(model, ids, mask, inputs)[:, :-1][following].float()
             scale = max(scale, float(wanted.abs().max()))
             expected = log_softmax(wanted, dim=-1)
             for precision, decoder in decoders.items():
-                found = torch.from_numpy(decoder.every(ids, mask))[:, :-1][following]
+                found = torch.from_numpy(decoder.every(ids, mask, inputs))[:, :-1][following]
                 errors[precision] = max(errors[precision], float((found - wanted).abs().nan_to_num(torch.inf).max()))
                 rows = _compared(found, wanted, expected, target)
                 total = torch.zeros(len(places), rows.shape[1], dtype=torch.float64)
                 sums[precision][places] = total.index_add_(0, owner, rows.double()).numpy()
     return {
-        precision: _prediction(passages, Told(sums[precision], errors[precision] / scale)) for precision in decoders
+        precision: _prediction(passages, Sums(sums[precision], errors[precision] / scale)) for precision in decoders
     }
 
 
@@ -79,12 +80,12 @@ def _compared(found: torch.Tensor, wanted: torch.Tensor, expected: torch.Tensor,
     return torch.stack([surprise, reference, divergence, agrees.float(), torch.ones_like(surprise)], dim=1)
 
 
-def _prediction(passages: Passages, told: Told) -> Prediction:
-    mine, theirs, divergence, agreed, tokens = told.rows.T
+def _prediction(passages: Passages, sums: Sums) -> Prediction:
+    mine, theirs, divergence, agreed, tokens = sums.rows.T
     mean = [float(np.exp(part.sum() / tokens.sum())) for part in (mine, theirs)]
     return Prediction(
         inputs=passages.name,
-        texts=len(told.rows),
+        texts=len(sums.rows),
         tokens=int(tokens.sum()),
         perplexity=mean[0],
         reference=mean[1],
@@ -92,7 +93,7 @@ def _prediction(passages: Passages, told: Told) -> Prediction:
         most_ratio=1 + RISE,
         divergence_nats=estimate(_share, np.stack([divergence, tokens], axis=1)),
         agreement_fraction=estimate(_share, np.stack([agreed, tokens], axis=1)),
-        error_fraction=told.error,
+        error_fraction=sums.error,
     )
 
 
@@ -117,47 +118,52 @@ def _batches(rows: Sequence[Sequence[int]], order: Sequence[int]) -> Iterator[li
 
 @dataclass(frozen=True, slots=True)
 class Greedy:
-    """Prompts of equal length and what PyTorch continues them with, int64 (prompts, tokens)."""
+    """Prompts of equal length and what PyTorch continues them with, int64 (prompts, tokens); an encoder reads
+    `inputs`."""
 
     prompts: NDArray[np.int64]
+    inputs: Given
     continued: NDArray[np.int64]
 
 
 def greedy(model: Any, passages: Passages, context: int) -> Greedy:
     """PyTorch's own greedy continuation."""
-    length = min(PROMPT, min(map(len, passages.rows)))
-    prompts = np.array([row[:length] for row in passages.rows[:PROMPTS]])
-    steps = min(STEPS, context - length)
-    found = generated(model, torch.from_numpy(prompts), steps)
-    return Greedy(prompts, found[:, length:].numpy())
+    places = range(min(PROMPTS, len(passages.rows)))
+    length = 1 if passages.read else min(PROMPT, min(map(len, passages.rows)))
+    prompts = np.array([passages.rows[place][:length] for place in places])
+    inputs = passages.inputs(places)
+    return Greedy(prompts, inputs, generated(model, prompts, min(STEPS, context - length), inputs)[:, length:])
 
 
-def generated(model: Any, given: torch.Tensor, steps: int) -> torch.Tensor:
-    """Prompts of equal length and so many tokens behind each, by transformers' greedy `generate`, which does not stop
-    before the last step; int64 (prompts, length + steps)."""
+def generated(model: Any, prompts: NDArray[np.int64], steps: int, inputs: Given) -> NDArray[np.int64]:
+    """Prompts of equal length and so many tokens behind each, by transformers' greedy `generate` without any setting of
+    the checkpoint's own, so that it does not stop before the last step; int64 (prompts, length + steps)."""
     from transformers import GenerationConfig
 
-    config = GenerationConfig(do_sample=False, max_new_tokens=steps, min_new_tokens=steps, pad_token_id=0)
-    with torch.inference_mode():
-        found: torch.Tensor = model.generate(given, attention_mask=torch.ones_like(given), generation_config=config)
-    return found
+    own, start = model.generation_config, int(prompts[0, 0])
+    config = GenerationConfig(do_sample=False, max_new_tokens=steps, pad_token_id=0, decoder_start_token_id=start)
+    names = ("decoder_input_ids", "decoder_attention_mask") if inputs else (IDS, MASK)
+    given = {**inputs, names[0]: prompts, names[1]: np.ones_like(prompts)}
+    model.generation_config = GenerationConfig()
+    try:
+        with torch.inference_mode():
+            tensors = {name: torch.from_numpy(np.asarray(array)) for name, array in given.items()}
+            return np.asarray(model.generate(**tensors, generation_config=config).numpy())
+    finally:
+        model.generation_config = own
 
 
-def continuation(model: Any, decoder: Decoder, passages: Passages, wanted: Greedy) -> Continuation:
+def continuation(decoder: Decoder, passages: Passages, wanted: Greedy) -> Continuation:
     """What a decoder does with its cache, step by step."""
     rows, steps = wanted.continued.shape
     length = wanted.prompts.shape[1]
-    decoding = decoder.begin(rows, length + steps)
-    stopped = model.generation_config.eos_token_id
+    decoding = decoder.begin(rows, length + steps, wanted.inputs)
     first = decoding.prompt(wanted.prompts.tolist())
     said = wanted.continued[:, :-1].T  # what PyTorch said: so they part but once
     found = np.stack([first, *(decoding.step(tokens) for tokens in said)], axis=1)
-    if stopped is not None:
-        found[..., np.atleast_1d(stopped)] = -np.inf  # as `generate` does while it must not stop
     parted = found.argmax(axis=-1) != wanted.continued
     best = np.take_along_axis(found, wanted.continued[..., None], axis=-1)[..., 0]
-    finite = np.abs(np.where(np.isfinite(found), found, 0)).max()
-    ties = (found.max(axis=-1) - best) <= NEAR_TIE * finite
+    ties = (found.max(axis=-1) - best) <= NEAR_TIE * np.abs(found).max()
     bad = (parted & ~ties).any(axis=1)
     return Continuation(
         cached_error_fraction=_cached_error(decoder, passages),
@@ -170,12 +176,15 @@ def continuation(model: Any, decoder: Decoder, passages: Passages, wanted: Greed
 
 def _cached_error(decoder: Decoder, passages: Passages) -> float:
     """Largest difference between steps with the cache and one pass over all, as a share of the largest logit."""
-    longest = sorted(passages.rows, key=len)[-3:]
+    places = sorted(range(len(passages.rows)), key=lambda place: len(passages.rows[place]))[-3:]
+    longest, inputs = [passages.rows[place] for place in places], passages.inputs(places)
     steps = min(CACHED_STEPS, len(longest[0]) - 1)
     starts = [1, *(max(1, (len(row) - steps) // part) for row, part in zip(longest[1:], (2, 1), strict=False))]
+    if inputs:
+        starts = [1] * len(longest)  # what an encoder has read is answered from one token on
     rows = [row[: start + steps] for row, start in zip(longest, starts, strict=False)]
-    whole = decoder.every(*padded(rows))
-    decoding = decoder.begin(len(rows), max(map(len, rows)))
+    whole = decoder.every(*padded(rows), inputs)
+    decoding = decoder.begin(len(rows), max(map(len, rows)), inputs)
     found = [decoding.prompt([row[:start] for row, start in zip(rows, starts, strict=False)])]
     for step in range(steps):
         tokens = np.array([row[start + step] for row, start in zip(rows, starts, strict=False)])

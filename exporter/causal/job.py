@@ -1,12 +1,17 @@
 """From a causal language model to a run's verified decoder graphs; what is there already is not made again."""
 
 import time
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import onnx_ir
+
 from artifact.generate.decoder import CacheShape, Decoder
+from artifact.generate.encoder import Encoder
+from artifact.generate.golden import GoldenTexts
 from artifact.identity import checkpoint_sha256
 from artifact.language import SCHEMA_VERSION, Cache, Continuation, LanguageVariant, Prediction, Sizes
 from artifact.precision import Precision
@@ -15,22 +20,24 @@ from artifact.predict.session import SessionConfig, open_session
 from artifact.progress import Progress, silent
 from artifact.records import fingerprint, read_if_present, sha256_file, write_json
 from artifact.run_folder import RunFolder, claim_output
-from artifact.task import Task
+from artifact.tokenizer import read_config
 from errors import UserError
+from exporter.causal.decoders import DECODERS
 from exporter.causal.derive import DERIVATIONS
+from exporter.causal.family import Family
 from exporter.causal.gate import continuation, greedy, predictions, reasons
-from exporter.causal.golden import golden_texts
-from exporter.causal.moments import Moments, own_texts, second_moments
+from exporter.causal.golden import golden_error, golden_texts
+from exporter.causal.moments import Moments, second_moments
 from exporter.causal.norms import OPSET
-from exporter.causal.passages import Passages, read_passages
+from exporter.causal.passages import Passages
 from exporter.causal.source import checkpoint_folder
-from exporter.causal.trace import cache_shape, trace
 from exporter.export import ExportedLanguage
 from exporter.from_checkpoint import check_weights
-from exporter.inspect import inspect_graph
+from exporter.inspect import inspect_graph, newest
 from exporter.options import Options, Profile
 from exporter.request import Request, versions
-from exporter.save import load_graph, save_graph
+from exporter.save import load_graph, save_graph, save_together
+from exporter.seq2seq.writers import ENCODER_DECODERS
 from exporter.sessions import PROVIDER
 from models.checkpoint import load_model, load_tokenizer
 
@@ -53,7 +60,14 @@ def export_language(request: Request, progress: Progress = silent) -> tuple[Expo
         raise UserError("--module is for modules that answer in one pass", "name a checkpoint")
     _check(request)
     run = claim_output(request.out)
-    return _Job(request, run, checkpoint_folder(request.model, run, progress), progress).make()
+    checkpoint = checkpoint_folder(request.model, run, progress)
+    return _Job(request, run, checkpoint, family_of(checkpoint), progress).make()
+
+
+def family_of(checkpoint: Path) -> Family:
+    """What kind of model a checkpoint holds, by its configuration."""
+    is_both = checkpoint.is_dir() and read_config(checkpoint, "config.json").get("is_encoder_decoder")
+    return ENCODER_DECODERS if is_both else DECODERS
 
 
 def _check(request: Request) -> None:
@@ -83,6 +97,7 @@ class _Judged:
 
     prediction: Prediction
     continuation: Continuation
+    golden_error_fraction: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +108,11 @@ class _Source:
     shape: CacheShape
     sizes: Sizes
     weights: int
+    calibrated_on: str | None
+
+
+def _session(path: Path) -> Any:
+    return open_session(path, provider=PROVIDER, threads=usable_cores(), config=SessionConfig())
 
 
 def _sizes(model: Any) -> Sizes:
@@ -107,6 +127,7 @@ class _Job:
     request: Request
     run: RunFolder
     checkpoint: Path
+    family: Family
     progress: Progress
 
     def make(self) -> tuple[ExportedLanguage, ...]:
@@ -134,67 +155,82 @@ class _Job:
         self.progress("export", 0, total, "loading")
         model = load_model(self.checkpoint)
         check_weights(model)
-        shape = cache_shape(model)
+        family = self.family
+        shape = family.shape(model)
         tokenizer = load_tokenizer(self.checkpoint)
-        passages = read_passages(self.request.data, tokenizer, shape.context)  # read before anything is written
+        passages = family.passages(self.request.data, model, tokenizer, shape.context)  # before anything is written
         self.run.begin()
         self.run.link_checkpoint(self.checkpoint)
-        write_json(self.run.golden, golden_texts(model, tokenizer, shape.context, sha256))
-        seconds = self._derive(todo, model, tokenizer, shape)
+        golden = golden_texts(model, family, tokenizer, shape.context, sha256)
+        write_json(self.run.golden, golden)
+        seconds, practised = self._derive(todo, model, tokenizer, shape)
         self.progress("export", total - 1, total, f"{passages.tokens:,} tokens, beside PyTorch")
-        judged = self._judge(todo, model, shape, passages)
-        source = _Source(sha256, shape, _sizes(model), sum(weight.numel() for weight in model.parameters()))
+        judged = self._judge(todo, model, shape, passages, golden)
+        weights = sum(weight.numel() for weight in model.parameters())
+        source = _Source(sha256, shape, _sizes(model), weights, practised)
         made = {
             precision: self._record(precision, marks[precision], source, judged[precision], seconds[precision])
             for precision in todo
         }
         for precision, variant in made.items():
-            write_json(self._path(precision).parent / "variant.json", variant)
+            write_json(self._folder(precision) / "variant.json", variant)
         self.progress("export", total, total)
         return made
 
     def _derive(
         self, todo: tuple[Precision, ...], model: Any, tokenizer: Any, shape: CacheShape
-    ) -> dict[Precision, float]:
-        """Write the graphs; the seconds that each took."""
+    ) -> tuple[dict[Precision, float], str | None]:
+        """Write the graphs; the seconds that each took, and the texts that any was calibrated on."""
         seconds: dict[Precision, float] = {}
+        practised: str | None = None
         moments: Moments = {}
-        traced = self._path(Precision.FP32)
+        traced = self._folder(Precision.FP32)
         for done, precision in enumerate(todo):
             self.progress("export", done, len(todo) + 2, str(precision))
             started = time.perf_counter()
             if precision is Precision.FP32:
-                graph = trace(model)
+                graphs = self.family.trace(model)
             else:
                 derivation = DERIVATIONS[precision]
                 if derivation.is_calibrated and not moments:
-                    moments = second_moments(model, self._calibration(model, tokenizer, shape))
-                graph = derivation.make(load_graph(traced), self.request.options, moments)
-            (self._path(precision).parent / "variant.json").unlink(missing_ok=True)  # what it says is of another graph
-            most = min(self.request.external_data_bytes, MOST_IN_ONE_FILE)
-            save_graph(graph, self._path(precision), external_data_bytes=most)
+                    practice = self.family.practice(self.request.calibration, model, tokenizer, shape.context)
+                    moments, practised = second_moments(model, practice), practice.name
+                graphs = {
+                    name: derivation.make(load_graph(traced / name), self.request.options, moments)
+                    for name in self.family.graphs
+                }
+            (self._folder(precision) / "variant.json").unlink(missing_ok=True)  # what it says is of another graph
+            self._save(graphs, self._folder(precision))
             seconds[precision] = round(time.perf_counter() - started, 3)
-        return seconds
+        return seconds, practised
 
-    def _calibration(self, model: Any, tokenizer: Any, shape: CacheShape) -> Any:
-        source = self.request.calibration
-        return own_texts(model) if source is None else read_passages(source, tokenizer, shape.context).rows
+    def _save(self, graphs: Mapping[str, onnx_ir.Model], folder: Path) -> None:
+        if self.family.weights is not None:
+            save_together({folder / name: graph for name, graph in graphs.items()}, self.family.weights)
+            return
+        most = min(self.request.external_data_bytes, MOST_IN_ONE_FILE)
+        for name, graph in graphs.items():
+            save_graph(graph, folder / name, external_data_bytes=most)
 
     def _judge(
-        self, todo: tuple[Precision, ...], model: Any, shape: CacheShape, passages: Passages
+        self, todo: tuple[Precision, ...], model: Any, shape: CacheShape, passages: Passages, golden: GoldenTexts
     ) -> dict[Precision, _Judged]:
         wanted = greedy(model, passages, shape.context)
         decoders = {precision: self._open(precision, shape) for precision in todo}
         predicted = predictions(model, decoders, passages)
         return {
-            precision: _Judged(predicted[precision], continuation(model, decoder, passages, wanted))
+            precision: _Judged(
+                predicted[precision],
+                continuation(decoder, passages, wanted),
+                golden_error(model, self.family, decoder, golden),
+            )
             for precision, decoder in decoders.items()
         }
 
     def _open(self, precision: Precision, shape: CacheShape) -> Decoder:
-        path = self._path(precision)
-        session = open_session(path, provider=PROVIDER, threads=usable_cores(), config=SessionConfig())
-        return Decoder(session, shape.context)
+        folder, family = self._folder(precision), self.family
+        encoder = None if family.encoder is None else Encoder(_session(folder / family.encoder))
+        return Decoder(_session(folder / family.decoder), shape.context, encoder)
 
     def _record(
         self,
@@ -204,26 +240,26 @@ class _Job:
         judged: _Judged,
         seconds_s: float,
     ) -> LanguageVariant:
-        path, derivation, texts = self._path(precision), DERIVATIONS[precision], self.request.calibration
-        facts, files, shape = inspect_graph(path), self._files(precision), source.shape
-        own = "texts that the model made up itself" if texts is None else texts.path.name
+        folder, derivation, family = self._folder(precision), DERIVATIONS[precision], self.family
+        facts = [inspect_graph(folder / name) for name in family.graphs]
+        files, shape = self._files(precision), source.shape
         return LanguageVariant(
             schema_version=SCHEMA_VERSION,
             fingerprint=mark,
             checkpoint_sha256=source.sha256,
-            task=Task.TEXT_GENERATION,
+            task=family.task,
             precision=precision,
-            file=path.name,
-            size_bytes=sum((path.parent / name).stat().st_size for name in files),
+            file=family.decoder,
+            size_bytes=sum((folder / name).stat().st_size for name in files),
             files=files,
-            opset=facts.opset,
-            minimum_onnxruntime=facts.minimum_onnxruntime,
-            operators=facts.operators,
+            opset=max(item.opset for item in facts),
+            minimum_onnxruntime=newest(item.minimum_onnxruntime for item in facts),
+            operators=dict(sum((Counter(item.operators) for item in facts), Counter())),
             weights=source.weights,
             weight_bits=derivation.bits,
             head_bits=derivation.head_bits,
             block_size=None if precision is Precision.FP32 else self.request.options.block_size,
-            calibrated_on=own if derivation.is_calibrated else None,
+            calibrated_on=source.calibrated_on if derivation.is_calibrated else None,
             cache=Cache(
                 layers=shape.layers,
                 heads=shape.heads,
@@ -232,20 +268,24 @@ class _Job:
                 bytes_per_token=shape.bytes_per_position,
             ),
             sizes=source.sizes,
+            encoder=family.encoder,
             prediction=judged.prediction,
             continuation=judged.continuation,
+            golden_error_fraction=judged.golden_error_fraction,
             reasons=reasons(precision, judged.prediction, judged.continuation),
             seconds_s=seconds_s,
             versions=versions(),
         )
 
+    def _folder(self, precision: Precision) -> Path:
+        return self.run.variant(precision)
+
     def _path(self, precision: Precision) -> Path:
-        return self.run.variant(precision) / "model.onnx"
+        return self._folder(precision) / self.family.decoder
 
     def _files(self, precision: Precision) -> dict[str, str]:
-        path = self._path(precision)
-        found = [name for name in (path.name, f"{path.name}_data") if (path.parent / name).is_file()]
-        return {name: sha256_file(path.parent / name) for name in found}
+        folder = self._folder(precision)
+        return {name: sha256_file(folder / name) for name in self.family.files if (folder / name).is_file()}
 
     def _mark(self, precision: Precision, sha256: str) -> str:
         """What a variant depends on."""
@@ -266,6 +306,6 @@ class _Job:
 
     def _kept(self, precision: Precision, mark: str) -> LanguageVariant | None:
         """A variant made earlier from the same inputs, if its files are still whole."""
-        found = read_if_present(self._path(precision).parent / "variant.json", LanguageVariant)
+        found = read_if_present(self._folder(precision) / "variant.json", LanguageVariant)
         whole = found is not None and found.fingerprint == mark and found.files == self._files(precision)
         return found if whole else None

@@ -1,10 +1,13 @@
 """What the inputs of each layer look like: their second moments, by which rounding errors are weighed."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
+
+from exporter.causal.passages import LONGEST, Passages, told
 
 Moments = dict[str, torch.Tensor]
 """By the name of a layer's module: the sum of x·xᵀ over its inputs, float32 (inputs, inputs)."""
@@ -13,30 +16,32 @@ TOKENS = 8192
 """So many tokens are looked at. Texts are read one by one, never as one stream: a text's first token, which all others
 attend to, has inputs like no other, and the rounding must know how common it is."""
 
-LONGEST = 128
 OWN_TEXTS = 64
 
 
-def second_moments(model: Any, texts: Iterable[Sequence[int]]) -> Moments:
-    """Of every linear layer's inputs, while a model in eval mode reads texts as token ids."""
+def second_moments(model: Any, passages: Passages) -> Moments:
+    """Of every linear layer's inputs, while a model in eval mode is told texts."""
     moments: Moments = {}
     with _watching(model, moments), torch.inference_mode():
-        for batch in _alike(texts):
-            model(input_ids=torch.tensor(batch), use_cache=False)
+        for places, tokens in _alike(passages):
+            ids = np.array([passages.rows[place][:tokens] for place in places])
+            told(model, ids, np.ones_like(ids), passages.inputs(places))
     return moments
 
 
-def _alike(texts: Iterable[Sequence[int]]) -> list[list[Sequence[int]]]:
-    """Texts of equal length together, so that none is padded; the first `TOKENS` tokens of them all."""
-    groups: dict[int, list[Sequence[int]]] = {}
+def _alike(passages: Passages) -> Iterator[tuple[list[int], int]]:
+    """Places of equally long texts, so that none is padded, and their length; the first `TOKENS` tokens of them all."""
+    groups: dict[tuple[int, int], list[int]] = {}
     left = TOKENS
-    for text in texts:
+    for place, row in enumerate(passages.rows):
         if left <= 0:
             break
-        cut = text[: min(LONGEST, left)]
-        groups.setdefault(len(cut), []).append(cut)
-        left -= len(cut)
-    return list(groups.values())
+        read = len(passages.read[place]) if passages.read else 0
+        cut = min(len(row), LONGEST, left)
+        groups.setdefault((cut, read), []).append(place)
+        left -= cut + read
+    for (tokens, _), places in groups.items():
+        yield places, tokens
 
 
 def own_texts(model: Any) -> list[list[int]]:

@@ -1,13 +1,20 @@
 """Held-out texts that language models are judged on, as tokens."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from artifact.generate.decoder import reads
+from artifact.generate.encoder import IDS, MASK, NOTHING, Given
 from artifact.task import Task
 from errors import UserError
 from exporter.request import Source
 from exporter.samples import SAMPLES
-from models.rows import read_task_rows
+from models.rows import TaskRows, read_task_rows
 
 LONGEST = 128
 """Tokens of a text that are looked at: more texts say more than longer ones, for the same work."""
@@ -15,26 +22,48 @@ LONGEST = 128
 
 @dataclass(frozen=True, slots=True)
 class Passages:
-    """Texts as ids, each of at least two, and where they come from."""
+    """Texts as ids, each of at least two, and where they come from; `read` is what an encoder reads before each."""
 
     name: str
     rows: tuple[tuple[int, ...], ...]
+    read: tuple[tuple[int, ...], ...] = ()
 
     @property
     def tokens(self) -> int:
         """Tokens that are predicted: all but each text's first."""
         return sum(len(row) - 1 for row in self.rows)
 
+    def inputs(self, places: Sequence[int]) -> Given:
+        """What an encoder is given for the texts at these places; nothing where there is none."""
+        return reads([self.read[place] for place in places]) if self.read else NOTHING
+
+
+def told(model: Any, ids: NDArray[np.int64], mask: NDArray[np.int64], inputs: Given) -> torch.Tensor:
+    """Logits of an fp32 PyTorch model that is told every token: float32 (rows, tokens, vocabulary)."""
+    prefix = "decoder_" if inputs else ""
+    given = {**inputs, f"{prefix}{IDS}": ids, f"{prefix}{MASK}": mask}
+    tensors = {name: torch.from_numpy(np.asarray(array)) for name, array in given.items()}
+    found: torch.Tensor = model(**tensors, use_cache=False).logits
+    return found
+
 
 def read_passages(source: Source | None, tokenizer: Any, context: int) -> Passages:
     """The texts of a file, or a few of our own. Raises `UserError` when none has two tokens."""
-    texts: tuple[str, ...] = SAMPLES
-    if source is not None:
-        texts = read_task_rows(source.path, Task.TEXT_GENERATION, columns=source.columns, limit=source.limit).texts
-    name = "texts of our own" if source is None else source.path.name
+    rows = source_rows(source, Task.TEXT_GENERATION)
+    name, texts = source_name(source), SAMPLES if rows is None else rows.texts
     most = min(LONGEST, context)
     found = [tuple(tokenizer(text, truncation=True, max_length=most)["input_ids"]) for text in texts]
-    rows = tuple(row for row in found if len(row) > 1)
-    if not rows:
+    long = tuple(row for row in found if len(row) > 1)
+    if not long:
         raise UserError(f"{name} holds no text of two tokens", "give longer texts with --data")
-    return Passages(name, rows)
+    return Passages(name, long)
+
+
+def source_rows(source: Source | None, task: Task) -> TaskRows | None:
+    """The rows of a file; `None` where none is named."""
+    return None if source is None else read_task_rows(source.path, task, columns=source.columns, limit=source.limit)
+
+
+def source_name(source: Source | None) -> str:
+    """What texts are called in a record."""
+    return "texts of our own" if source is None else source.path.name

@@ -122,7 +122,7 @@ def test_a_damaged_graph_is_caught(exported: Path, learnt_llama: Path, sentences
     passages = read_passages(Source(sentences, Columns()), load_tokenizer(learnt_llama), 96)
     decoder = Decoder(session(tmp_path / "model.onnx"), 96)
     found = predictions(model, {Precision.FP32: decoder}, passages)[Precision.FP32]
-    said = reasons(Precision.FP32, found, continuation(model, decoder, passages, greedy(model, passages, 96)))
+    said = reasons(Precision.FP32, found, continuation(decoder, passages, greedy(model, passages, 96)))
     assert any("a logit differs" in reason for reason in said)
 
 

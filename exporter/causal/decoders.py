@@ -1,0 +1,47 @@
+"""Decoders alone: a text is gone on with."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import onnx_ir
+
+from artifact.generate.encoder import NOTHING
+from artifact.task import Task
+from exporter.causal.family import Begun, Family
+from exporter.causal.moments import own_texts
+from exporter.causal.passages import Passages, read_passages
+from exporter.causal.trace import cache_shape, trace
+from exporter.request import Source
+
+GRAPH = "model.onnx"
+
+
+def _trace(model: Any) -> Mapping[str, onnx_ir.Model]:
+    return {GRAPH: trace(model)}
+
+
+def _passages(source: Source | None, model: Any, tokenizer: Any, context: int) -> Passages:
+    return read_passages(source, tokenizer, context)
+
+
+def _practice(source: Source | None, model: Any, tokenizer: Any, context: int) -> Passages:
+    if source is None:
+        return Passages("texts that the model made up itself", tuple(map(tuple, own_texts(model))))
+    return read_passages(source, tokenizer, context)
+
+
+def _begin(model: Any, ids: Sequence[int]) -> Begun:
+    return list(ids), NOTHING
+
+
+DECODERS = Family(
+    task=Task.TEXT_GENERATION,
+    decoder=GRAPH,
+    encoder=None,
+    weights=None,
+    shape=cache_shape,
+    trace=_trace,
+    passages=_passages,
+    practice=_practice,
+    begin=_begin,
+)

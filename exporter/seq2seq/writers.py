@@ -1,0 +1,101 @@
+"""Encoder-decoders: a text is read, and another is written."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx_ir
+import torch
+
+from artifact.generate.decoder import reads
+from artifact.generate.encoder import FEATURES
+from artifact.task import Task
+from errors import UserError
+from exporter.causal.family import Begun, Family
+from exporter.causal.passages import LONGEST, Passages, source_name, source_rows
+from exporter.request import Source
+from exporter.samples import SAMPLES
+from exporter.seq2seq.trace import trace, writer_shape
+
+ENCODER, DECODER, WEIGHTS = "encoder.onnx", "decoder.onnx", "weights.onnx_data"
+WRITTEN = 64
+"""Tokens that a model writes of its own where the data do not say what it shall write."""
+
+AT_ONCE = 16
+
+
+def _trace(model: Any) -> Mapping[str, onnx_ir.Model]:
+    found = trace(model)
+    return {ENCODER: found.encoder, DECODER: found.decoder}
+
+
+def start_id(model: Any) -> int:
+    """The token that a decoder begins with. Raises `UserError` for a model that reads no texts, or says none."""
+    if model.main_input_name == FEATURES:
+        raise UserError(f"{type(model).__name__} reads recordings, which cannot be exported yet", "take one for texts")
+    for config in (model.generation_config, model.config):
+        if getattr(config, "decoder_start_token_id", None) is not None:
+            return int(config.decoder_start_token_id)
+    raise UserError(
+        f"{type(model).__name__} has no decoder_start_token_id, so nothing says how it begins",
+        "save the checkpoint with one in generation_config.json",
+    )
+
+
+def _begin(model: Any, ids: Sequence[int]) -> Begun:
+    return [start_id(model)], reads([ids])
+
+
+def _passages(source: Source | None, model: Any, tokenizer: Any, context: int) -> Passages:
+    """Texts, and what is to be written of each: as a column says, or else what PyTorch writes."""
+    rows, name = source_rows(source, Task.TEXT2TEXT_GENERATION), source_name(source)
+    texts = SAMPLES if rows is None else rows.texts
+    longest = min(LONGEST, getattr(model.config, "max_position_embeddings", None) or LONGEST)
+    read = [tuple(tokenizer(text, truncation=True, max_length=longest)["input_ids"]) for text in texts]
+    if rows is None or not rows.is_labelled:
+        written, name = _own(model, read, context), f"{name}, and what PyTorch writes of it"
+    else:
+        most = min(LONGEST, context - 1)
+        found = tokenizer(text_target=list(map(str, rows.labels)), truncation=True, max_length=most)["input_ids"]
+        written = [(start_id(model), *ids) for ids in found]
+    kept = [place for place, row in enumerate(written) if len(row) > 1 and read[place]]
+    if not kept:
+        raise UserError(f"nothing is written of any text of {name}", "give others with --data")
+    return Passages(name, tuple(written[place] for place in kept), tuple(read[place] for place in kept))
+
+
+def _own(model: Any, read: Sequence[tuple[int, ...]], context: int) -> list[tuple[int, ...]]:
+    """What PyTorch writes of each, greedily and as the checkpoint's own settings say, from start to end."""
+    written: list[tuple[int, ...]] = [()] * len(read)
+    order = sorted((place for place, row in enumerate(read) if row), key=lambda place: len(read[place]))
+    for begin in range(0, len(order), AT_ONCE):
+        places = order[begin : begin + AT_ONCE]
+        given = {name: torch.from_numpy(np.asarray(array)) for name, array in reads([read[i] for i in places]).items()}
+        with torch.inference_mode():
+            found = model.generate(
+                **given, do_sample=False, num_beams=1, max_new_tokens=min(WRITTEN, context - 1)
+            ).tolist()
+        for place, row in zip(places, found, strict=True):
+            written[place] = _ended(model, row)
+    return written
+
+
+def _ended(model: Any, row: list[int]) -> tuple[int, ...]:
+    """A row without what fills it up behind its end."""
+    ends = model.generation_config.eos_token_id
+    known = set(np.atleast_1d(ends).tolist()) if ends is not None else set()
+    last = next((place for place, token in enumerate(row) if place and token in known), len(row) - 1)
+    return tuple(row[: last + 1])
+
+
+ENCODER_DECODERS = Family(
+    task=Task.TEXT2TEXT_GENERATION,
+    decoder=DECODER,
+    encoder=ENCODER,
+    weights=WEIGHTS,
+    shape=writer_shape,
+    trace=_trace,
+    passages=_passages,
+    practice=_passages,
+    begin=_begin,
+)
