@@ -6,12 +6,16 @@ from artifact.generate.manifest import LanguageManifest
 from artifact.language import LanguageVariant
 from artifact.model_card import figures_section, front_matter, header_of, provenance_of
 
+GENAI = """
+
+`onnxruntime_genai.Model("path/to/this/folder")` loads the same graph."""
+
 
 def language_card(manifest: LanguageManifest, variant: LanguageVariant, checkpoint: Path) -> str:
     """The card in Markdown, with the front matter that model hubs read."""
     origin = front_matter(checkpoint)
     parts = [
-        header_of(manifest.task, "[onnx, onnxruntime-genai]", origin),
+        header_of(manifest.task, "[onnx]" if manifest.rewriting else "[onnx, onnxruntime-genai]", origin),
         f"# {manifest.task}, {manifest.precision}, for CPUs without PyTorch",
         "Everything it needs is in this folder and in `requirements.txt`: onnxruntime, numpy, tokenizers and jinja2.",
         _use(manifest),
@@ -24,18 +28,20 @@ def language_card(manifest: LanguageManifest, variant: LanguageVariant, checkpoi
 
 
 def _use(manifest: LanguageManifest) -> str:
+    text = "A text that is read" if manifest.rewriting else "Once upon a time"
     chat = '\npython predict.py --chat "Who wrote Emma?"' if manifest.chats else ""
     answer = (
         'generator.chat([{"role": "user", "content": "Who wrote Emma?"}]).text'
         if manifest.chats
-        else 'generator.complete(["Once upon a time"])[0].text'
+        else f'generator.complete(["{text}"])[0].text'
     )
+    genai = "" if manifest.rewriting else GENAI
     return f"""## Use
 
 ```console
 pip install -r requirements.txt
 python predict.py --selftest
-python predict.py "Once upon a time"{chat}
+python predict.py "{text}"{chat}
 python predict.py --data prompts.csv --out written.jsonl
 ```
 
@@ -44,9 +50,7 @@ from predict import Generator
 
 generator = Generator.open("path/to/this/folder")
 {answer}
-```
-
-`onnxruntime_genai.Model("path/to/this/folder")` loads the same graph."""
+```{genai}"""
 
 
 def _quality(manifest: LanguageManifest) -> str:
@@ -63,8 +67,15 @@ def _quality(manifest: LanguageManifest) -> str:
 
 def _limits(manifest: LanguageManifest, variant: LanguageVariant) -> str:
     megabytes = 1000 * variant.cache.bytes_per_token / 1e6
+    rewriting, most = manifest.rewriting, manifest.context_tokens
+    if rewriting is None:
+        tokens = f"A prompt and what follows it have at most {most:,} tokens together."
+    else:
+        read = rewriting.most_read_tokens
+        tokens = f"It writes at most {most:,} tokens" + (f", and reads at most {read:,}." if read else ".")
+        tokens += " It takes the likeliest token each time, or draws: beams are not searched."
     return f"""## Limits
 
-- A prompt and what follows it have at most {manifest.context_tokens:,} tokens together.
+- {tokens}
 - The cache takes {megabytes:.0f} MB for each 1,000 tokens of each text that is being written.
 - What it writes is likely, not true. Nothing here says what it was not trained for, or whom it treats unfairly."""

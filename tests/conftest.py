@@ -261,6 +261,26 @@ def sentences(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def rewritten(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same sentences with what is to be written of each: the next one."""
+    path = tmp_path_factory.mktemp("rewritten") / "pairs.csv"
+    rows = zip(SENTENCES, (*SENTENCES[1:], SENTENCES[0]), strict=True)
+    path.write_text("text,target\n" + "".join(f"{text},{target}\n" for text, target in rows))
+    return path
+
+
+@pytest.fixture(scope="session")
+def rewriting_run(learnt_t5: Path, rewritten: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run exported from the small T5 by the command, at every precision."""
+    out = tmp_path_factory.mktemp("rewriting") / "run"
+    command = [sys.executable, "-m", "cli", "export", str(learnt_t5), "--precisions", "all"]
+    command += ["--out", str(out), "--data", str(rewritten), "--calibration", str(rewritten)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode in (0, 1), done.stderr
+    return out
+
+
+@pytest.fixture(scope="session")
 def language_run(learnt_llama: Path, sentences: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run exported from the small Llama by the command, at every precision."""
     out = tmp_path_factory.mktemp("language") / "run"

@@ -22,7 +22,8 @@ class Family:
 
     `decoder` and `encoder` name the graphs' files; `weights` that of a file that both keep theirs in, `None` where a
     graph keeps its own. `trace` gives the graphs by their names. `passages` are texts that a model is judged by, and
-    `practice` those it is calibrated on; `begin` says how a text of these ids is gone on with.
+    `practice` those it is calibrated on; `begin` says how a text of these ids is gone on with, which has at
+    most `most_read` where that is not the context.
     """
 
     task: Task
@@ -34,6 +35,7 @@ class Family:
     passages: Callable[[Source | None, Any, Any, int], Passages]
     practice: Callable[[Source | None, Any, Any, int], Passages]
     begin: Callable[[Any, Sequence[int]], Begun]
+    most_read: Callable[[Any], int | None]
 
     @property
     def graphs(self) -> tuple[str, ...]:

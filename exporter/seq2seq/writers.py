@@ -42,6 +42,12 @@ def start_id(model: Any) -> int:
     )
 
 
+def most_read(model: Any) -> int | None:
+    """Tokens that its encoder has positions for; `None` where those are relative."""
+    found = getattr(model.config, "max_position_embeddings", None)
+    return None if found is None else int(found)
+
+
 def _begin(model: Any, ids: Sequence[int]) -> Begun:
     return [start_id(model)], reads([ids])
 
@@ -50,7 +56,7 @@ def _passages(source: Source | None, model: Any, tokenizer: Any, context: int) -
     """Texts, and what is to be written of each: as a column says, or else what PyTorch writes."""
     rows, name = source_rows(source, Task.TEXT2TEXT_GENERATION), source_name(source)
     texts = SAMPLES if rows is None else rows.texts
-    longest = min(LONGEST, getattr(model.config, "max_position_embeddings", None) or LONGEST)
+    longest = min(LONGEST, most_read(model) or LONGEST)
     read = [tuple(tokenizer(text, truncation=True, max_length=longest)["input_ids"]) for text in texts]
     if rows is None or not rows.is_labelled:
         written, name = _own(model, read, context), f"{name}, and what PyTorch writes of it"
@@ -98,4 +104,5 @@ ENCODER_DECODERS = Family(
     passages=_passages,
     practice=_passages,
     begin=_begin,
+    most_read=most_read,
 )
