@@ -61,7 +61,10 @@ def export_language(request: Request, progress: Progress = silent) -> tuple[Expo
     _check(request)
     run = claim_output(request.out)
     checkpoint = checkpoint_folder(request.model, run, progress)
-    return _Job(request, run, checkpoint, family_of(checkpoint), progress).make()
+    family = family_of(checkpoint)
+    if request.task not in (None, family.task):
+        raise UserError(f"--task is {request.task}, and {checkpoint} is for {family.task}", "leave --task out")
+    return _Job(request, run, checkpoint, family, progress).make()
 
 
 def family_of(checkpoint: Path) -> Family:

@@ -137,6 +137,8 @@ def test_what_cannot_be_exported_is_said(learnt_t5: Path, tmp_path: Path, steely
         start_id(model)
     done = steelyard("export", learnt_t5, "--out", tmp_path / "run", "--precisions", "bf16")
     assert (done.returncode, "bf16 is not made of language models yet" in done.stderr) == (2, True)
+    done = steelyard("export", learnt_t5, "--out", tmp_path / "run", "--task", "text-classification")
+    assert (done.returncode, "is for text2text-generation" in done.stderr) == (2, True)
 
 
 def test_what_is_not_measured_yet_is_said(
