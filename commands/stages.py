@@ -166,8 +166,8 @@ def export(request: "Request") -> "tuple[Exported | ExportedLanguage, ...]":
     from report.files import write_variants
 
     with hushed(*ON_IMPORT):
-        from exporter.causal.job import export_language
         from exporter.export import export as export_one_pass
+        from exporter.language.job import export_language
 
     try:
         with _progress() as bar:

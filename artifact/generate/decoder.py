@@ -103,9 +103,12 @@ class Decoding:
     def prompt(self, rows: Sequence[Sequence[int]]) -> Logits:
         """Read the rows' first tokens; the logits of what comes next, float32 (rows, vocabulary).
 
-        Raises `UserError` for an empty row or one that is longer than the cache.
+        Raises `UserError` for an empty row or one that is longer than the cache, and `ValueError` for rows of unequal
+        length behind an encoder, whose decoder counts positions for all rows alike.
         """
         longest = max(map(len, rows))
+        if self._read and min(map(len, rows)) < longest:
+            raise ValueError("rows behind an encoder begin with as many tokens each")
         if not all(rows):
             raise UserError("a prompt is empty", "give at least one token")
         if longest > self._capacity:

@@ -15,11 +15,11 @@ from artifact.generate.encoder import Encoder
 from artifact.language import LanguageVariant
 from artifact.precision import Precision
 from errors import UserError
-from exporter.causal.gate import continuation, greedy, predictions, reasons
-from exporter.causal.job import export_language
+from exporter.language.gate import continuation, greedy, predictions, reasons
+from exporter.language.job import export_language
+from exporter.language.seq2seq.writers import ENCODER_DECODERS, start_id
 from exporter.request import Request, Source
 from exporter.save import load_graph, save_together
-from exporter.seq2seq.writers import ENCODER_DECODERS, start_id
 from models.checkpoint import load_model, load_tokenizer
 from models.rows import Columns
 from tests.conftest import SENTENCES, Steelyard

@@ -7,10 +7,10 @@ import onnx_ir
 
 from artifact.generate.encoder import NOTHING
 from artifact.task import Task
-from exporter.causal.family import Begun, Family
-from exporter.causal.moments import own_texts
-from exporter.causal.passages import Passages, read_passages
-from exporter.causal.trace import cache_shape, trace
+from exporter.language.decoder_trace import cache_shape, trace
+from exporter.language.family import Begun, Family
+from exporter.language.moments import own_texts
+from exporter.language.passages import Passages, read_passages
 from exporter.request import Source
 
 GRAPH = "model.onnx"

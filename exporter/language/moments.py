@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from exporter.causal.passages import LONGEST, Passages, told
+from exporter.language.passages import LONGEST, Passages, told
 
 Moments = dict[str, torch.Tensor]
 """By the name of a layer's module: the sum of x·xᵀ over its inputs, float32 (inputs, inputs)."""

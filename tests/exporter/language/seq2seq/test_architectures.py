@@ -23,8 +23,8 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_SPEECH_SEQ_2_SEQ_MA
 from artifact.generate.decoder import Decoder
 from artifact.generate.encoder import Encoder
 from errors import UserError
+from exporter.language.seq2seq.traces import trace, writer_shape
 from exporter.save import save_graph, weight_bytes
-from exporter.seq2seq.trace import trace, writer_shape
 from tests.exporter.conftest import session
 
 WORDS = 120

@@ -9,7 +9,7 @@ import onnx_ir
 from artifact.generate.decoder import CacheShape
 from artifact.generate.encoder import Given
 from artifact.task import Task
-from exporter.causal.passages import Passages
+from exporter.language.passages import Passages
 from exporter.request import Source
 
 Begun = tuple[list[int], Given]

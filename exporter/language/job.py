@@ -22,22 +22,22 @@ from artifact.records import fingerprint, read_if_present, sha256_file, write_js
 from artifact.run_folder import RunFolder, claim_output
 from artifact.tokenizer import read_config
 from errors import UserError
-from exporter.causal.decoders import DECODERS
-from exporter.causal.derive import DERIVATIONS
-from exporter.causal.family import Family
-from exporter.causal.gate import continuation, greedy, predictions, reasons
-from exporter.causal.golden import golden_error, golden_texts
-from exporter.causal.moments import Moments, second_moments
-from exporter.causal.norms import OPSET
-from exporter.causal.passages import Passages
-from exporter.causal.source import checkpoint_folder
 from exporter.export import ExportedLanguage
 from exporter.from_checkpoint import check_weights
 from exporter.inspect import inspect_graph, newest
+from exporter.language.decoders import DECODERS
+from exporter.language.derive import DERIVATIONS
+from exporter.language.family import Family
+from exporter.language.gate import continuation, greedy, predictions, reasons
+from exporter.language.golden import golden_error, golden_texts
+from exporter.language.moments import Moments, second_moments
+from exporter.language.norms import OPSET
+from exporter.language.passages import Passages
+from exporter.language.seq2seq.writers import ENCODER_DECODERS
+from exporter.language.source import checkpoint_folder
 from exporter.options import Options, Profile
 from exporter.request import Request, versions
 from exporter.save import load_graph, save_graph, save_together
-from exporter.seq2seq.writers import ENCODER_DECODERS
 from exporter.sessions import PROVIDER
 from models.checkpoint import load_model, load_tokenizer
 
@@ -161,6 +161,7 @@ class _Job:
         family = self.family
         shape = family.shape(model)
         tokenizer = load_tokenizer(self.checkpoint)
+        self.progress("export", 0, total, "reading what it is judged on")
         passages = family.passages(self.request.data, model, tokenizer, shape.context)  # before anything is written
         self.run.begin()
         self.run.link_checkpoint(self.checkpoint)
@@ -299,9 +300,9 @@ class _Job:
                 "recipe": RECIPE,
                 "source": sha256,
                 "precision": precision,
-                "data": None if data is None else [data.sha256, data.limit, data.columns.text],
+                "data": None if data is None else [data.sha256, data.limit, data.columns.text, data.columns.label],
                 "rounding": None if precision is Precision.FP32 else [options.block_size, options.accuracy_level],
-                "calibration": None if source is None else [source.sha256, source.limit, source.columns.text],
+                "calibration": None if source is None else [source.sha256, source.limit, source.columns.text, source.columns.label],
                 "external_data_bytes": self.request.external_data_bytes,
                 "versions": versions(),
             }

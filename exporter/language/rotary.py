@@ -12,7 +12,7 @@ from unittest.mock import patch
 import torch
 
 from artifact.generate.decoder import CacheShape
-from exporter.causal.attention import Attending, Pass
+from exporter.language.attention import Attending, Pass
 
 APPLY = "apply_rotary_pos_emb"
 """The function of a modelling file that rotates queries and keys."""

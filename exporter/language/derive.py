@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import onnx_ir
 
 from artifact.precision import Precision
-from exporter.causal.blocks import block_quantized
-from exporter.causal.moments import Moments
+from exporter.language.blocks import block_quantized
+from exporter.language.moments import Moments
 from exporter.options import Options
 
 HEAD_BITS = 8

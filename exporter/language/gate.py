@@ -13,7 +13,7 @@ from artifact.generate.decoder import Decoder, padded
 from artifact.generate.encoder import IDS, MASK, Given
 from artifact.language import Continuation, Prediction
 from artifact.precision import Precision
-from exporter.causal.passages import Passages, told
+from exporter.language.passages import Passages, told
 from models.scores import Floats, estimate
 
 BATCH_TOKENS = 128

@@ -13,9 +13,9 @@ import torch
 from numpy.typing import NDArray
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from exporter.causal.moments import Moments
 from exporter.edit import MICROSOFT, Editor, drop_unused_constants
 from exporter.four_bit import block_product
+from exporter.language.moments import Moments
 from exporter.layers import Layer, LayerKind, find_layers, layer_name
 
 STEP = "model."

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from transformers import Cache, EncoderDecoderCache
 
-from exporter.causal.attention import Past
+from exporter.language.attention import Past
 
 
 @dataclass

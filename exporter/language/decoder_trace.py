@@ -7,10 +7,10 @@ import torch
 
 from artifact.generate.decoder import CacheShape
 from errors import UserError
-from exporter.causal.attention import Attending, Pass, Past
-from exporter.causal.head import Head, heading
-from exporter.causal.rotary import rotating
-from exporter.causal.tracing import (
+from exporter.language.attention import Attending, Pass, Past
+from exporter.language.head import Head, heading
+from exporter.language.rotary import rotating
+from exporter.language.tracing import (
     UNKNOWN_CONTEXT,
     VARY,
     default_to_last,

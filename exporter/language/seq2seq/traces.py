@@ -14,9 +14,11 @@ from transformers.modeling_outputs import BaseModelOutput
 from artifact.generate.decoder import CacheShape
 from artifact.generate.encoder import FEATURES, IDS, MASK, READ, READ_MASK
 from errors import UserError
-from exporter.causal.attention import Attending, Past
-from exporter.causal.head import Head, heading
-from exporter.causal.tracing import (
+from exporter.language.attention import Attending, Past
+from exporter.language.head import Head, heading
+from exporter.language.seq2seq.attention import Reading, Writing
+from exporter.language.seq2seq.caches import Both, Read, Written
+from exporter.language.tracing import (
     UNKNOWN_CONTEXT,
     VARY,
     default_to_last,
@@ -28,8 +30,6 @@ from exporter.causal.tracing import (
     tidied,
     traced,
 )
-from exporter.seq2seq.attention import Reading, Writing
-from exporter.seq2seq.caches import Both, Read, Written
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from exporter.causal.attention import Pass, Past
+from exporter.language.attention import Pass, Past
 
 
 def attend_to(

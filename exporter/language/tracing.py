@@ -12,9 +12,9 @@ import torch
 from artifact.generate.decoder import LOGITS, PAST, POSITIONS, PRESENT, CacheShape
 from artifact.generate.encoder import IDS, MASK
 from errors import UserError
-from exporter.causal.attention import Attending, Past, attending
-from exporter.causal.norms import OPSET, norming
 from exporter.clean import name_nodes, strip
+from exporter.language.attention import Attending, Past, attending
+from exporter.language.norms import OPSET, norming
 from exporter.tie import tie
 from exporter.trace import hushed_tracer
 from models.checkpoint import quiet

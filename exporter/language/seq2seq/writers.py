@@ -11,11 +11,11 @@ from artifact.generate.decoder import reads
 from artifact.generate.encoder import FEATURES
 from artifact.task import Task
 from errors import UserError
-from exporter.causal.family import Begun, Family
-from exporter.causal.passages import LONGEST, Passages, source_name, source_rows
+from exporter.language.family import Begun, Family
+from exporter.language.passages import LONGEST, Passages, source_name, source_rows
+from exporter.language.seq2seq.traces import trace, writer_shape
 from exporter.request import Source
 from exporter.samples import SAMPLES
-from exporter.seq2seq.trace import trace, writer_shape
 
 ENCODER, DECODER, WEIGHTS = "encoder.onnx", "decoder.onnx", "weights.onnx_data"
 WRITTEN = 64

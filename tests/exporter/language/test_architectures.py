@@ -21,7 +21,7 @@ from transformers import (
 )
 
 from artifact.generate.decoder import Decoder
-from exporter.causal.trace import cache_shape, trace
+from exporter.language.decoder_trace import cache_shape, trace
 from exporter.save import save_graph
 from tests.exporter.conftest import session
 

@@ -21,10 +21,10 @@ from artifact.language import LanguageVariant
 from artifact.precision import Precision
 from artifact.run_folder import RunFolder
 from errors import UserError
-from exporter.causal.blocks import in_blocks
-from exporter.causal.gate import continuation, greedy, predictions, reasons
-from exporter.causal.job import export_language
-from exporter.causal.passages import read_passages
+from exporter.language.blocks import in_blocks
+from exporter.language.gate import continuation, greedy, predictions, reasons
+from exporter.language.job import export_language
+from exporter.language.passages import read_passages
 from exporter.options import Options, Pooling, PoolingMode, Profile, Target, Weights
 from exporter.request import Request, Source
 from exporter.save import load_graph, save_graph

@@ -8,9 +8,9 @@ import torch
 from artifact.generate.decoder import Decoder
 from artifact.generate.golden import GOLDEN_TEXTS_VERSION, GoldenText, GoldenTexts
 from artifact.predict.golden import Sampled
-from exporter.causal.family import Family
-from exporter.causal.gate import generated
-from exporter.causal.passages import told
+from exporter.language.family import Family
+from exporter.language.gate import generated
+from exporter.language.passages import told
 from exporter.samples import SAMPLES
 
 STEPS, LONGEST = 4, 48
