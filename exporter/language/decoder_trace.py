@@ -12,11 +12,10 @@ from exporter.language.head import Head, heading
 from exporter.language.rotary import rotating
 from exporter.language.tracing import (
     UNKNOWN_CONTEXT,
-    VARY,
     default_to_last,
-    empty_cache,
     name_step,
     ready_to_trace,
+    step_example,
     tidied,
     traced,
 )
@@ -74,20 +73,8 @@ def trace(model: Any) -> onnx_ir.Model:
     it cannot be traced.
     """
     shape = cache_shape(model)
-    grown = {0: VARY, 2: VARY}
-    shapes = {
-        "input_ids": {0: VARY, 1: VARY},
-        "attention_mask": {0: VARY, 1: VARY},
-        "logits_positions": {0: VARY, 1: VARY},
-        "past_key_values": [(grown, grown)] * shape.layers,
-    }
-    given = {
-        "input_ids": torch.arange(6).reshape(2, 3),
-        "attention_mask": torch.ones(2, 7, dtype=torch.int64),
-        "logits_positions": torch.tensor([[1, 2], [0, 2]]),
-        "past_key_values": empty_cache(shape, 2, 16),
-    }
+    given, axes = step_example(shape)
     with ready_to_trace(model) as found, rotating(model, found, shape), heading(model) as head:
-        graph = traced(Step(model, found, head), model, given, shapes)
+        graph = traced(Step(model, found, head), model, given, axes)
     default_to_last(graph, name_step(graph, shape))
     return tidied(graph)

@@ -36,7 +36,7 @@ from exporter.language.passages import Passages
 from exporter.language.seq2seq.writers import ENCODER_DECODERS
 from exporter.language.source import checkpoint_folder
 from exporter.options import Options, Profile
-from exporter.request import Request, versions
+from exporter.request import Request, Source, versions
 from exporter.save import load_graph, save_graph, save_together
 from exporter.sessions import PROVIDER
 from models.checkpoint import load_model, load_tokenizer
@@ -116,6 +116,11 @@ class _Source:
 
 def _session(path: Path) -> Any:
     return open_session(path, provider=PROVIDER, threads=usable_cores(), config=SessionConfig())
+
+
+def _marked(source: Source | None) -> list[Any] | None:
+    """What a variant depends on of a file of texts."""
+    return None if source is None else [source.sha256, source.limit, source.columns.text, source.columns.label]
 
 
 def _sizes(model: Any) -> Sizes:
@@ -300,9 +305,9 @@ class _Job:
                 "recipe": RECIPE,
                 "source": sha256,
                 "precision": precision,
-                "data": None if data is None else [data.sha256, data.limit, data.columns.text, data.columns.label],
+                "data": _marked(data),
                 "rounding": None if precision is Precision.FP32 else [options.block_size, options.accuracy_level],
-                "calibration": None if source is None else [source.sha256, source.limit, source.columns.text, source.columns.label],
+                "calibration": _marked(source),
                 "external_data_bytes": self.request.external_data_bytes,
                 "versions": versions(),
             }

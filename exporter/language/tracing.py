@@ -43,6 +43,24 @@ def empty_cache(shape: CacheShape, rows: int, positions: int) -> list[Past]:
     return [(torch.zeros(size), torch.zeros(size)) for _ in range(shape.layers)]
 
 
+def step_example(shape: CacheShape) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What a step is traced with, and which of its axes vary: three new tokens of two rows after four others."""
+    given = {
+        "input_ids": torch.arange(6).reshape(2, 3),
+        "attention_mask": torch.ones(2, 7, dtype=torch.int64),
+        "logits_positions": torch.tensor([[1, 2], [0, 2]]),
+        "past_key_values": empty_cache(shape, 2, 16),
+    }
+    axes: dict[str, Any] = {name: {0: VARY, 1: VARY} for name in given}
+    return given, axes | {"past_key_values": layer_axes(shape)}
+
+
+def layer_axes(shape: CacheShape) -> list[Any]:
+    """The axes that vary of keys and values: rows and positions."""
+    grown = {0: VARY, 2: VARY}
+    return [(grown, grown)] * shape.layers
+
+
 def traced(module: torch.nn.Module, model: Any, given: Mapping[str, Any], shapes: Mapping[str, Any]) -> onnx_ir.Model:
     """The graph of a module around `model`. Raises `UserError` when it cannot be traced."""
     try:

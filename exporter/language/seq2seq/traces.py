@@ -23,10 +23,12 @@ from exporter.language.tracing import (
     VARY,
     default_to_last,
     empty_cache,
+    layer_axes,
     name_layers,
     name_step,
     name_value,
     ready_to_trace,
+    step_example,
     tidied,
     traced,
 )
@@ -151,20 +153,11 @@ def _encoder(model: Any, found: Attending, shape: CacheShape) -> onnx_ir.Model:
 
 
 def _decoder(model: Any, found: Attending, head: Head, shape: CacheShape) -> onnx_ir.Model:
-    grown, is_masked = {0: VARY, 2: VARY}, model.main_input_name != FEATURES
-    two = {0: VARY, 1: VARY}
-    given = {
-        "input_ids": torch.arange(6).reshape(2, 3),
-        "attention_mask": torch.ones(2, 7, dtype=torch.int64),
-        "logits_positions": torch.tensor([[1, 2], [0, 2]]),
-        "past_key_values": empty_cache(shape, 2, 16),
-        "read": empty_cache(shape, 2, 9),
-    }
-    shapes: dict[str, Any] = dict.fromkeys(("input_ids", "attention_mask", "logits_positions"), two)
-    shapes |= dict.fromkeys(("past_key_values", "read"), [(grown, grown)] * shape.layers)
+    (given, axes), is_masked = step_example(shape), model.main_input_name != FEATURES
+    given["read"], axes["read"] = empty_cache(shape, 2, 9), layer_axes(shape)
     if is_masked:
-        given["read_mask"], shapes["read_mask"] = torch.ones(2, 9, dtype=torch.int64), two
-    graph = traced(_Step(model, found, head), model, given, shapes)
+        given["read_mask"], axes["read_mask"] = torch.ones(2, 9, dtype=torch.int64), {0: VARY, 1: VARY}
+    graph = traced(_Step(model, found, head), model, given, axes)
     wanted, more = name_step(graph, shape), graph.graph.inputs[3 + 2 * shape.layers :]
     name_layers(more[: 2 * shape.layers], READ, shape, "read")
     if is_masked:
