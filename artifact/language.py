@@ -31,6 +31,15 @@ class Sizes(msgspec.Struct, frozen=True, kw_only=True):
     attention_heads: int
 
 
+class Reading(msgspec.Struct, frozen=True, kw_only=True):
+    """Of an encoder-decoder: the graph that reads, at most how many tokens (`None`: any), and the tokens that every
+    text begins with."""
+
+    encoder: str
+    most_read_tokens: int | None
+    start_ids: tuple[int, ...]
+
+
 class Prediction(msgspec.Struct, frozen=True, kw_only=True):
     """How a variant predicts held-out text whose words it is told one by one, beside PyTorch fp32.
 
@@ -73,7 +82,7 @@ class LanguageVariant(Derived, frozen=True, kw_only=True):
     `weight_bits` are those of products, `head_bits` of the table of tokens and of the head that shares it; weights of
     one block share a scale. Rounding errors were weighed by what layers read of the texts that `calibrated_on` names.
     `golden_error_fraction` is the largest error of a logit on the run's golden texts, as a share of the largest.
-    `encoder` is the graph that reads first, where there is one. `reasons` say why a gate failed.
+    `reading` is `None` for a decoder alone. `reasons` say why a gate failed.
     """
 
     weights: int
@@ -83,7 +92,7 @@ class LanguageVariant(Derived, frozen=True, kw_only=True):
     calibrated_on: str | None
     cache: Cache
     sizes: Sizes
-    encoder: str | None
+    reading: Reading | None
     prediction: Prediction
     continuation: Continuation
     golden_error_fraction: float

@@ -122,7 +122,6 @@ def _manifest(parts: _Parts, graphs: Mapping[str, str]) -> LanguageManifest:
     """The manifest, with no file in it yet but those that it cannot do without."""
     variant, unknown = parts.variant, PackedFile(size_bytes=0, sha256="")
     found, model_file = variant.prediction, graphs[variant.file]
-    settings = _settings(parts.checkpoint)
     return LanguageManifest(
         schema_version=LANGUAGE_SCHEMA_VERSION,
         task=variant.task,
@@ -130,8 +129,8 @@ def _manifest(parts: _Parts, graphs: Mapping[str, str]) -> LanguageManifest:
         model_file=model_file,
         context_tokens=variant.cache.context_tokens,
         end_ids=end_ids(parts.checkpoint),
-        never_ids=_never(settings),
-        rewriting=None if variant.encoder is None else _rewriting(settings, graphs[variant.encoder]),
+        never_ids=_never(_settings(parts.checkpoint)),
+        rewriting=_rewriting(variant, graphs),
         chats=_chats(parts.checkpoint),
         judged=Judged(
             inputs=found.inputs,
@@ -174,12 +173,15 @@ def _never(settings: Mapping[str, Any]) -> tuple[int, ...]:
     return tuple(sorted({*settings.get("suppress_tokens", ()), *single}))
 
 
-def _rewriting(settings: Mapping[str, Any], encoder_file: str) -> Rewriting:
-    """How an encoder-decoder begins. A `forced_bos_token_id`, such as a language's, is its second token."""
-    second = settings.get("forced_bos_token_id")
-    start = (settings["decoder_start_token_id"], *(() if second is None else (second,)))
-    positions = settings.get("max_position_embeddings")
-    return Rewriting(encoder_file=encoder_file, most_read_tokens=positions, start_ids=start)
+def _rewriting(variant: LanguageVariant, graphs: Mapping[str, str]) -> Rewriting | None:
+    reading = variant.reading
+    if reading is None:
+        return None
+    return Rewriting(
+        encoder_file=graphs[reading.encoder],
+        most_read_tokens=reading.most_read_tokens,
+        start_ids=reading.start_ids,
+    )
 
 
 def _chats(checkpoint: Path) -> bool:

@@ -44,5 +44,5 @@ DECODERS = Family(
     passages=_passages,
     practice=_practice,
     begin=_begin,
-    most_read=lambda model: None,
+    reading=lambda model: None,
 )

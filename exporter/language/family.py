@@ -8,6 +8,7 @@ import onnx_ir
 
 from artifact.generate.decoder import CacheShape
 from artifact.generate.encoder import Given
+from artifact.language import Reading
 from artifact.task import Task
 from exporter.language.passages import Passages
 from exporter.request import Source
@@ -22,8 +23,8 @@ class Family:
 
     `decoder` and `encoder` name the graphs' files; `weights` that of a file that both keep theirs in, `None` where a
     graph keeps its own. `trace` gives the graphs by their names. `passages` are texts that a model is judged by, and
-    `practice` those it is calibrated on; `begin` says how a text of these ids is gone on with, which has at
-    most `most_read` where that is not the context.
+    `practice` those it is calibrated on; `begin` says how a text of these ids is gone on with, and `reading` what an
+    artifact must know of a model that reads one text to write another.
     """
 
     task: Task
@@ -35,7 +36,7 @@ class Family:
     passages: Callable[[Source | None, Any, Any, int], Passages]
     practice: Callable[[Source | None, Any, Any, int], Passages]
     begin: Callable[[Any, Sequence[int]], Begun]
-    most_read: Callable[[Any], int | None]
+    reading: Callable[[Any], Reading | None]
 
     @property
     def graphs(self) -> tuple[str, ...]:

@@ -20,7 +20,8 @@ STEPS, LONGEST = 4, 48
 def golden_texts(model: Any, family: Family, tokenizer: Any, context: int, checkpoint_sha256: str) -> GoldenTexts:
     """Logits of an fp32 PyTorch model in eval mode for texts of our own and what it greedily writes then."""
     examples, scale = [], 0.0
-    longest = min(LONGEST, family.most_read(model) or LONGEST)
+    reading = family.reading(model)
+    longest = min(LONGEST, (reading and reading.most_read_tokens) or LONGEST)
     for text in SAMPLES:
         ids = list(tokenizer(text, truncation=True, max_length=longest + 1)["input_ids"])
         if not 1 <= len(ids) <= longest:

@@ -13,7 +13,7 @@ from artifact.generate.decoder import CacheShape, Decoder
 from artifact.generate.encoder import Encoder
 from artifact.generate.golden import GoldenTexts
 from artifact.identity import checkpoint_sha256
-from artifact.language import SCHEMA_VERSION, Cache, Continuation, LanguageVariant, Prediction, Sizes
+from artifact.language import SCHEMA_VERSION, Cache, Continuation, LanguageVariant, Prediction, Reading, Sizes
 from artifact.precision import Precision
 from artifact.predict.cores import usable_cores
 from artifact.predict.session import SessionConfig, open_session
@@ -111,6 +111,7 @@ class _Source:
     shape: CacheShape
     sizes: Sizes
     weights: int
+    reading: Reading | None
     calibrated_on: str | None
 
 
@@ -176,7 +177,7 @@ class _Job:
         self.progress("export", total - 1, total, f"{passages.tokens:,} tokens, beside PyTorch")
         judged = self._judge(todo, model, shape, passages, golden)
         weights = sum(weight.numel() for weight in model.parameters())
-        source = _Source(sha256, shape, _sizes(model), weights, practised)
+        source = _Source(sha256, shape, _sizes(model), weights, family.reading(model), practised)
         made = {
             precision: self._record(precision, marks[precision], source, judged[precision], seconds[precision])
             for precision in todo
@@ -277,7 +278,7 @@ class _Job:
                 bytes_per_token=shape.bytes_per_position,
             ),
             sizes=source.sizes,
-            encoder=family.encoder,
+            reading=source.reading,
             prediction=judged.prediction,
             continuation=judged.continuation,
             golden_error_fraction=judged.golden_error_fraction,

@@ -7,8 +7,9 @@ import numpy as np
 import onnx_ir
 import torch
 
-from artifact.generate.decoder import reads
+from artifact.generate.decoder import CacheShape, reads
 from artifact.generate.encoder import FEATURES
+from artifact.language import Reading
 from artifact.task import Task
 from errors import UserError
 from exporter.language.family import Begun, Family
@@ -46,6 +47,18 @@ def most_read(model: Any) -> int | None:
     """Tokens that its encoder has positions for; `None` where those are relative."""
     found = getattr(model.config, "max_position_embeddings", None)
     return None if found is None else int(found)
+
+
+def reading(model: Any) -> Reading:
+    """What a checkpoint demands of every text: its first token, such as a language's (`forced_bos_token_id`), too."""
+    second = model.generation_config.forced_bos_token_id
+    start = (start_id(model), *(() if second is None else (int(second),)))
+    return Reading(encoder=ENCODER, most_read_tokens=most_read(model), start_ids=start)
+
+
+def _shape(model: Any) -> CacheShape:
+    start_id(model)  # what reads no texts is refused before anything is computed
+    return writer_shape(model)
 
 
 def _begin(model: Any, ids: Sequence[int]) -> Begun:
@@ -99,10 +112,10 @@ ENCODER_DECODERS = Family(
     decoder=DECODER,
     encoder=ENCODER,
     weights=WEIGHTS,
-    shape=writer_shape,
+    shape=_shape,
     trace=_trace,
     passages=_passages,
     practice=_passages,
     begin=_begin,
-    most_read=most_read,
+    reading=reading,
 )

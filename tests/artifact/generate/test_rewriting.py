@@ -99,7 +99,8 @@ def test_what_must_and_what_may_not_be_said(translating: tuple[Path, Path]) -> N
     generator = Generator.open(artifact)
     manifest = generator.manifest
     assert manifest.rewriting is not None
-    assert manifest.rewriting.start_ids[1] == 40
+    assert manifest.rewriting.start_ids == (3, 40)
+    assert manifest.rewriting.most_read_tokens == 40
     assert manifest.never_ids
     texts = [*SENTENCES, SENTENCES[0].split()[0]]
     together = generator.complete(texts, Wanted(MOST))
