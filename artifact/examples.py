@@ -45,12 +45,18 @@ class Examples:
 
 
 def read_examples(
-    path: Path, *, text_column: str | None = None, label_column: str | None = None, where: dict[str, str] | None = None
+    path: Path,
+    *,
+    text_column: str | None = None,
+    label_column: str | None = None,
+    where: dict[str, str] | None = None,
+    usual_labels: Sequence[str] = LABEL_COLUMNS,
 ) -> Examples:
     """Read labelled texts from a `.csv`, `.tsv`, `.jsonl` or `.json` file.
 
-    Columns that are not named are guessed from the usual names. `where` keeps only rows with these values. Raises
-    `UserError` naming the file and the row or column when something is missing, empty or not text.
+    Columns that are not named are guessed from the usual names, of labels from `usual_labels`. `where` keeps only rows
+    with these values. Raises `UserError` naming the file and the row or column when something is missing, empty or not
+    text.
     """
     texts: list[str] = []
     labels: list[str] = []
@@ -58,7 +64,7 @@ def read_examples(
     for number, row in read_rows(path):
         if not text_name:
             text_name = find_column(path, row, text_column, TEXT_COLUMNS, "--text-column")
-            label_name = find_column(path, row, label_column, LABEL_COLUMNS, "--label-column")
+            label_name = find_column(path, row, label_column, usual_labels, "--label-column")
             for column in where or ():
                 find_column(path, row, column, (), "--where")
         if where and any(str(row.get(column)) != value for column, value in where.items()):

@@ -8,6 +8,8 @@ from time import perf_counter
 import numpy as np
 
 from artifact.bundle import bundle
+from artifact.generate.decoder import reads
+from artifact.generate.encoder import NOTHING
 from artifact.generate.generator import Generator
 from artifact.generate.golden import GoldenTexts, read_golden_texts
 from artifact.generate.manifest import read_language_manifest
@@ -58,11 +60,13 @@ def _seconds(generator: Generator, golden: GoldenTexts, workload: str) -> float 
     if not 0 < size[0] * size[1] <= MOST_READ or size[1] + STEPS > generator.manifest.context_tokens:
         return None
     ids = np.resize(np.concatenate([example.ids for example in golden.examples]), size).tolist()
+    rewriting = generator.manifest.rewriting
+    prompt, read = (ids, NOTHING) if rewriting is None else ([rewriting.start_ids[:1]] * size[0], reads(ids))
     reading, writing = [], []
     for _ in range(3):
-        decoding = generator.decoder.begin(size[0], size[1] + STEPS)
         start = perf_counter()
-        logits = decoding.prompt(ids)
+        decoding = generator.decoder.begin(size[0], len(prompt[0]) + STEPS, read)
+        logits = decoding.prompt(prompt)
         reading.append(perf_counter() - start)
         for _ in range(STEPS if kind == "write" else 0):
             tokens = logits.argmax(axis=-1)

@@ -246,8 +246,10 @@ def compare(
 def read_compared(
     model: Path, data: Path | None, text_column: str | None, label_column: str | None, where: dict[str, str] | None
 ) -> "Examples":
-    """What candidates are judged on: labelled texts, or for a language model texts alone; by default the run's own."""
+    """What candidates are judged on: labelled texts, or for a language model texts alone, and what is to be written of
+    them if it is an encoder-decoder; by default the run's own."""
     from artifact.examples import Examples, read_examples, read_texts
+    from artifact.predict.rows import WRITTEN_COLUMNS
     from artifact.run_folder import RunFolder
     from measure.source import find_models
 
@@ -258,7 +260,12 @@ def read_compared(
     if not data.is_file():
         raise UserError(f"{data} does not exist", "check the path given with --data")
     _check_measurable(RunFolder(model))
-    if not find_models(model).writes:
+    source = find_models(model)
+    if source.start_id is not None:
+        return read_examples(
+            data, text_column=text_column, label_column=label_column, where=where, usual_labels=WRITTEN_COLUMNS
+        )
+    if not source.writes:
         return read_examples(data, text_column=text_column, label_column=label_column, where=where)
     if label_column or where:
         raise UserError("--label-column and --where are for labelled texts", "leave them out for a language model")

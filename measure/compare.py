@@ -30,7 +30,15 @@ from measure.records import SCHEMA_VERSION, Entrant, Failure, Measurement, Recor
 from measure.replicate import Finished, GaveUp, Setting, run_replicate
 from measure.scoring import Scorer
 from measure.source import ModelSource
-from measure.workload import CALIBRATION_EXAMPLES, Inputs, Length, build_inputs, build_language_inputs, save_inputs
+from measure.workload import (
+    CALIBRATION_EXAMPLES,
+    Inputs,
+    Length,
+    Written,
+    build_inputs,
+    build_language_inputs,
+    save_inputs,
+)
 from runtimes.base import Availability, Candidate
 from runtimes.registry import CALIBRATE, REFERENCE, entry, is_calibrated
 
@@ -75,7 +83,9 @@ def compare(task: Comparison, progress: Progress = silent) -> list[Record]:
     encoder = text_encoder(source.tokenizer, source.limits)
     texts, limits = task.examples.texts, source.limits
     if source.writes:
-        inputs = build_language_inputs(texts, encoder, limits, task.batch_sizes, task.lengths)
+        start = source.start_id
+        written = None if start is None else Written(task.examples.labels, start)
+        inputs = build_language_inputs(texts, encoder, limits, task.batch_sizes, task.lengths, written)
         labels = inputs.following
     else:
         inputs = build_inputs(texts, encoder, limits, task.batch_sizes, task.lengths, source.tokenizer, calibration)

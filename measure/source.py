@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from artifact.generate.encoder import encoder_of
 from artifact.generate.manifest import generates, read_language_manifest
 from artifact.identity import checkpoint_sha256
 from artifact.labels import read_labels
@@ -13,9 +14,9 @@ from artifact.predict.folder import MANIFEST, check_files, inside
 from artifact.predict.graph_file import check_graph
 from artifact.predict.manifest import read_manifest
 from artifact.predict.tokens import TextLimits
-from artifact.records import read_json, sha256_files
+from artifact.records import read_if_present, read_json, sha256_files
 from artifact.run_folder import RunFolder
-from artifact.task import Task
+from artifact.task import WRITES
 from artifact.tokenizer import read_config, read_limits
 from artifact.variant import Variant, task_of
 from errors import GateFailed, UserError
@@ -24,14 +25,14 @@ from runtimes.registry import Source, entry
 
 EXTERNAL_DATA = "*.onnx_data"
 
-REWRITES = "an encoder-decoder, and compare does not measure those yet"
-NOT_MEASURED = "export judges it: see variants.md; pack it with --precision"
+REWRITES = "an encoder-decoder, and compare knows how those begin from their export alone"
+EXPORT_FIRST = "steelyard export it, then compare the run"
 
 
 @dataclass(frozen=True, slots=True)
 class ModelSource:
     """The models of one folder: a checkpoint for PyTorch, graphs for the others, one tokenizer for all. What `writes`
-    is a language model."""
+    is a language model; one behind an encoder begins with `start_id`."""
 
     directory: Path
     tokenizer: Path
@@ -41,6 +42,7 @@ class ModelSource:
     graphs: Mapping[Precision, Path]
     rejected: Mapping[Precision, str]
     writes: bool = False
+    start_id: int | None = None
 
     def model(self, candidate: Candidate) -> Path:
         """What a candidate loads. Raises `UserError` when this folder does not have it."""
@@ -71,7 +73,10 @@ class ModelSource:
     def model_files(self, candidate: Candidate) -> list[Path]:
         """The weight files of a candidate."""
         model = self.model(candidate)
-        return sorted(model.glob("*.safetensors")) if model.is_dir() else [model, *model.parent.glob(EXTERNAL_DATA)]
+        if model.is_dir():
+            return sorted(model.glob("*.safetensors"))
+        beside = [encoder_of(model)] if self.start_id is not None else []
+        return [*beside, model, *model.parent.glob(EXTERNAL_DATA)]
 
     def model_sha256(self, candidate: Candidate) -> str:
         """Hash of a candidate's weight files, and of the configuration that says how a checkpoint uses them."""
@@ -94,8 +99,6 @@ def find_models(directory: Path) -> ModelSource:
         return _packed_language(directory) if generates(directory) else _packed(directory)
     run = RunFolder(directory)
     task = task_of(run)
-    if task is Task.TEXT2TEXT_GENERATION:
-        raise UserError(f"{directory} holds {REWRITES}", NOT_MEASURED)
     if run.is_run:
         checkpoint = run.checkpoint
         if checkpoint is None or not checkpoint.is_dir():
@@ -109,10 +112,18 @@ def find_models(directory: Path) -> ModelSource:
             "give a folder written by steelyard finetune, export or pack, or by save_pretrained",
         )
     if task is None and _rewrites(checkpoint):
-        raise UserError(f"{directory} holds {REWRITES}", NOT_MEASURED)
-    writes = _continues_text(checkpoint) if task is None else task is Task.TEXT_GENERATION
+        raise UserError(f"{directory} holds {REWRITES}", EXPORT_FIRST)
+    writes = _continues_text(checkpoint) if task is None else task in WRITES
     labels = () if writes else read_labels(checkpoint)
-    return ModelSource(directory, checkpoint, labels, read_limits(checkpoint), checkpoint, graphs, rejected, writes)
+    limits, start = read_limits(checkpoint), _start_id(run) if writes else None
+    return ModelSource(directory, checkpoint, labels, limits, checkpoint, graphs, rejected, writes, start)
+
+
+def _start_id(run: RunFolder) -> int | None:
+    """What an encoder-decoder's variants say that it begins with; `None` for a decoder alone."""
+    files = (run.variant(precision) / "variant.json" for precision in Precision)
+    readings = (variant.reading for path in files if (variant := read_if_present(path, LanguageVariant)))
+    return next((reading.start_ids[0] for reading in readings if reading), None)
 
 
 def _continues_text(checkpoint: Path) -> bool:
@@ -146,19 +157,20 @@ def _packed_language(directory: Path) -> ModelSource:
     """What a language model's artifact has, checked as if it came from a stranger."""
     try:
         manifest = read_language_manifest(directory)
-        if manifest.rewriting is not None:
-            raise UserError(f"{directory} holds {REWRITES}", NOT_MEASURED)
         check_files(directory, manifest.graph_files)
+        for name in manifest.graphs:
+            check_graph(inside(directory, name), [Path(file).name for file in manifest.graph_files])
         graph = inside(directory, manifest.model_file)
-        check_graph(graph, [Path(name).name for name in manifest.graph_files])
     except GateFailed as error:
         raise UserError(error.message, f"steelyard verify {directory}") from error
-    return ModelSource(directory, directory, (), read_limits(directory), None, {manifest.precision: graph}, {}, True)
+    start = manifest.rewriting.start_ids[0] if manifest.rewriting else None
+    graphs = {manifest.precision: graph}
+    return ModelSource(directory, directory, (), read_limits(directory), None, graphs, {}, True, start)
 
 
 def _variants(run: RunFolder, source_sha256: str) -> tuple[dict[Precision, Path], dict[Precision, str]]:
     graphs, rejected = {}, {}
-    writes = task_of(run) is Task.TEXT_GENERATION
+    writes = task_of(run) in WRITES
     for precision in Precision:
         folder = run.variant(precision)
         if (folder / "variant.json").is_file():

@@ -11,6 +11,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from artifact.generate.decoder import reads
+from artifact.generate.encoder import NOTHING, Given
 from artifact.predict.tokens import TextEncoder, TextLimits, batches_by_length, pad_rows
 from artifact.records import sha256_file
 from errors import UserError
@@ -113,13 +115,17 @@ class Workload:
 @dataclass(frozen=True, slots=True)
 class Inputs:
     """All a worker needs to run: workloads, the encoded evaluation and calibration texts, how to pad them, and the
-    tokenizer if a workload starts from texts."""
+    tokenizer if a workload starts from texts.
+
+    Of an encoder-decoder `written` is what it writes of each evaluation text, from the token it begins with to the end.
+    """
 
     workloads: tuple[Workload, ...]
     evaluation: tuple[Mapping[str, Sequence[int]], ...]
     limits: TextLimits
     tokenizer: TokenizerFile | None = None
     calibration: tuple[Mapping[str, Sequence[int]], ...] = ()
+    written: tuple[tuple[int, ...], ...] = ()
 
     def evaluation_rows(self, batch_size: int | None) -> list[list[int]]:
         """Which evaluation texts share a batch: `batch_size` in their order, or by length as an artifact serves them
@@ -156,9 +162,24 @@ class Inputs:
         return self.workloads[0].spec.phase is not None
 
     @property
+    def told(self) -> list[Sequence[int]]:
+        """The texts whose next tokens are guessed: the evaluation texts, or what is written of them."""
+        return list(self.written) or [item["input_ids"] for item in self.evaluation]
+
+    @property
     def following(self) -> list[int]:
-        """The token that comes after each of the evaluation texts' tokens but the last, text after text."""
-        return [token for item in self.evaluation for token in item["input_ids"][1:]]
+        """The token that comes after each of these texts' tokens but the last, text after text."""
+        return [token for row in self.told for token in row[1:]]
+
+    def begun(self, ids: NDArray[np.int64]) -> tuple[list[list[int]], Given]:
+        """What a language model is prompted with for these rows, and what its encoder reads, where it has one."""
+        if not self.written:
+            return ids.tolist(), NOTHING
+        return [[self.written[0][0]]] * len(ids), reads(ids.tolist())
+
+    def read(self, places: Sequence[int]) -> Given:
+        """What an encoder reads before the texts at these places; nothing where there is none."""
+        return reads([self.evaluation[place]["input_ids"] for place in places]) if self.written else NOTHING
 
     @property
     def calibration_sha256(self) -> str:
@@ -185,6 +206,8 @@ class Inputs:
             for name in INPUTS:
                 digest.update(np.asarray(item[name], dtype=np.int64).tobytes() + b"|")
         digest.update(msgspec.json.encode(self.limits))
+        if self.written:
+            digest.update(msgspec.json.encode(self.written))
         if self.tokenizer:
             digest.update(self.tokenizer.sha256.encode())
         return digest.hexdigest()
@@ -251,23 +274,35 @@ def build_inputs(
     return Inputs(tuple(workloads), tuple(encoded), limits, found, tuple(encoder.encode(calibration)))
 
 
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What an encoder-decoder is to write of each text, and the token that it begins with."""
+
+    texts: Sequence[str]
+    start_id: int
+
+
 def build_language_inputs(
     texts: Sequence[str],
     encoder: TextEncoder,
     limits: TextLimits,
     batch_sizes: Sequence[int],
     lengths: Sequence[Length],
+    written: Written | None = None,
 ) -> Inputs:
     """Tokenise once and cut the workloads: reading and writing, for every batch size after every length of a prompt.
 
-    Prompts are filled with the ids of real texts one after another. Raises `UserError` for a length that is no number
-    of tokens, or that leaves no room in the model's context, and for texts of a single token.
+    Prompts are filled with the ids of real texts one after another. Of an encoder-decoder `written` says what it writes
+    of each text. Raises `UserError` for a length that is no number of tokens, or that leaves no room in the model's
+    context, and for texts of a single token.
     """
-    encoded = [
-        {name: item[name][:LONGEST_JUDGED] for name in INPUTS}
-        for item in encoder.encode(texts)
-        if len(item["input_ids"]) > 1
-    ]
+    every = [{name: item[name][:LONGEST_JUDGED] for name in INPUTS} for item in encoder.encode(texts)]
+    rows = [item["input_ids"] for item in every]
+    if written is not None:
+        targets = (item["input_ids"] for item in encoder.encode(written.texts))
+        rows = [[written.start_id, *ids[: LONGEST_JUDGED - 1]] for ids in targets]
+    kept = [place for place, row in enumerate(rows) if len(row) > 1 and every[place]["input_ids"]]
+    encoded = [every[place] for place in kept]
     if not encoded:
         raise UserError("no text has two tokens", "give longer texts with --data")
     workloads = []
@@ -286,7 +321,8 @@ def build_language_inputs(
                 name = f"{phase} {prompt.spec.name}"
                 spec = WorkloadSpec(name=name, batch_size=size, shapes=shapes, phase=phase)
                 workloads.append(Workload(spec, prompt.batches))
-    return Inputs(tuple(workloads), tuple(encoded), limits)
+    told = () if written is None else tuple(tuple(rows[place]) for place in kept)
+    return Inputs(tuple(workloads), tuple(encoded), limits, written=told)
 
 
 def _fixed(encoded: Sequence[Mapping[str, Sequence[int]]], batch_size: int, length: int) -> Workload:
@@ -319,6 +355,7 @@ class _Header(msgspec.Struct):
     texts: tuple[tuple[tuple[str, ...], ...], ...]
     limits: TextLimits
     tokenizer: TokenizerFile | None
+    written: tuple[tuple[int, ...], ...]
 
 
 def save_inputs(path: Path, inputs: Inputs) -> None:
@@ -335,6 +372,7 @@ def save_inputs(path: Path, inputs: Inputs) -> None:
             texts=tuple(workload.texts for workload in inputs.workloads),
             limits=inputs.limits,
             tokenizer=inputs.tokenizer,
+            written=inputs.written,
         )
     )
     try:
@@ -361,7 +399,7 @@ def load_inputs(path: Path) -> Inputs:
             for number, (spec, texts) in enumerate(zip(header.specs, header.texts, strict=True))
         )
         evaluation, calibration = _rows("evaluation", arrays), _rows("calibration", arrays)
-    return Inputs(workloads, evaluation, header.limits, header.tokenizer, calibration)
+    return Inputs(workloads, evaluation, header.limits, header.tokenizer, calibration, header.written)
 
 
 def _flat(kind: str, encoded: Sequence[Mapping[str, Sequence[int]]]) -> dict[str, NDArray[np.int64]]:

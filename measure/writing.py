@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from artifact.generate.decoder import padded
+from artifact.generate.encoder import Given
 from artifact.predict.tokens import batches_by_length
 from errors import UserError
 from measure.energy import Domain, Meter
@@ -28,7 +29,8 @@ class Writing:
     """A language model's runtime on its workloads; a `Bench`.
 
     A sample of reading is the time from an empty cache to the logits of the first new token. A sample of writing is one
-    step, from a token to the logits of the next, with the prompt in the cache; choosing the token is not in it.
+    step, from a token to the logits of the next, with the prompt in the cache; choosing the token is not in it. Of an
+    encoder-decoder the prompt is what its encoder reads, and reading ends with the first token it writes.
     """
 
     def __init__(
@@ -55,8 +57,8 @@ class Writing:
 
     def answer_first(self) -> None:
         """One row of the last workload is read."""
-        ids = self._inputs.workloads[-1].batches[0]["input_ids"][:1]
-        self._runtime.begin(1, ids.shape[1]).prompt(ids.tolist())
+        prompt, read = self._inputs.begun(self._inputs.workloads[-1].batches[0]["input_ids"][:1])
+        self._runtime.begin(1, len(prompt[0]), read).prompt(prompt)
 
     def warm_up(self, number: int, limit_s: float) -> Timed:
         workload = self._inputs.workloads[number]
@@ -85,18 +87,17 @@ class Writing:
 
     def _pass(self, workload: Workload) -> Callable[[int], list[float]]:
         """What a pass of so many samples over a workload does; it gives the seconds of each."""
-        ids = workload.batches[0]["input_ids"]
-        rows, length = ids.shape
-        prompt = ids.tolist()
+        prompt, read = self._inputs.begun(workload.batches[0]["input_ids"])
+        rows, length = len(prompt), len(prompt[0])
         if workload.spec.phase is Phase.READ:
-            return lambda samples: [self._read(prompt, rows, length) for _ in range(samples)]
-        continuing = self._runtime.begin(rows, length + len(workload.spec.shapes))
+            return lambda samples: [self._read(prompt, read) for _ in range(samples)]
+        continuing = self._runtime.begin(rows, length + len(workload.spec.shapes), read)
         first = continuing.prompt(prompt).argmax(axis=-1)
         return lambda samples: self._write(continuing, length, first, samples)
 
-    def _read(self, prompt: Sequence[Sequence[int]], rows: int, length: int) -> float:
+    def _read(self, prompt: Sequence[Sequence[int]], read: Given) -> float:
         start = self._clock()
-        self._runtime.begin(rows, length).prompt(prompt)
+        self._runtime.begin(len(prompt), len(prompt[0]), read).prompt(prompt)
         return self._clock() - start
 
     def _write(self, continuing: Continuing, length: int, first: NDArray[np.int64], steps: int) -> list[float]:
@@ -113,12 +114,12 @@ class Writing:
         """The first choice after each token of the evaluation texts, and how surprised it is of the one that comes, in
         nats: float32 (tokens, 2), text after text."""
         start = self._clock()
-        texts = [item["input_ids"] for item in self._inputs.evaluation]
+        texts = self._inputs.told
         found: list[NDArray[np.float32]] = [np.empty((0, 2), dtype=np.float32)] * len(texts)
         for places in batches_by_length([len(text) for text in texts], JUDGED_TOKENS):
             rows = [texts[place] for place in places]
             ids, mask = padded(rows)
-            logits = self._runtime.every(ids, mask)
+            logits = self._runtime.every(ids, mask, self._inputs.read(places))
             for number, (place, row) in enumerate(zip(places, rows, strict=True)):
                 found[place] = _told(logits[number, : len(row) - 1], np.asarray(row[1:]))
         np.savez(path, answers=np.concatenate(found))

@@ -14,6 +14,7 @@ from artifact.predict.rows import (
     PAIR_COLUMNS,
     TEXT_COLUMNS,
     USUAL,
+    WRITTEN_COLUMNS,
     find_column,
     read_rows,
 )
@@ -138,9 +139,6 @@ def _picture(path: Path, place: str, column: str, value: Any) -> Path:
         raise UserError(f"{place}: there is no picture {found}", "paths are relative to the folder of the data file")
     return found.resolve()
 
-
-WRITTEN_COLUMNS = ("target", "target_text", "summary", "translation")
-"""Usual names of the column with what is to be written of a text."""
 
 LAYOUTS: Mapping[Task, Layout] = {
     Task.TEXT_CLASSIFICATION: Layout(pair=PAIR_COLUMNS, label=LABEL_COLUMNS),

@@ -7,6 +7,7 @@ from typing import Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from artifact.generate.encoder import NOTHING, Given
 from runtimes.base import RuntimeInfo
 
 Logits = NDArray[np.float32]
@@ -35,12 +36,12 @@ class LanguageRuntime(Protocol):
     def __enter__(self) -> Self:
         """Load the model. Raises `UserError` if the engine cannot give exactly what was asked for."""
 
-    def begin(self, rows: int, capacity: int) -> Continuing:
-        """Rows with an empty cache for `capacity` positions each."""
+    def begin(self, rows: int, capacity: int, inputs: Given = NOTHING) -> Continuing:
+        """Rows with an empty cache for `capacity` positions each; an encoder reads `inputs` here or with the prompt."""
 
-    def every(self, ids: NDArray[np.int64], mask: NDArray[np.int64]) -> Logits:
+    def every(self, ids: NDArray[np.int64], mask: NDArray[np.int64], inputs: Given = NOTHING) -> Logits:
         """Logits after each of the given tokens, float32 (rows, tokens, vocabulary); where `mask` is 0, which is at the
-        end of rows, they mean nothing."""
+        end of rows, they mean nothing. An encoder reads `inputs`."""
 
     def peak_device_bytes(self) -> int | None:
         """Most accelerator memory held so far, or `None` where there is no accelerator or it cannot be known."""

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from artifact.generate.encoder import IDS, MASK, NOTHING, Given
 from artifact.precision import Precision
 from errors import UserError
 from runtimes.base import RuntimeInfo
@@ -18,14 +19,24 @@ from runtimes.torch_cpu import NAME
 from runtimes.torch_model import DTYPES, NOT_OPEN, to_host
 
 
-class Growing:
-    """Rows with transformers' own dynamic cache."""
+def _tensors(given: Given) -> dict[str, torch.Tensor]:
+    return {name: torch.from_numpy(np.asarray(array)) for name, array in given.items()}
 
-    def __init__(self, model: Any) -> None:
-        self._model, self._cache = model, None
+
+class Growing:
+    """Rows with transformers' own dynamic cache; an encoder reads when they are prompted."""
+
+    def __init__(self, model: Any, inputs: Given) -> None:
+        self._model, self._inputs = model, inputs
+        self._cache: Any = None
+        self._given: dict[str, Any] = {}
 
     def prompt(self, rows: Sequence[Sequence[int]]) -> Logits:
         self._cache = None
+        if self._inputs:
+            tensors = _tensors(self._inputs)
+            with torch.inference_mode():
+                self._given = {"encoder_outputs": self._model.get_encoder()(**tensors), MASK: tensors[MASK]}
         return self._read(torch.tensor(rows))
 
     def step(self, tokens: NDArray[np.int64]) -> Logits:
@@ -37,8 +48,9 @@ class Growing:
             cache.crop(-more)
 
     def _read(self, ids: torch.Tensor) -> Logits:
+        given = {"decoder_input_ids": ids, **self._given} if self._given else {IDS: ids, "logits_to_keep": 1}
         with torch.inference_mode():
-            found = self._model(ids, past_key_values=self._cache, use_cache=True, logits_to_keep=1)
+            found = self._model(**given, past_key_values=self._cache, use_cache=True)
         self._cache = found.past_key_values
         return to_host(found.logits[:, -1])
 
@@ -79,12 +91,13 @@ class EngineLanguage:
         self._model = load_model(self._checkpoint).to(DTYPES[self._precision]).eval()
         return self
 
-    def begin(self, rows: int, capacity: int) -> Growing:
-        return Growing(self.model)
+    def begin(self, rows: int, capacity: int, inputs: Given = NOTHING) -> Growing:
+        return Growing(self.model, inputs)
 
-    def every(self, ids: NDArray[np.int64], mask: NDArray[np.int64]) -> Logits:
+    def every(self, ids: NDArray[np.int64], mask: NDArray[np.int64], inputs: Given = NOTHING) -> Logits:
+        prefix = "decoder_" if inputs else ""
+        given = _tensors({**inputs, f"{prefix}{IDS}": ids, f"{prefix}{MASK}": mask})
         with torch.inference_mode():
-            given = {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}
             return to_host(self.model(**given, use_cache=False).logits)
 
     def peak_device_bytes(self) -> int | None:

@@ -1,6 +1,7 @@
 """An encoder's graph: what a decoder attends to of the things that are read."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,11 @@ Given = Mapping[str, NDArray[Any]]
 """Inputs of a graph by their names."""
 
 NOTHING: Given = {}
+
+
+def encoder_of(decoder: Path) -> Path:
+    """The graph that reads for a decoder's: in every run and artifact they lie in one folder, and are called so."""
+    return decoder.with_name(decoder.name.replace("decoder", "encoder", 1))
 
 
 class Encoder:

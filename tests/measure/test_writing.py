@@ -1,24 +1,28 @@
 """Language models measured: what a sample is, how answers are judged, and the command."""
 
 import json
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import msgspec
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from artifact.generate.encoder import NOTHING, Given
+from artifact.language import LanguageVariant
 from artifact.run_folder import RunFolder
 from artifact.tokenizer import read_limits, text_encoder
 from errors import UserError
 from measure.quality import assess_language
 from measure.reference import Reference
 from measure.source import find_models
-from measure.workload import STEPS, Inputs, Phase, build_language_inputs, load_inputs, save_inputs
+from measure.workload import STEPS, Inputs, Phase, Written, build_language_inputs, load_inputs, save_inputs
 from measure.writing import Writing
 from runtimes.base import RuntimeInfo
 from tests.conftest import SENTENCES, Steelyard
@@ -75,10 +79,10 @@ class FakeLanguage:
     def __enter__(self) -> Self:
         return self
 
-    def begin(self, rows: int, capacity: int) -> FakeContinuing:
+    def begin(self, rows: int, capacity: int, inputs: Given = NOTHING) -> FakeContinuing:
         return FakeContinuing(self._clock, capacity)
 
-    def every(self, ids: NDArray[np.int64], mask: NDArray[np.int64]) -> NDArray[np.float32]:
+    def every(self, ids: NDArray[np.int64], mask: NDArray[np.int64], inputs: Given = NOTHING) -> NDArray[np.float32]:
         return 2 * np.eye(100, dtype=np.float32)[ids]
 
     def peak_device_bytes(self) -> int | None:
@@ -187,6 +191,64 @@ def test_the_command_weighs_a_run_and_packs_what_it_recommends(
     assert "next token" in report
     if verdict["deployable"]:
         assert RunFolder(out).verdict.is_file()
+
+
+def test_what_is_written_of_a_text_is_judged_and_the_text_is_read(
+    learnt_t5: Path, inputs: Inputs, tmp_path: Path
+) -> None:
+    limits = read_limits(learnt_t5)
+    encoder, targets = text_encoder(learnt_t5, limits), (*SENTENCES[1:], SENTENCES[0])
+    found = build_language_inputs(SENTENCES, encoder, limits, (2,), (16,), Written(targets, 7))
+    ids = [item["input_ids"] for item in encoder.encode(targets)]
+    assert [list(row) for row in found.told] == [[7, *row] for row in ids]
+    assert found.following == [token for row in ids for token in row]
+    prompt, read = found.begun(found.workloads[0].batches[0]["input_ids"])
+    assert (prompt, read["input_ids"].shape) == ([[7], [7]], (2, 16))
+    assert read["attention_mask"].all()
+    read = found.read([1, 0])
+    assert [int(row.sum()) for row in read["attention_mask"]] == [
+        len(encoder.encode([SENTENCES[place]])[0]["input_ids"]) for place in (1, 0)
+    ]
+    save_inputs(tmp_path / "inputs.npz", found)
+    again = load_inputs(tmp_path / "inputs.npz")
+    assert (again.written, again.sha256) == (found.written, found.sha256)
+    assert inputs.begun(np.array([[4, 5]])) == ([[4, 5]], {})
+
+
+def test_the_command_weighs_an_encoder_decoder_and_packs_it_with_its_card(
+    rewriting_run: Path, rewritten: Path, tmp_path: Path, steelyard: Steelyard
+) -> None:
+    run = Path(shutil.copytree(rewriting_run, tmp_path / "run"))
+    done = steelyard(
+        "compare", run, "--data", rewritten, "--budget", "smoke", "--lengths", "16", "--runtimes", "ort-cpu", "--json"
+    )
+    assert done.returncode == 0, done.stderr
+    rows = {row["name"]: row for row in json.loads(done.stdout)["rows"] if row["measured"]}
+    assert set(rows) == {
+        *("torch-cpu/fp32", "torch-cpu/fp32 (A/A)"),
+        *("ort-cpu/fp32", "ort-cpu/int8-dynamic", "ort-cpu/int4"),
+    }
+    exported = msgspec.json.decode(
+        (run / "variants" / "fp32" / "variant.json").read_bytes(), type=LanguageVariant
+    ).prediction
+    for name in ("torch-cpu/fp32", "ort-cpu/fp32"):
+        quality = rows[name]["quality"]
+        assert (quality["examples"], quality["agreement_fraction"]) == (exported.tokens, 1)
+        assert quality["perplexity"] == pytest.approx(exported.reference, rel=1e-4)
+    assert rows["ort-cpu/fp32"]["model_bytes"] == sum(
+        path.stat().st_size for path in (run / "variants" / "fp32").glob("*.onnx*")
+    )
+    out = tmp_path / "artifact"
+    done = steelyard("pack", run, "--candidate", "ort-cpu/int8-dynamic", "--out", out)
+    assert done.returncode == 0, done.stderr
+    done = steelyard("verify", out, "--json")
+    assert done.returncode == 0, done.stderr
+    assert [item["workload"] for item in json.loads(done.stdout)["speed"]] == ["read 1×16", "write 1×16"]
+    done = steelyard(
+        "compare", out, "--data", rewritten, "--budget", "smoke", "--lengths", "16", "--out", tmp_path / "c", "--json"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "ort-cpu/int8-dynamic" in {row["name"] for row in json.loads(done.stdout)["rows"] if row["measured"]}
 
 
 def test_an_engine_that_runs_none_is_told_with_those_that_do(

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from artifact.precision import Precision
 from artifact.run_folder import RunFolder
@@ -21,12 +21,10 @@ TOLERANCES = {Precision.FP32: 1e-4, Precision.BF16: 0.05, Precision.INT8_DYNAMIC
 IDS = [[5, 9, 13, 7, 21, 6], [8, 6, 30, 11, 12, 40]]
 
 
-def opened(candidate: Candidate, run: Path) -> LanguageRuntime:
+def opened(candidate: Candidate, run: Path, graph: str = "model.onnx") -> LanguageRuntime:
     folder = RunFolder(run)
     where = REGISTRY[candidate.runtime]
-    model = (
-        folder.checkpoint if where.source.name == "CHECKPOINT" else folder.variant(candidate.precision) / "model.onnx"
-    )
+    model = folder.checkpoint if where.source.name == "CHECKPOINT" else folder.variant(candidate.precision) / graph
     assert model is not None
     return open_language(candidate, model, 2)
 
@@ -51,6 +49,29 @@ def test_steps_with_the_cache_are_the_whole_pass_of_pytorch(
     assert np.abs(whole - expected).max() < bound
     assert np.abs(np.stack(steps, axis=1) - expected[:, 2:]).max() < bound
     np.testing.assert_allclose(np.stack(again), np.stack(steps[1:]), atol=1e-5 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("candidate", EVERY, ids=lambda candidate: candidate.id)
+def test_what_an_encoder_read_is_answered_as_pytorch_answers(
+    candidate: Candidate, rewriting_run: Path, learnt_t5: Path
+) -> None:
+    """Texts of unequal length are read, and a token more is rewound and written again."""
+    ids, mask = np.array(IDS), np.array([[1] * 6, [1] * 2 + [0] * 4])
+    read, written = {"input_ids": ids * mask, "attention_mask": mask}, np.array([[0, 9, 13, 7], [0, 40, 12, 11]])
+    model = AutoModelForSeq2SeqLM.from_pretrained(learnt_t5)
+    with torch.inference_mode():
+        given = {name: torch.from_numpy(array) for name, array in read.items()}
+        expected = model(**given, decoder_input_ids=torch.from_numpy(written)).logits.numpy()
+    bound = TOLERANCES[candidate.precision] * np.abs(expected).max()
+    with opened(candidate, rewriting_run, "decoder.onnx") as runtime:
+        whole = runtime.every(written, np.ones_like(written), read)
+        continuing = runtime.begin(2, 4, read)
+        steps = [continuing.prompt(written[:, :1].tolist()), *(continuing.step(written[:, at]) for at in (1, 2, 3))]
+        continuing.rewind(2)
+        again = [continuing.step(written[:, at]) for at in (2, 3)]
+    assert np.abs(whole - expected).max() < bound
+    assert np.abs(np.stack(steps, axis=1) - expected).max() < bound
+    np.testing.assert_allclose(np.stack(again), np.stack(steps[2:]), atol=1e-5 * np.abs(expected).max())
 
 
 @pytest.mark.parametrize(
