@@ -13,7 +13,6 @@ from transformers import (
     GenerationConfig,
     MarianConfig,
     MT5Config,
-    PegasusConfig,
     T5Config,
     WhisperConfig,
 )
@@ -44,7 +43,6 @@ CONFIGS: dict[str, Any] = {
     "mt5, uneven": MT5Config(**T5, d_kv=24, num_layers=3, num_decoder_layers=1, tie_word_embeddings=False),
     "bart": BartConfig(**TEXTS),
     "marian": MarianConfig(**TEXTS),
-    "pegasus": PegasusConfig(**TEXTS),
     "whisper": WhisperConfig(
         **BOTH, num_mel_bins=16, max_source_positions=50, max_target_positions=64, suppress_tokens=None
     ),
