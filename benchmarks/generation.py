@@ -35,6 +35,9 @@ from benchmarks.processes import ratio
 WARM, WARM_STEPS = 2, 8
 """Passes before the one that counts, and their steps."""
 
+Timed = Callable[[], tuple[float, list[float]]]
+"""One process; the seconds of reading, and of each step."""
+
 Pass = Callable[[list[int], int], tuple[float, list[float]]]
 """Reads a prompt and writes so many tokens; the seconds of reading, and of each step."""
 
@@ -148,7 +151,7 @@ def child(run: Path, engine: str, prompt: list[int], steps: int) -> None:
     print(json.dumps(one_pass(prompt, steps)))
 
 
-def asked_engines(options: argparse.Namespace, prompt: list[int]) -> dict[str, Callable[[], tuple[float, list[float]]]]:
+def asked_engines(options: argparse.Namespace, prompt: list[int]) -> dict[str, Timed]:
     """What runs each engine once in a process of its own, by its name."""
 
     def own(engine: str) -> tuple[float, list[float]]:
@@ -158,9 +161,7 @@ def asked_engines(options: argparse.Namespace, prompt: list[int]) -> dict[str, C
         first, times = json.loads(done.stdout.splitlines()[-1])
         return first, times
 
-    found: dict[str, Callable[[], tuple[float, list[float]]]] = {
-        engine: partial(own, engine) for engine in options.engines.split(",")
-    }
+    found: dict[str, Timed] = {engine: partial(own, engine) for engine in options.engines.split(",")}
     for label, name, path in (
         ("llama.cpp", "llama.cpp", options.gguf),
         ("onnxruntime-genai", "onnxruntime-genai", options.artifact),
@@ -169,6 +170,27 @@ def asked_engines(options: argparse.Namespace, prompt: list[int]) -> dict[str, C
         if path is not None:
             found[label] = partial(peer, name, path, options.environments, prompt, options.steps)
     return found
+
+
+def in_turns(engines: Mapping[str, Timed], rounds: int, tokens: int, steps: int) -> None:
+    """Run engines in turns, in another order each round, and print medians and ratios to the first."""
+    reading: dict[str, list[float]] = {engine: [] for engine in engines}
+    writing: dict[str, list[float]] = {engine: [] for engine in engines}
+    shuffle = random.Random(0)
+    for _ in range(rounds):
+        for engine in shuffle.sample(list(engines), len(engines)):
+            first, times = engines[engine]()
+            reading[engine].append(first)
+            writing[engine].append(median(times))
+            time.sleep(1)
+    base = next(iter(engines))
+    print(f"{tokens} tokens read, {steps} steps, {usable_cores()} threads, {rounds} rounds")
+    for engine in engines:
+        cells = (
+            f"{label} {count / median(found[engine]):7.1f} tokens/s, {ratio(found[engine], found[base])}"
+            for label, found, count in (("read", reading, tokens), ("write", writing, 1))
+        )
+        print(f"{engine:32} {'; '.join(cells)}")
 
 
 def main() -> None:
@@ -192,25 +214,7 @@ def main() -> None:
         child(options.run, options.child, prompt, options.steps)
         return
     engines = asked_engines(options, prompt)
-    reading: dict[str, list[float]] = {engine: [] for engine in engines}
-    writing: dict[str, list[float]] = {engine: [] for engine in engines}
-    shuffle = random.Random(0)
-    for _ in range(options.rounds):
-        for engine in shuffle.sample(list(engines), len(engines)):
-            first, times = engines[engine]()
-            reading[engine].append(first)
-            writing[engine].append(median(times))
-            time.sleep(1)
-    base = next(iter(engines))
-    print(
-        f"prompt of {options.tokens} tokens, {options.steps} steps, {usable_cores()} threads, {options.rounds} rounds"
-    )
-    for engine in engines:
-        cells = (
-            f"{label} {tokens / median(found[engine]):7.1f} tokens/s, {ratio(found[engine], found[base])}"
-            for label, found, tokens in (("read", reading, options.tokens), ("write", writing, 1))
-        )
-        print(f"{engine:32} {'; '.join(cells)}")
+    in_turns(engines, options.rounds, options.tokens, options.steps)
 
 
 if __name__ == "__main__":

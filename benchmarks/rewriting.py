@@ -11,12 +11,10 @@ token; a step is the median of those that follow. Ratios are of medians paired b
 
 import argparse
 import json
-import random
 import subprocess
 import sys
-import time
+from functools import partial
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import numpy as np
@@ -26,8 +24,7 @@ from artifact.generate.encoder import Encoder
 from artifact.predict.cores import usable_cores
 from artifact.predict.session import SessionConfig, open_session
 from artifact.run_folder import RunFolder
-from benchmarks.generation import WARM, WARM_STEPS, Pass, timed
-from benchmarks.processes import ratio
+from benchmarks.generation import WARM, WARM_STEPS, Pass, in_turns, timed
 
 POSITIONS = 512
 
@@ -124,26 +121,16 @@ def main() -> None:
             one_pass(text, WARM_STEPS)
         print(json.dumps(one_pass(text, options.steps)))
         return
-    engines = options.engines.split(",")
-    reading: dict[str, list[float]] = {engine: [] for engine in engines}
-    writing: dict[str, list[float]] = {engine: [] for engine in engines}
-    shuffle = random.Random(0)
-    for _ in range(options.rounds):
-        for engine in shuffle.sample(engines, len(engines)):
-            command = [sys.executable, "-m", "benchmarks.rewriting", str(options.run), "--child", engine]
-            command += ["--tokens", str(options.tokens), "--steps", str(options.steps)]
-            done = subprocess.run(command, capture_output=True, text=True, check=True)
-            first, times = json.loads(done.stdout.splitlines()[-1])
-            reading[engine].append(first)
-            writing[engine].append(median(times))
-            time.sleep(1)
-    print(f"text of {options.tokens} tokens, {options.steps} steps, {usable_cores()} threads, {options.rounds} rounds")
-    for engine in engines:
-        cells = (
-            f"{label} {tokens / median(found[engine]):7.1f} tokens/s, {ratio(found[engine], found[engines[0]])}"
-            for label, found, tokens in (("read", reading, options.tokens), ("write", writing, 1))
-        )
-        print(f"{engine:16} {'; '.join(cells)}")
+
+    def one(engine: str) -> tuple[float, list[float]]:
+        command = [sys.executable, "-m", "benchmarks.rewriting", str(options.run), "--child", engine]
+        command += ["--tokens", str(options.tokens), "--steps", str(options.steps)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        first, times = json.loads(done.stdout.splitlines()[-1])
+        return first, times
+
+    engines = {engine: partial(one, engine) for engine in options.engines.split(",")}
+    in_turns(engines, options.rounds, options.tokens, options.steps)
 
 
 if __name__ == "__main__":

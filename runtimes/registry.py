@@ -189,14 +189,18 @@ def candidates(
         if (every or precision not in entry(name).on_request if precisions is None else precision in precisions)
     )
     if not found and language and precisions is None:
-        able = ", ".join(name for name, where in REGISTRY.items() if where.language)
-        raise UserError(f"language models do not run on {', '.join(names)} yet", f"they run on: {able}")
+        raise UserError(f"language models do not run on {', '.join(names)} yet", where_language_runs())
     if not found:
         raise UserError(
             f"none of {', '.join(names)} runs at {', '.join(precisions or ())}",
             "; ".join(f"{name}: {', '.join(entry(name).precisions_of(language=language))}" for name in names),
         )
     return found
+
+
+def where_language_runs() -> str:
+    """Which runtimes run language models, as a hint."""
+    return f"they run on: {', '.join(name for name, where in REGISTRY.items() if where.language)}"
 
 
 def without_language(asked: tuple[str, ...] | None) -> tuple[str, ...]:

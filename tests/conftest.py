@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -179,16 +179,40 @@ def minilm_run(reviews: Path, export_texts: "Source", tmp_path_factory: pytest.T
     return out
 
 
+def ending_tokenizer(checkpoint: Path) -> Any:
+    """The tokenizer of a checkpoint with a token that ends texts."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    tokenizer.eos_token = "[SEP]"
+    return tokenizer
+
+
+def taught(model: Any, tokenizer: Any, folder: Path, steps: int) -> Path:
+    """Teach a model to say a few sentences, and save both; a decoder goes on with them, an encoder reads them first."""
+    import torch
+
+    rows = tokenizer(list(SENTENCES), return_tensors="pt", padding=True)
+    targets = rows["input_ids"].masked_fill(rows["attention_mask"] == 0, -100)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        loss = model(input_ids=rows["input_ids"], attention_mask=rows["attention_mask"], labels=targets).loss
+        loss.backward()
+        optimizer.step()
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def learnt_llama(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small Llama that learnt a few sentences, so that its next tokens are clear."""
     import torch
-    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+    from transformers import LlamaConfig, LlamaForCausalLM
 
     folder = tmp_path_factory.mktemp("learnt") / "checkpoint"
-    tokenizer = AutoTokenizer.from_pretrained(tiny_checkpoint)
-    tokenizer.eos_token = "[SEP]"
-    tokenizer.save_pretrained(folder)
+    tokenizer = ending_tokenizer(tiny_checkpoint)
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=len(tokenizer),
@@ -203,29 +227,17 @@ def learnt_llama(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
         pad_token_id=tokenizer.pad_token_id,
         tie_word_embeddings=True,
     )
-    model = LlamaForCausalLM(config)
-    rows = tokenizer(list(SENTENCES), return_tensors="pt", padding=True)
-    targets = rows["input_ids"].masked_fill(rows["attention_mask"] == 0, -100)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
-    for _ in range(60):
-        optimizer.zero_grad()
-        loss = model(input_ids=rows["input_ids"], attention_mask=rows["attention_mask"], labels=targets).loss
-        loss.backward()
-        optimizer.step()
-    model.save_pretrained(folder)
-    return folder
+    return taught(LlamaForCausalLM(config), tokenizer, folder, 60)
 
 
 @pytest.fixture(scope="session")
 def learnt_t5(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small T5 that learnt to say a few sentences again; its encoder, decoder and head share a table."""
     import torch
-    from transformers import AutoTokenizer, T5Config, T5ForConditionalGeneration
+    from transformers import T5Config, T5ForConditionalGeneration
 
     folder = tmp_path_factory.mktemp("learnt_t5") / "checkpoint"
-    tokenizer = AutoTokenizer.from_pretrained(tiny_checkpoint)
-    tokenizer.eos_token = "[SEP]"
-    tokenizer.save_pretrained(folder)
+    tokenizer = ending_tokenizer(tiny_checkpoint)
     torch.manual_seed(0)
     config = T5Config(
         vocab_size=len(tokenizer),
@@ -239,17 +251,7 @@ def learnt_t5(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -
         decoder_start_token_id=tokenizer.pad_token_id,
         tie_word_embeddings=True,
     )
-    model = T5ForConditionalGeneration(config)
-    rows = tokenizer(list(SENTENCES), return_tensors="pt", padding=True)
-    targets = rows["input_ids"].masked_fill(rows["attention_mask"] == 0, -100)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
-    for _ in range(150):
-        optimizer.zero_grad()
-        loss = model(input_ids=rows["input_ids"], attention_mask=rows["attention_mask"], labels=targets).loss
-        loss.backward()
-        optimizer.step()
-    model.save_pretrained(folder)
-    return folder
+    return taught(T5ForConditionalGeneration(config), tokenizer, folder, 150)
 
 
 @pytest.fixture(scope="session")

@@ -43,8 +43,6 @@ class Rewriting:
     def __post_init__(self) -> None:
         if not self.start_ids:
             raise ValueError("it does not say how a text begins")
-        if not self.encoder_file.startswith("onnx/") or not self.encoder_file.endswith(".onnx"):
-            raise ValueError(f"encoder_file is {self.encoder_file[:60]!r}, not onnx/….onnx")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,8 +80,9 @@ class LanguageManifest:
             raise ValueError(f"it is for {self.task}, and says how it rewrites, or does not")
         if not 2 <= self.context_tokens <= MOST_CONTEXT_TOKENS:
             raise ValueError(f"context_tokens is {self.context_tokens}")
-        needed = ("config.json", "golden.json", "tokenizer.json", *self.graphs)
-        check_named(self.model_file, needed, self.files)
+        encoder = {} if self.rewriting is None else {"encoder_file": self.rewriting.encoder_file}
+        needed = ("config.json", "golden.json", "tokenizer.json")
+        check_named({"model_file": self.model_file, **encoder}, needed, self.files)
 
     @property
     def graphs(self) -> tuple[str, ...]:

@@ -20,11 +20,15 @@ class PackedFile:
     sha256: str
 
 
-def check_named(model_file: str, needed: Iterable[str], files: Mapping[str, PackedFile]) -> None:
-    """Raise `ValueError` for a manifest that names a graph out of place, proves a needed file not, or proves itself."""
-    if not model_file.startswith("onnx/") or not model_file.endswith(".onnx"):
-        raise ValueError(f"model_file is {model_file[:60]!r}, not onnx/….onnx")
-    unproved = [name for name in (model_file, *needed) if name not in files]
+def check_named(graphs: Mapping[str, str], needed: Iterable[str], files: Mapping[str, PackedFile]) -> None:
+    """Raise `ValueError` for a manifest that names a graph out of place, proves a needed file not, or proves itself.
+
+    `graphs` are its graphs by the fields that name them.
+    """
+    for field, name in graphs.items():
+        if not name.startswith("onnx/") or not name.endswith(".onnx"):
+            raise ValueError(f"{field} is {name[:60]!r}, not onnx/….onnx")
+    unproved = [name for name in (*graphs.values(), *needed) if name not in files]
     if unproved:
         raise ValueError(f"it has no sha256 of {unproved[0]}")
     if MANIFEST in files:

@@ -75,7 +75,7 @@ class Manifest:
         if not self.outputs:
             raise ValueError("it names no output")
         tokenizer = ("tokenizer.json",) if self.limits else ()
-        check_named(self.model_file, (*NEEDED, *tokenizer), self.files)
+        check_named({"model_file": self.model_file}, (*NEEDED, *tokenizer), self.files)
 
     @property
     def graph_files(self) -> dict[str, PackedFile]:

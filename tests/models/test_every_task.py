@@ -42,6 +42,7 @@ from artifact.task import Task
 from errors import UserError
 from models.lesson import learn
 from models.training import Device, FinetuneConfig, Lesson, Problem, TrainingPrecision, TrainingRecord
+from tests.conftest import ending_tokenizer
 from tests.models.conftest import Trained
 
 FILLING = ("film", "about", "two", "back", "it", "is", "what", "the", "year")
@@ -254,8 +255,7 @@ def test_a_picture_that_is_none_is_named(tiny_resnet: Path, digits: Path, tmp_pa
 @pytest.fixture(scope="module")
 def tiny_llama(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("llama") / "base"
-    tokenizer = AutoTokenizer.from_pretrained(tiny_checkpoint)
-    tokenizer.eos_token = "[SEP]"
+    tokenizer = ending_tokenizer(tiny_checkpoint)
     tokenizer.save_pretrained(folder)
     torch.manual_seed(0)
     config = LlamaConfig(

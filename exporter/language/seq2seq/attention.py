@@ -31,7 +31,7 @@ def attend_to(
 
 
 @dataclass
-class Reading:
+class EncoderPass:
     """A pass of an encoder over everything, of which the decoder only makes keys and values."""
 
     mask: torch.Tensor | None
@@ -44,7 +44,7 @@ class Reading:
 
 
 @dataclass
-class Writing(Pass):
+class DecoderPass(Pass):
     """A pass of a decoder over new tokens, with what was read: keys and values of each layer, and their mask."""
 
     read: tuple[Past, ...] = ()

@@ -22,7 +22,7 @@ class Layer:
     values: torch.Tensor
 
 
-class Written(Cache):  # type: ignore[misc]  # transformers is untyped
+class SelfCache(Cache):  # type: ignore[misc]  # transformers is untyped
     """What a decoder wrote before, of which only the length is told; `new` are the keys and values of each layer's new
     tokens."""
 
@@ -50,7 +50,7 @@ class Written(Cache):  # type: ignore[misc]  # transformers is untyped
         return whole, whole
 
 
-class Read(Cache):  # type: ignore[misc]  # transformers is untyped
+class CrossCache(Cache):  # type: ignore[misc]  # transformers is untyped
     """What a decoder attends to of the encoder: given, or kept as the decoder first makes it."""
 
     def __init__(self, given: Sequence[Past] = ()) -> None:
@@ -67,9 +67,9 @@ class Read(Cache):  # type: ignore[misc]  # transformers is untyped
         return self.layers[layer_idx].keys.shape[2] if self.layers else 0
 
 
-class Both(EncoderDecoderCache):  # type: ignore[misc]  # transformers is untyped
+class Caches(EncoderDecoderCache):  # type: ignore[misc]  # transformers is untyped
     """Both of them, in a decoder's hands."""
 
-    def __init__(self, written: Written, read: Read) -> None:
+    def __init__(self, written: SelfCache, read: CrossCache) -> None:
         self.self_attention_cache, self.cross_attention_cache = written, read
         self.is_updated = dict.fromkeys(range(len(written.layers)), bool(read.layers))

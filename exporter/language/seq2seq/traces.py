@@ -16,8 +16,8 @@ from artifact.generate.encoder import FEATURES, IDS, MASK, READ, READ_MASK
 from errors import UserError
 from exporter.language.attention import Attending, Past
 from exporter.language.head import Head, heading
-from exporter.language.seq2seq.attention import Reading, Writing
-from exporter.language.seq2seq.caches import Both, Read, Written
+from exporter.language.seq2seq.attention import DecoderPass, EncoderPass
+from exporter.language.seq2seq.caches import Caches, CrossCache, SelfCache
 from exporter.language.tracing import (
     UNKNOWN_CONTEXT,
     VARY,
@@ -78,14 +78,14 @@ class _Encode(torch.nn.Module):
         attention_mask: torch.Tensor | None = None,
         input_features: torch.Tensor | None = None,
     ) -> list[Past]:
-        self._attending.current = Reading(attention_mask)
+        self._attending.current = EncoderPass(attention_mask)
         given = {IDS: input_ids, MASK: attention_mask} if input_features is None else {FEATURES: input_features}
         states = self.model.get_encoder()(**given).last_hidden_state
-        kept = Read()
+        kept = CrossCache()
         self.model(
             encoder_outputs=BaseModelOutput(last_hidden_state=states),
             decoder_input_ids=torch.zeros(states.shape[0], 1, dtype=torch.int64),
-            past_key_values=Both(Written(0, self._layers), kept),
+            past_key_values=Caches(SelfCache(0, self._layers), kept),
             use_cache=True,
         )
         if len(kept.made) != self._layers:
@@ -113,8 +113,8 @@ class _Step(torch.nn.Module):
         tokens = input_ids.shape[1]
         last = attention_mask.sum(dim=1).to(torch.int32) - 1
         total = torch.tensor(attention_mask.shape[1], dtype=torch.int32)
-        cache = Written(attention_mask.shape[1] - tokens, len(past_key_values))
-        now = Writing(past_key_values, last, total, read=tuple(read), mask=read_mask, new=cache.new)
+        cache = SelfCache(attention_mask.shape[1] - tokens, len(past_key_values))
+        now = DecoderPass(past_key_values, last, total, read=tuple(read), mask=read_mask, new=cache.new)
         self._attending.current = now
         self._head.want(attention_mask, tokens, logits_positions)
         size = self.model.config.d_model
@@ -122,7 +122,7 @@ class _Step(torch.nn.Module):
         logits = self.model(
             encoder_outputs=BaseModelOutput(last_hidden_state=states),
             decoder_input_ids=input_ids,
-            past_key_values=Both(cache, Read(read)),
+            past_key_values=Caches(cache, CrossCache(read)),
             use_cache=True,
         ).logits
         return logits, [now.present[layer] for layer in range(len(past_key_values))]

@@ -77,12 +77,12 @@ def translating(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory)
     return folder / "checkpoint", out
 
 
-def said(checkpoint: Path, text: str) -> str:
+def said(checkpoint: Path, text: str, most: int = MOST) -> str:
     """What transformers' own greedy `generate` writes of a text."""
     model, tokenizer = AutoModelForSeq2SeqLM.from_pretrained(checkpoint), AutoTokenizer.from_pretrained(checkpoint)
     given = tokenizer(text, return_tensors="pt")
     inputs = {name: given[name] for name in ("input_ids", "attention_mask")}
-    found = model.generate(**inputs, do_sample=False, num_beams=1, max_new_tokens=MOST)
+    found = model.generate(**inputs, do_sample=False, num_beams=1, max_new_tokens=most)
     return str(tokenizer.decode(found[0], skip_special_tokens=True))
 
 
@@ -107,17 +107,9 @@ def test_what_must_and_what_may_not_be_said(translating: tuple[Path, Path]) -> N
     for text, written in zip(texts, together, strict=True):
         assert not {*written.tokens} & {*manifest.never_ids}
         start = AutoTokenizer.from_pretrained(checkpoint).decode([40])
-        assert f"{start} {written.text}".split() == said_without(checkpoint, text).split()
+        theirs = said(checkpoint, text, MOST + 1)  # it counts the forced token
+        assert f"{start} {written.text}".split() == theirs.split()
         assert "".join(generator.stream(text, Wanted(MOST))) == written.text
-
-
-def said_without(checkpoint: Path, text: str) -> str:
-    """The same with one token more, because `generate` counts the forced one."""
-    model, tokenizer = AutoModelForSeq2SeqLM.from_pretrained(checkpoint), AutoTokenizer.from_pretrained(checkpoint)
-    given = tokenizer(text, return_tensors="pt")
-    inputs = {name: given[name] for name in ("input_ids", "attention_mask")}
-    found = model.generate(**inputs, do_sample=False, num_beams=1, max_new_tokens=MOST + 1)
-    return str(tokenizer.decode(found[0], skip_special_tokens=True))
 
 
 def test_it_needs_nothing_but_its_requirements(packed_t5: Path, environments: Environments) -> None:
