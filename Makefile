@@ -25,7 +25,7 @@ check: $(READY)  ## lint, format, types
 $(READY): pyproject.toml constraints.txt
 	@echo "Setting up $(VENV): a minute or two on a fast connection"
 	@$(PYTHON) -m venv --clear $(VENV)
-	@$(VENV)/bin/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[cpu,openvino,train,torchao,nncf,loadgen,tensorboard,lora,gguf,datasets,images,parquet,demo,dev]'
+	@$(VENV)/bin/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[cpu,openvino,genai,train,torchao,nncf,loadgen,tensorboard,lora,gguf,datasets,images,parquet,demo,dev]'
 	@touch $@
 
 clean:

@@ -37,7 +37,9 @@ def examine() -> Diagnosis:
     """Listen to the machine first, then load each engine in a process of its own."""
     machine = read_machine()
     noise = listen()
-    found = probe_runtimes([name for name, entry in REGISTRY.items() if entry.precisions], machine.usable_cores)
+    found = probe_runtimes(
+        [name for name, where in REGISTRY.items() if where.precisions or where.language], machine.usable_cores
+    )
     by_name = {item.runtime: item for item in found}
     return Diagnosis(
         machine=machine,

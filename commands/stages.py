@@ -214,12 +214,12 @@ def compare(
     if named and named != EVERY:
         if runtimes or precisions:
             raise UserError("--candidates names what is compared, and --runtimes or --precisions too", "give one")
-        asked = tuple(dict.fromkeys(known_candidate(name) for name in named))
+        asked = tuple(dict.fromkeys(known_candidate(name, language=source.writes) for name in named))
     else:
         asked = candidates(runtimes, precisions, every=named == EVERY, language=source.writes)
         if precisions is None:
             asked = tuple(candidate for candidate in asked if source.offers(candidate)) or asked
-        asked = worthwhile(asked) if named and not source.writes else asked
+        asked = worthwhile(asked, language=source.writes) if named else asked
     if source.checkpoint and REFERENCE not in asked:
         asked = (REFERENCE, *asked)  # every figure is against it
     training = calibration or RunFolder(model).training_data

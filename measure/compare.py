@@ -40,7 +40,7 @@ from measure.workload import (
     save_inputs,
 )
 from runtimes.base import Availability, Candidate
-from runtimes.registry import CALIBRATE, REFERENCE, entry, is_calibrated, where_language_runs
+from runtimes.registry import CALIBRATE, REFERENCE, entry, is_calibrated, where_runs
 
 VERSIONED = ("torch", "transformers", "onnxruntime", "onnxruntime-gpu", "openvino", "torchao", "tokenizers", "numpy")
 NO_LANGUAGE = "it does not run language models yet"
@@ -92,7 +92,8 @@ def compare(task: Comparison, progress: Progress = silent) -> list[Record]:
         labels = label_indices(task.examples, task.source.labels)
     progress("compare", 0, 1, "looking at what can run here")
     runnable, failures = find_runnable(task.source, task.candidates, threads, calibrated=bool(task.calibration))
-    failures += [failure_of(name, Role.CANDIDATE, "model", NO_LANGUAGE, where_language_runs()) for name in task.unable]
+    elsewhere = where_runs(language=True)
+    failures += [failure_of(name, Role.CANDIDATE, "model", NO_LANGUAGE, elsewhere) for name in task.unable]
     comparison = _Campaign(task, threads, inputs, labels, runnable, failures, progress)
     comparison.run()
     return load(task.measurements)

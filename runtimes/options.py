@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 Options: TypeAlias = "DataclassInstance"
 NOTHING = "none"
+Hint = Literal["latency", "throughput"]
 AnyOptions = TypeVar("AnyOptions", bound="DataclassInstance")
 
 
@@ -59,9 +60,19 @@ class OpenVinoOptions:
     """OpenVINO: `hint` is its performance hint; with `bf16` what is not quantised computes in bf16 instead of fp32;
     `nncf` is int8 as OpenVINO's own quantiser makes it of the fp32 file, instead of the exporter's."""
 
-    hint: Literal["latency", "throughput"] = "latency"
+    hint: Hint = "latency"
     bf16: bool = False
     nncf: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenVinoLanguageOptions:
+    """Language models on OpenVINO: `hint` and `bf16` as above; the cache is kept in `cache_precision`, by default in
+    what is computed in."""
+
+    hint: Hint = "latency"
+    bf16: bool = False
+    cache_precision: Literal["same", "f16", "u8"] = "same"
 
 
 NONE = NoOptions()
@@ -71,6 +82,7 @@ ORT_CPU = SessionConfig()
 ORT_CUDA = OrtCudaOptions(disabled_optimizers=())
 ORT_TENSORRT = SessionConfig(disabled_optimizers=())
 OPENVINO = OpenVinoOptions()
+OPENVINO_LANGUAGE = OpenVinoLanguageOptions()
 """What each engine does when nothing is chosen."""
 
 

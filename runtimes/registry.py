@@ -15,6 +15,7 @@ from runtimes.language import LanguageRuntime
 from runtimes.options import (
     NONE,
     OPENVINO,
+    OPENVINO_LANGUAGE,
     ORT_CPU,
     ORT_CUDA,
     ORT_TENSORRT,
@@ -34,6 +35,17 @@ class Source(Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class Language:
+    """What a runtime offers of language models: `module` holds a class `EngineLanguage(model, precision, threads,
+    options)`, which continues texts. The other fields are as `Entry` has them."""
+
+    module: str
+    precisions: tuple[Precision, ...]
+    options: Options = NONE
+    worthwhile: Mapping[Precision, tuple[str, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Entry:
     """Where a runtime lives and what it can do.
 
@@ -44,7 +56,7 @@ class Entry:
     to load; those `refused` can be named all the same, to see the engine's own words; those `calibrated` are made
     while loading, from training examples that the constructor takes besides. An option in `makes` does the same of
     the graph of the precision named there. `portable` marks runtimes that an artifact can be packed for (CPU,
-    without torch). `language` is the module whose class `EngineLanguage` continues texts, at `language_precisions`.
+    without torch). `language` is what it offers of language models.
     """
 
     module: str
@@ -60,12 +72,18 @@ class Entry:
     calibrated: tuple[Precision, ...] = ()
     makes: Mapping[str, Precision] = field(default_factory=dict)
     portable: bool = False
-    language: str | None = None
-    language_precisions: tuple[Precision, ...] = ()
+    language: Language | None = None
+
+    def offer(self, *, language: bool) -> "Entry | Language | None":
+        """What it offers of language models, or of models that answer in one pass; `None` where that is nothing."""
+        if language:
+            return self.language
+        return self if self.precisions else None
 
     def precisions_of(self, *, language: bool) -> tuple[Precision, ...]:
-        """What it offers of language models, or of models that answer in one pass."""
-        return self.language_precisions if language else self.precisions
+        """At which precisions it runs language models, or models that answer in one pass."""
+        offer = self.offer(language=language)
+        return offer.precisions if offer else ()
 
     def graph(self, candidate: Candidate) -> Precision:
         """Which variant's file a candidate loads."""
@@ -89,8 +107,7 @@ REGISTRY: Mapping[str, Entry] = {
         },
         on_request=(Precision.INT8_DYNAMIC, Precision.INT8_STATIC),
         calibrated=(Precision.INT8_STATIC,),
-        language="runtimes.torch_cpu_language",
-        language_precisions=(Precision.FP32, Precision.BF16),
+        language=Language("runtimes.torch_cpu_language", (Precision.FP32, Precision.BF16)),
     ),
     "torch-cuda": Entry(
         "runtimes.torch_cuda",
@@ -119,8 +136,9 @@ REGISTRY: Mapping[str, Entry] = {
         },
         portable=True,
         refused=(Precision.BF16,),
-        language="runtimes.ort_cpu_language",
-        language_precisions=(Precision.FP32, Precision.INT8_DYNAMIC, Precision.INT4),
+        language=Language(
+            "runtimes.ort_cpu_language", (Precision.FP32, Precision.INT8_DYNAMIC, Precision.INT4), ORT_CPU
+        ),
     ),
     "ort-cuda": Entry(
         "runtimes.ort_cuda",
@@ -151,6 +169,20 @@ REGISTRY: Mapping[str, Entry] = {
         {Precision.INT8_STATIC: ("bf16", "nncf", "bf16+nncf"), Precision.INT4: ("bf16",)},
         {Precision.BF16: Precision.FP32},
         makes={"nncf": Precision.FP32},
+        language=Language(
+            "runtimes.openvino_cpu_language",
+            (Precision.FP32, Precision.BF16, Precision.INT8_DYNAMIC, Precision.INT4),
+            OPENVINO_LANGUAGE,
+            dict.fromkeys((Precision.INT8_DYNAMIC, Precision.INT4), ("cache-precision=u8",)),
+        ),
+    ),
+    "ort-genai": Entry(
+        "runtimes.ort_genai",
+        "onnxruntime_genai",
+        "genai",
+        Source.ONNX,
+        (),
+        language=Language("runtimes.ort_genai", (Precision.FP32, Precision.INT8_DYNAMIC, Precision.INT4)),
     ),
     "null": Entry("runtimes.null", "numpy", "cpu", Source.ONNX, ()),
 }
@@ -188,8 +220,9 @@ def candidates(
         for precision in entry(name).precisions_of(language=language)
         if (every or precision not in entry(name).on_request if precisions is None else precision in precisions)
     )
-    if not found and language and precisions is None:
-        raise UserError(f"language models do not run on {', '.join(names)} yet", where_language_runs())
+    if not found and precisions is None:
+        kind = "language models" if language else "models that answer in one pass"
+        raise UserError(f"{kind} do not run on {', '.join(names)} yet", where_runs(language=language))
     if not found:
         raise UserError(
             f"none of {', '.join(names)} runs at {', '.join(precisions or ())}",
@@ -198,9 +231,9 @@ def candidates(
     return found
 
 
-def where_language_runs() -> str:
-    """Which runtimes run language models, as a hint."""
-    return f"they run on: {', '.join(name for name, where in REGISTRY.items() if where.language)}"
+def where_runs(*, language: bool) -> str:
+    """Which runtimes run language models, or models that answer in one pass, as a hint."""
+    return f"they run on: {', '.join(name for name, where in REGISTRY.items() if where.offer(language=language))}"
 
 
 def without_language(asked: tuple[str, ...] | None) -> tuple[str, ...]:
@@ -212,32 +245,34 @@ def without_language(asked: tuple[str, ...] | None) -> tuple[str, ...]:
     return tuple(name for name in names if entry(name).language is None)
 
 
-def worthwhile(plain: Iterable[Candidate]) -> tuple[Candidate, ...]:
+def worthwhile(plain: Iterable[Candidate], *, language: bool = False) -> tuple[Candidate, ...]:
     """The candidates, each followed by those with options that are worth a measurement."""
-    return tuple(
-        Candidate(item.runtime, item.precision, options)
-        for item in plain
-        for options in (
-            item.options,
-            *(tuple(words.split("+")) for words in entry(item.runtime).worthwhile.get(item.precision, ())),
-        )
-    )
+    found: list[Candidate] = []
+    for item in plain:
+        offer = entry(item.runtime).offer(language=language)
+        more = offer.worthwhile.get(item.precision, ()) if offer else ()
+        found += [item, *(Candidate(item.runtime, item.precision, tuple(words.split("+"))) for words in more)]
+    return tuple(found)
 
 
-def known_candidate(text: str) -> Candidate:
-    """Read a candidate's name, its options in the engine's order.
+def known_candidate(text: str, *, language: bool = False) -> Candidate:
+    """Read the name of a candidate for language models or for others, its options in the engine's order.
 
     Raises `UserError` when there is no such runtime, or it has no such precision or option.
     """
     asked = Candidate.parse(text)
     where = entry(asked.runtime)
-    if asked.precision not in (*where.precisions, *where.refused):
-        raise UserError(f"{asked.runtime} has no {asked.precision}", f"it has {', '.join(where.precisions)}")
+    offer = where.offer(language=language)
+    if offer is None:
+        raise UserError(f"{asked.runtime} does not run such a model yet", where_runs(language=language))
+    refused = () if language else where.refused
+    if asked.precision not in (*offer.precisions, *refused):
+        raise UserError(f"{asked.runtime} has no {asked.precision}", f"it has {', '.join(offer.precisions)}")
     try:
-        options = parse_options(where.options, asked.options)
+        options = parse_options(offer.options, asked.options)
     except UserError as error:
         raise UserError(f"{text}: {error.message}", error.hint) from error
-    return Candidate(asked.runtime, asked.precision, spell_options(options, where.options))
+    return Candidate(asked.runtime, asked.precision, spell_options(options, offer.options))
 
 
 def probe(runtime: str) -> Availability:
@@ -293,8 +328,9 @@ def open_language(candidate: Candidate, model: Path, threads: int) -> LanguageRu
     Raises `UserError` when the engine is not installed, does not continue texts, or has no such precision or options.
     """
     where = entry(candidate.runtime)
-    if where.language is None or candidate.precision not in where.language_precisions:
-        offered = [name for name, item in REGISTRY.items() if candidate.precision in item.language_precisions]
+    offer = where.language
+    if offer is None or candidate.precision not in offer.precisions:
+        offered = [name for name, item in REGISTRY.items() if candidate.precision in item.precisions_of(language=True)]
         raise UserError(
             f"{candidate.id} does not run language models yet",
             f"{candidate.precision} runs on: {', '.join(offered) or 'nothing'}",
@@ -303,6 +339,6 @@ def open_language(candidate: Candidate, model: Path, threads: int) -> LanguageRu
         raise UserError(
             f"{candidate.id} needs {where.package}, which is not installed", f"pip install 'steelyard[{where.extra}]'"
         )
-    options = parse_options(where.options, candidate.options)
-    found = import_module(where.language).EngineLanguage(model, candidate.precision, threads, options)
+    options = parse_options(offer.options, candidate.options)
+    found = import_module(offer.module).EngineLanguage(model, candidate.precision, threads, options)
     return cast(LanguageRuntime, found)

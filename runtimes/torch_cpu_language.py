@@ -11,10 +11,9 @@ from numpy.typing import NDArray
 
 from artifact.generate.encoder import IDS, MASK, NOTHING, Given
 from artifact.precision import Precision
-from errors import UserError
 from runtimes.base import RuntimeInfo
 from runtimes.language import Logits
-from runtimes.options import TORCH, TorchOptions, describe_options
+from runtimes.options import NONE, NoOptions, describe_options
 from runtimes.torch_cpu import NAME
 from runtimes.torch_model import DTYPES, NOT_OPEN, to_host
 
@@ -58,9 +57,7 @@ class Growing:
 class EngineLanguage:
     """A checkpoint in eager PyTorch; a `LanguageRuntime`."""
 
-    def __init__(self, model: Path, precision: Precision, threads: int, options: TorchOptions = TORCH) -> None:
-        if options != TORCH:
-            raise UserError("language models run eagerly in PyTorch so far", "leave the options out")
+    def __init__(self, model: Path, precision: Precision, threads: int, options: NoOptions = NONE) -> None:
         self._checkpoint, self._precision, self._threads, self._options = model, precision, threads, options
         self._model: Any = None
 

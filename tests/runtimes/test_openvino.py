@@ -26,6 +26,9 @@ class FakeCore:
     def get_property(self, device: str, name: str) -> list[str]:
         return self._capabilities
 
+    def add_extension(self, extension: object) -> None:
+        pass
+
     def read_model(self, path: Path) -> Any:
         return SimpleNamespace(get_ops=list)
 

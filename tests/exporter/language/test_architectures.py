@@ -21,8 +21,11 @@ from transformers import (
 )
 
 from artifact.generate.decoder import Decoder
+from artifact.precision import Precision
+from errors import UserError
 from exporter.language.decoder_trace import cache_shape, trace
 from exporter.save import save_graph
+from runtimes.openvino_cpu_language import EngineLanguage
 from tests.exporter.conftest import session
 
 WORDS = 120
@@ -78,17 +81,25 @@ def generated(model: Any, rows: tuple[list[int], ...]) -> list[list[int]]:
     return found
 
 
-@pytest.mark.parametrize("name", CONFIGS)
-def test_one_graph_continues_as_generate_does(name: str, tmp_path: Path) -> None:
+@pytest.fixture(scope="module", params=CONFIGS)
+def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path]:
+    """A model and its graph; tracing left the model as it was."""
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(CONFIGS[name], dtype=torch.float32).eval()
+    model = AutoModelForCausalLM.from_config(CONFIGS[request.param], dtype=torch.float32).eval()
     with torch.no_grad():
         for weight in model.parameters():
             weight.mul_(4 if weight.ndim > 1 else 1)  # so that the likeliest token is clear
+    before = generated(model, ROWS[:1])
+    path = tmp_path_factory.mktemp("exported") / "model.onnx"
+    save_graph(trace(model), path)
+    assert generated(model, ROWS[:1]) == before
+    return model, path
+
+
+def test_one_graph_continues_as_generate_does(exported: tuple[Any, Path]) -> None:
+    model, graph = exported
     wanted = generated(model, ROWS)
-    save_graph(trace(model), tmp_path / "model.onnx")
-    assert generated(model, ROWS) == wanted  # the trace left the model as it was
-    decoder = Decoder(session(tmp_path / "model.onnx"), cache_shape(model).context)
+    decoder = Decoder(session(graph), cache_shape(model).context)
 
     decoding = decoder.begin(len(ROWS), 48)
     logits = [decoding.prompt(ROWS)]
@@ -105,3 +116,26 @@ def test_one_graph_continues_as_generate_does(name: str, tmp_path: Path) -> None
         scale = np.abs(expected).max()
         assert np.abs(steps - expected).max() <= 1e-4 * scale
         assert np.abs(uncached - expected).max() <= 1e-4 * scale
+
+
+def test_openvino_continues_as_generate_does(exported: tuple[Any, Path]) -> None:
+    """Its own cache, rotation and windows: one row after another, then all of one length at once. It says itself that it
+    has no attention with bounded scores."""
+    model, graph = exported
+    if getattr(model.config, "attn_logit_softcapping", None):
+        with pytest.raises(UserError, match="GroupQueryAttention"), EngineLanguage(graph, Precision.FP32, 1):
+            pass
+        return
+    with EngineLanguage(graph, Precision.FP32, 1) as runtime:
+        for row, said in zip(ROWS, generated(model, ROWS), strict=True):
+            continuing = runtime.begin(1, 48)
+            logits = [continuing.prompt([row])]
+            for _ in range(STEPS - 1):
+                logits.append(continuing.step(logits[-1].argmax(axis=-1)))
+            assert np.stack(logits)[:, 0].argmax(axis=-1).tolist() == said
+        rows = np.array([said[-9:] for said in generated(model, ROWS)])
+        with torch.inference_mode():
+            expected = model(torch.from_numpy(rows)).logits.numpy()
+        continuing = runtime.begin(len(rows), 9)
+        found = [continuing.prompt(rows[:, :4].tolist()), *(continuing.step(rows[:, at]) for at in range(4, 9))]
+    assert np.abs(np.stack(found, axis=1) - expected[:, 3:]).max() <= 1e-4 * np.abs(expected).max()
