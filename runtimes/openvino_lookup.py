@@ -21,14 +21,15 @@ def _rows(node: Any) -> list[Any]:
     scales = node.get_input(SCALES)
     blocks = int(scales.get_partial_shape()[1].get_length())
 
-    def found(place: int, width: int) -> Any:
+    def numbers(place: int, width: int) -> Any:
         rows = opset13.gather(node.get_input(place), node.get_input(INDICES), _constant(0))
         return opset13.convert(_unpacked(rows, width) if bits == 4 else rows, "f32")
 
-    whole = _split(found(DATA, blocks * block), (blocks, block))
-    zeros = _split(found(ZEROS, blocks), (blocks, 1))
+    whole = _split(numbers(DATA, blocks * block), (blocks, block))
+    zeros = _split(numbers(ZEROS, blocks), (blocks, 1))
     steps = _split(opset13.gather(scales, node.get_input(INDICES), _constant(0)), (blocks, 1))
-    return _split(opset13.multiply(opset13.subtract(whole, zeros), steps), (blocks * block,), instead_of=2).outputs()
+    found = _split(opset13.multiply(opset13.subtract(whole, zeros), steps), (blocks * block,), instead_of=2)
+    return list(found.outputs())
 
 
 def _constant(value: Any, kind: Any = np.int64) -> Any:

@@ -9,7 +9,8 @@ import pytest
 
 from artifact.precision import Precision
 from errors import UserError
-from runtimes.openvino_cpu import NO_BF16, EngineRuntime, probe
+from runtimes.openvino_cpu import EngineRuntime, probe
+from runtimes.openvino_model import NO_BF16
 from runtimes.options import OpenVinoOptions
 from runtimes.registry import entry, is_calibrated, known_candidate, open_runtime
 from tests.runtimes.conftest import BATCH

@@ -119,8 +119,10 @@ def test_one_graph_continues_as_generate_does(exported: tuple[Any, Path]) -> Non
 
 
 def test_openvino_continues_as_generate_does(exported: tuple[Any, Path]) -> None:
-    """Its own cache, rotation and windows: one row after another, then all of one length at once. It says itself that it
-    has no attention with bounded scores."""
+    """Its own cache, rotation and windows: one row after another, then all of one length at once.
+
+    It says itself that it has no attention with bounded scores.
+    """
     model, graph = exported
     if getattr(model.config, "attn_logit_softcapping", None):
         with pytest.raises(UserError, match="GroupQueryAttention"), EngineLanguage(graph, Precision.FP32, 1):
