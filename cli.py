@@ -216,6 +216,7 @@ def export(
     allow_pickle: Annotated[
         bool, typer.Option("--allow-pickle", help="Load weights that are not safetensors.")
     ] = False,
+    gguf: Annotated[bool, typer.Option("--gguf", help="Write language models for llama.cpp, too.")] = False,
     text_column: TextColumn = None,
     pair_column: PairColumn = None,
     label_column: LabelColumn = None,
@@ -237,6 +238,7 @@ def export(
         options=Options(profile, target, weights, block_size, accuracy_level),
         selective=selective,
         allow_pickle=allow_pickle,
+        gguf=gguf,
         data=(data, examples),
         calibration=calibration,
         columns=(text_column, pair_column, label_column),

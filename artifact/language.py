@@ -109,6 +109,18 @@ class LanguageVariant(Derived, frozen=True, kw_only=True):
         return self.prediction.inputs, self.prediction.texts
 
 
+class GgufFile(msgspec.Struct, frozen=True, kw_only=True):
+    """`gguf.json` beside a variant's `model.gguf`: llama.cpp's own file of the same weights."""
+
+    schema_version: int
+    checkpoint_sha256: str
+    size_bytes: int
+    sha256: str
+
+
+GGUF, GGUF_RECORD, GGUF_SCHEMA_VERSION = "model.gguf", "gguf.json", 1
+
+
 def read_language(run: RunFolder, precision: Precision) -> tuple[LanguageVariant, Path]:
     """A run's decoder and the path of its graph.
 

@@ -134,6 +134,10 @@ def export_request(
         training = training or (Source(run.training_data, Columns()) if run.training_data.is_file() else None)
         checkpoint = run.checkpoint or checkpoint
     language = module is None and (chosen.get("task") in WRITES or writes_text(checkpoint or out))
+    if chosen.get("gguf"):
+        need("gguf", "gguf")
+        if not language:
+            raise UserError("--gguf is for language models, and this is none", "leave it out")
     if precisions is None:
         every = OF_DECODERS if language else EXPORTED
         precisions = tuple(item for item in every if training or item not in CALIBRATED)

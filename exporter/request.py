@@ -77,7 +77,7 @@ class Request:
 
     `data` are the examples that variants are judged by, `calibration` training examples that int8-static's ranges come
     from. `selective` gives layers back to fp32 when a variant fails its gate; `external_data_bytes` is the size of
-    weights above which they go into a second file.
+    weights above which they go into a second file. With `gguf` each precision is written for llama.cpp, too.
     """
 
     model: Path | ModuleSource
@@ -92,6 +92,7 @@ class Request:
     is_language: bool = False
     selective: bool = True
     allow_pickle: bool = False
+    gguf: bool = False
     external_data_bytes: int = EXTERNAL_DATA_BYTES
 
     def check(self) -> None:

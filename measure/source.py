@@ -1,14 +1,14 @@
 """What can be measured in a folder: a run, an artifact or a bare checkpoint."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from artifact.generate.encoder import encoder_of
 from artifact.generate.manifest import generates, read_language_manifest
 from artifact.identity import checkpoint_sha256
 from artifact.labels import read_labels
-from artifact.language import LanguageVariant
+from artifact.language import GGUF, GGUF_RECORD, GgufFile, LanguageVariant
 from artifact.precision import Precision
 from artifact.predict.folder import MANIFEST, check_files, inside
 from artifact.predict.graph_file import check_graph
@@ -31,8 +31,8 @@ EXPORT_FIRST = "steelyard export it, then compare the run"
 
 @dataclass(frozen=True, slots=True)
 class ModelSource:
-    """The models of one folder: a checkpoint for PyTorch, graphs for the others, one tokenizer for all. What `writes`
-    is a language model; one behind an encoder begins with `start_id`."""
+    """The models of one folder: a checkpoint for PyTorch, graphs and GGUF files for the others, one tokenizer for all.
+    What `writes` is a language model; one behind an encoder begins with `start_id`."""
 
     directory: Path
     tokenizer: Path
@@ -43,6 +43,7 @@ class ModelSource:
     rejected: Mapping[Precision, str]
     writes: bool = False
     start_id: int | None = None
+    ggufs: Mapping[Precision, Path] = field(default_factory=dict)
 
     def model(self, candidate: Candidate) -> Path:
         """What a candidate loads. Raises `UserError` when this folder does not have it."""
@@ -53,6 +54,13 @@ class ModelSource:
                 )
             return self.checkpoint
         precision = entry(candidate.runtime).graph(candidate)
+        if entry(candidate.runtime).source is Source.GGUF:
+            if precision not in self.ggufs:
+                raise UserError(
+                    f"{self.directory} has no {precision} file for llama.cpp",
+                    f"steelyard export {self.directory} --gguf --precisions {precision} --out {self.directory}",
+                )
+            return self.ggufs[precision]
         if precision in self.rejected:
             raise UserError(
                 f"the {precision} variant is not used: {self.rejected[precision]}", "leave it out, or export it again"
@@ -67,7 +75,7 @@ class ModelSource:
     def offers(self, candidate: Candidate) -> bool:
         """Whether something was made for a candidate, be it good enough or not."""
         where = entry(candidate.runtime)
-        made = {*self.graphs, *self.rejected}
+        made = self.ggufs if where.source is Source.GGUF else {*self.graphs, *self.rejected}
         return where.source is Source.CHECKPOINT or where.graph(candidate) in made
 
     def model_files(self, candidate: Candidate) -> list[Path]:
@@ -75,6 +83,8 @@ class ModelSource:
         model = self.model(candidate)
         if model.is_dir():
             return sorted(model.glob("*.safetensors"))
+        if entry(candidate.runtime).source is Source.GGUF:
+            return [model]
         beside = [encoder_of(model)] if self.start_id is not None else []
         return [*beside, model, *model.parent.glob(EXTERNAL_DATA)]
 
@@ -99,11 +109,14 @@ def find_models(directory: Path) -> ModelSource:
         return _packed_language(directory) if generates(directory) else _packed(directory)
     run = RunFolder(directory)
     task = task_of(run)
+    ggufs: dict[Precision, Path] = {}
     if run.is_run:
         checkpoint = run.checkpoint
         if checkpoint is None or not checkpoint.is_dir():
             raise UserError(f"{directory} is a run without a checkpoint", "export again from the checkpoint")
-        graphs, rejected = _variants(run, checkpoint_sha256(checkpoint))
+        source = checkpoint_sha256(checkpoint)
+        graphs, rejected = _variants(run, source)
+        ggufs = _ggufs(run, source)
     elif (directory / "config.json").is_file():
         checkpoint, graphs, rejected = directory, {}, {}
     else:
@@ -116,7 +129,7 @@ def find_models(directory: Path) -> ModelSource:
     writes = _continues_text(checkpoint) if task is None else task in WRITES
     labels = () if writes else read_labels(checkpoint)
     limits, start = read_limits(checkpoint), _start_id(run) if writes else None
-    return ModelSource(directory, checkpoint, labels, limits, checkpoint, graphs, rejected, writes, start)
+    return ModelSource(directory, checkpoint, labels, limits, checkpoint, graphs, rejected, writes, start, ggufs)
 
 
 def _start_id(run: RunFolder) -> int | None:
@@ -166,6 +179,16 @@ def _packed_language(directory: Path) -> ModelSource:
     start = manifest.rewriting.start_ids[0] if manifest.rewriting else None
     graphs = {manifest.precision: graph}
     return ModelSource(directory, directory, (), read_limits(directory), None, graphs, {}, True, start)
+
+
+def _ggufs(run: RunFolder, source_sha256: str) -> dict[Precision, Path]:
+    """llama.cpp's files of this state of the checkpoint."""
+    records = {precision: read_if_present(run.variant(precision) / GGUF_RECORD, GgufFile) for precision in Precision}
+    return {
+        precision: run.variant(precision) / GGUF
+        for precision, record in records.items()
+        if record is not None and record.checkpoint_sha256 == source_sha256
+    }
 
 
 def _variants(run: RunFolder, source_sha256: str) -> tuple[dict[Precision, Path], dict[Precision, str]]:

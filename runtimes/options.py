@@ -75,6 +75,13 @@ class OpenVinoLanguageOptions:
     cache_precision: Literal["same", "f16", "u8"] = "same"
 
 
+@dataclass(frozen=True, kw_only=True)
+class LlamaCppOptions:
+    """llama.cpp: the cache is kept in `cache_precision`, by its own default in f16."""
+
+    cache_precision: Literal["f32", "f16", "q8_0"] = "f16"
+
+
 NONE = NoOptions()
 TORCH = TorchOptions()
 TORCH_CUDA = TorchCudaOptions()
@@ -83,6 +90,7 @@ ORT_CUDA = OrtCudaOptions(disabled_optimizers=())
 ORT_TENSORRT = SessionConfig(disabled_optimizers=())
 OPENVINO = OpenVinoOptions()
 OPENVINO_LANGUAGE = OpenVinoLanguageOptions()
+LLAMA_CPP = LlamaCppOptions()
 """What each engine does when nothing is chosen."""
 
 

@@ -13,6 +13,7 @@ from errors import UserError
 from runtimes.base import Availability, Batch, Candidate, Runtime
 from runtimes.language import LanguageRuntime
 from runtimes.options import (
+    LLAMA_CPP,
     NONE,
     OPENVINO,
     OPENVINO_LANGUAGE,
@@ -32,6 +33,7 @@ class Source(Enum):
 
     CHECKPOINT = auto()
     ONNX = auto()
+    GGUF = auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +185,19 @@ REGISTRY: Mapping[str, Entry] = {
         Source.ONNX,
         (),
         language=Language("runtimes.ort_genai", (Precision.FP32, Precision.INT8_DYNAMIC, Precision.INT4)),
+    ),
+    "llama-cpp": Entry(
+        "runtimes.llama_cpp",
+        "llama_cpp",
+        "llama-cpp",
+        Source.GGUF,
+        (),
+        language=Language(
+            "runtimes.llama_cpp",
+            (Precision.FP32, Precision.INT8_DYNAMIC, Precision.INT4),
+            LLAMA_CPP,
+            {Precision.INT4: ("cache-precision=q8_0",)},
+        ),
     ),
     "null": Entry("runtimes.null", "numpy", "cpu", Source.ONNX, ()),
 }

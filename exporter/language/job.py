@@ -13,7 +13,19 @@ from artifact.generate.decoder import CacheShape, Decoder
 from artifact.generate.encoder import Encoder
 from artifact.generate.golden import GoldenTexts
 from artifact.identity import checkpoint_sha256
-from artifact.language import SCHEMA_VERSION, Cache, Continuation, LanguageVariant, Prediction, Reading, Sizes
+from artifact.language import (
+    GGUF,
+    GGUF_RECORD,
+    GGUF_SCHEMA_VERSION,
+    SCHEMA_VERSION,
+    Cache,
+    Continuation,
+    GgufFile,
+    LanguageVariant,
+    Prediction,
+    Reading,
+    Sizes,
+)
 from artifact.precision import Precision
 from artifact.predict.cores import usable_cores
 from artifact.predict.session import SessionConfig, open_session
@@ -64,7 +76,15 @@ def export_language(request: Request, progress: Progress = silent) -> tuple[Expo
     family = family_of(checkpoint)
     if request.task not in (None, family.task):
         raise UserError(f"--task is {request.task}, and {checkpoint} is for {family.task}", "leave --task out")
-    return _Job(request, run, checkpoint, family, progress).make()
+    job = _Job(request, run, checkpoint, family, progress)
+    if request.gguf:
+        from exporter.language.gguf_file import check_written
+
+        check_written(str(read_config(checkpoint, "config.json").get("model_type")))
+    made = job.make()
+    if request.gguf:
+        job.write_ggufs()
+    return made
 
 
 def family_of(checkpoint: Path) -> Family:
@@ -151,6 +171,32 @@ class _Job:
             for precision in marks
             if precision in self.request.precisions or not known[precision].passed
         )
+
+    def write_ggufs(self) -> None:
+        """Write llama.cpp's file of every asked precision that is not there yet."""
+        from exporter.language.gguf_file import write_gguf
+
+        sha256 = checkpoint_sha256(self.checkpoint)
+        todo = [precision for precision in self.request.precisions if not self._has_gguf(precision, sha256)]
+        model = load_model(self.checkpoint) if todo else None
+        for done, precision in enumerate(todo):
+            self.progress("export", done, len(todo), f"{precision} for llama.cpp")
+            folder = self._folder(precision)
+            (folder / GGUF_RECORD).unlink(missing_ok=True)
+            write_gguf(model, precision, folder / GGUF)
+            record = GgufFile(
+                schema_version=GGUF_SCHEMA_VERSION,
+                checkpoint_sha256=sha256,
+                size_bytes=(folder / GGUF).stat().st_size,
+                sha256=sha256_file(folder / GGUF),
+            )
+            write_json(folder / GGUF_RECORD, record)
+
+    def _has_gguf(self, precision: Precision, sha256: str) -> bool:
+        folder = self._folder(precision)
+        found = read_if_present(folder / GGUF_RECORD, GgufFile)
+        whole = found is not None and (folder / GGUF).is_file() and sha256_file(folder / GGUF) == found.sha256
+        return whole and found is not None and found.checkpoint_sha256 == sha256
 
     @property
     def _precisions(self) -> tuple[Precision, ...]:

@@ -1,0 +1,205 @@
+"""llama.cpp on the CPU, through llama-cpp-python's bindings: GGUF files that an export made of the same weights."""
+
+import queue
+import weakref
+from collections import defaultdict
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import llama_cpp
+import numpy as np
+from numpy.typing import NDArray
+
+from artifact.generate.encoder import NOTHING, Given
+from artifact.precision import Precision
+from errors import UserError
+from runtimes.base import Availability, RuntimeInfo
+from runtimes.language import Logits
+from runtimes.options import LLAMA_CPP, LlamaCppOptions, describe_options
+
+NAME = "llama-cpp"
+CACHES = {"f32": llama_cpp.GGML_TYPE_F32, "f16": llama_cpp.GGML_TYPE_F16, "q8_0": llama_cpp.GGML_TYPE_Q8_0}
+
+
+SILENT = llama_cpp.llama_log_callback(lambda *_: None)
+"""llama.cpp writes hundreds of lines to the terminal while it loads."""
+
+
+def probe() -> Availability:
+    """llama.cpp has a backend for CPUs wherever it loads."""
+    return Availability(runtime=NAME, available=True, engine_version=version("llama_cpp_python"), device="cpu")
+
+
+class Sequences:
+    """Rows that a context continues, a sequence each."""
+
+    def __init__(self, engine: "EngineLanguage", rows: int, capacity: int) -> None:
+        self._engine, self._rows = engine, rows
+        self._context = engine.lend(self, rows, capacity)
+        self._positions = 0
+
+    def prompt(self, rows: Sequence[Sequence[int]]) -> Logits:
+        """Raises `ValueError` for rows of unequal length."""
+        self.rewind(0)
+        return self._read(np.array(rows))
+
+    def step(self, tokens: NDArray[np.int64]) -> Logits:
+        return self._read(tokens[:, None])
+
+    def rewind(self, positions: int) -> None:
+        self._engine.forget(self._context, self._rows, positions)
+        self._positions = positions
+
+    def all(self, ids: NDArray[np.int64], told: NDArray[np.bool_]) -> Logits:
+        """Logits after each token that is told, row by row: float32 (told, vocabulary)."""
+        return self._engine.decode(self._context, ids, told, told, 0)
+
+    def _read(self, ids: NDArray[np.int64]) -> Logits:
+        asked = np.zeros(ids.shape, dtype=bool)
+        asked[:, -1] = True
+        found = self._engine.decode(self._context, ids, np.ones_like(asked), asked, self._positions)
+        self._positions += ids.shape[1]
+        return found
+
+
+class EngineLanguage:
+    """A GGUF file in llama.cpp; a `LanguageRuntime`.
+
+    A context, which holds a cache for so many rows and positions, is made once and serves again.
+    """
+
+    def __init__(self, model: Path, precision: Precision, threads: int, options: LlamaCppOptions = LLAMA_CPP) -> None:
+        self._path, self._precision, self._threads, self._options = model, precision, threads, options
+        self._model: Any = None
+        self._idle: defaultdict[tuple[int, int], queue.SimpleQueue[Any]] = defaultdict(queue.SimpleQueue)
+        self._contexts: list[Any] = []
+
+    @property
+    def model(self) -> Any:
+        """The open `llama_model`."""
+        if self._model is None:
+            raise RuntimeError("the runtime is not open; use it in a with block")
+        return self._model
+
+    @property
+    def info(self) -> RuntimeInfo:
+        described = bytes(128)
+        llama_cpp.llama_model_desc(self.model, described, len(described))
+        return RuntimeInfo(
+            runtime=NAME,
+            engine="llama.cpp",
+            engine_version=f"llama-cpp-python {version('llama_cpp_python')}",
+            device="cpu",
+            dtype=self._precision.value,
+            threads=self._threads,
+            input_names=("input_ids",),
+            options={
+                **describe_options(self._options),
+                "model": described.partition(b"\0")[0].decode(),
+                "built_for": llama_cpp.llama_print_system_info().decode().strip(),
+            },
+        )
+
+    def __enter__(self) -> Self:
+        """Load the file. Raises `UserError` when it does not load."""
+        llama_cpp.llama_log_set(SILENT, None)
+        llama_cpp.llama_backend_init()
+        asked = llama_cpp.llama_model_default_params()
+        asked.n_gpu_layers = 0
+        self._model = llama_cpp.llama_model_load_from_file(str(self._path).encode(), asked)
+        if self._model is None:
+            raise UserError(f"llama.cpp cannot load {self._path}", "export it again with --gguf")
+        self._vocabulary = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(self._model))
+        return self
+
+    def lend(self, user: object, rows: int, capacity: int) -> Any:
+        """A context for so many rows and positions each, which serves others again when `user` is gone."""
+        idle = self._idle[rows, capacity]
+        try:
+            context = idle.get_nowait()
+        except queue.Empty:
+            context = self._context(rows, capacity)
+        weakref.finalize(user, idle.put, context).atexit = False
+        return context
+
+    def _context(self, rows: int, capacity: int) -> Any:
+        asked = llama_cpp.llama_context_default_params()
+        asked.n_ctx = asked.n_batch = rows * capacity
+        asked.n_seq_max = rows
+        asked.n_threads = asked.n_threads_batch = self._threads
+        asked.type_k = asked.type_v = CACHES[self._options.cache_precision]
+        asked.no_perf = True
+        context = llama_cpp.llama_init_from_model(self.model, asked)
+        if context is None:
+            raise UserError(
+                f"llama.cpp makes no context of {rows} × {capacity} tokens", "ask for shorter prompts or fewer rows"
+            )
+        self._contexts.append(context)
+        return context
+
+    @staticmethod
+    def forget(context: Any, rows: int, positions: int) -> None:
+        """Keep only the first so many positions of each row."""
+        memory = llama_cpp.llama_get_memory(context)
+        for row in range(rows):
+            llama_cpp.llama_memory_seq_rm(memory, row, positions, -1)
+
+    def decode(
+        self, context: Any, ids: NDArray[np.int64], told: NDArray[np.bool_], asked: NDArray[np.bool_], start: int
+    ) -> Logits:
+        """Read the tokens that are `told`, those of each row from position `start` on; logits of those that are
+        `asked` for, float32 (asked, vocabulary). Raises `UserError` for what llama.cpp does not read."""
+        if ids.min() < 0 or ids.max() >= self._vocabulary:
+            raise UserError(
+                f"llama.cpp cannot run a batch of shape {ids.shape}: it has numbers outside 0 to "
+                f"{self._vocabulary - 1}",
+                "tokenise with the checkpoint's own tokenizer",
+            )
+        rows, columns = np.nonzero(told)
+        batch = llama_cpp.llama_batch_init(len(rows), 0, 1)
+        try:
+            batch.n_tokens = len(rows)
+            wanted = asked[rows, columns]
+            for place, (row, column, token, want) in enumerate(
+                zip(rows.tolist(), columns.tolist(), ids[rows, columns].tolist(), wanted.tolist(), strict=True)
+            ):
+                batch.token[place], batch.pos[place] = token, start + column
+                batch.n_seq_id[place], batch.seq_id[place][0], batch.logits[place] = 1, row, want
+            if failed := llama_cpp.llama_decode(context, batch):
+                raise UserError(f"llama.cpp cannot run a batch of shape {ids.shape}: it returns {failed}")
+            found = [
+                np.ctypeslib.as_array(llama_cpp.llama_get_logits_ith(context, place), (self._vocabulary,))
+                for place in np.flatnonzero(wanted).tolist()
+            ]
+            return np.stack(found)
+        finally:
+            llama_cpp.llama_batch_free(batch)
+
+    def begin(self, rows: int, capacity: int, inputs: Given = NOTHING) -> Sequences:
+        return Sequences(self, rows, capacity)
+
+    def every(self, ids: NDArray[np.int64], mask: NDArray[np.int64], inputs: Given = NOTHING) -> Logits:
+        told = mask.astype(bool)
+        borrowed = Sequences(self, *ids.shape)
+        borrowed.rewind(0)
+        found = np.zeros((*ids.shape, self._vocabulary), dtype=np.float32)
+        found[told] = borrowed.all(ids, told)
+        return found
+
+    def peak_device_bytes(self) -> int | None:
+        """`None`: there is no accelerator."""
+        return None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for context in self._contexts:
+            llama_cpp.llama_free(context)
+        self._contexts.clear()
+        self._idle.clear()
+        if self._model is not None:
+            llama_cpp.llama_model_free(self._model)
+        self._model = None
