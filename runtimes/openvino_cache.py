@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import openvino
-from numpy.typing import NDArray
 from openvino import opset6, opset13
 
 from artifact.generate.decoder import PAST, POSITIONS, PRESENT
@@ -60,7 +59,7 @@ class _Cache:
         self._positions: Node = None
         self._total: Node = None
         self._masks: dict[int, Node] = {}
-        self._tables: dict[bytes, Node] = {}
+        self._tables: dict[str, Node] = {}
 
     def replace(self, attentions: Sequence[Node]) -> None:
         """Put all of them into other operators."""
@@ -137,16 +136,15 @@ class _Cache:
 
     def _turned(self, states: Any, node: Node, size: int) -> Node:
         """States rotated by their positions: x·cos + (−x₂, x₁)·sin (Su et al., 2021)."""
-        cos, sin = (self._table(node.input_value(place).get_node().data) for place in (COS, SIN))
+        cos, sin = (self._table(node.input_value(place)) for place in (COS, SIN))
         halves = opset13.variadic_split(states, _constant(3), _constant([size // 2, size // 2]))
         swapped = opset13.concat([opset13.multiply(halves.output(1), _constant(-1, np.float32)), halves.output(0)], 3)
         return opset13.add(opset13.multiply(states, cos), opset13.multiply(swapped, sin))
 
-    def _table(self, table: NDArray[np.float32]) -> Node:
+    def _table(self, table: Any) -> Node:
         """The rows of a table for both halves at the tokens' positions, float32 (1, 1, tokens, head size)."""
-        key = table.tobytes()
-        if key not in self._tables:
-            whole = opset13.constant(np.concatenate([table, table], axis=1))
-            rows = opset13.gather(whole, self._positions, _constant(0))
-            self._tables[key] = opset13.unsqueeze(rows, _constant([0, 1]))
-        return self._tables[key]
+        name = table.get_node().get_friendly_name()
+        if name not in self._tables:
+            rows = opset13.gather(table, self._positions, _constant(0))
+            self._tables[name] = opset13.unsqueeze(opset13.concat([rows, rows], 1), _constant([0, 1]))
+        return self._tables[name]

@@ -284,9 +284,9 @@ def rewriting_run(learnt_t5: Path, rewritten: Path, tmp_path_factory: pytest.Tem
 
 @pytest.fixture(scope="session")
 def language_run(learnt_llama: Path, sentences: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run exported from the small Llama by the command, at every precision."""
+    """A run exported from the small Llama by the command, at every precision, and for llama.cpp."""
     out = tmp_path_factory.mktemp("language") / "run"
-    command = [sys.executable, "-m", "cli", "export", str(learnt_llama), "--precisions", "all"]
+    command = [sys.executable, "-m", "cli", "export", str(learnt_llama), "--precisions", "all", "--gguf"]
     command += ["--out", str(out), "--data", str(sentences), "--calibration", str(sentences)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode in (0, 1), done.stderr
