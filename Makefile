@@ -4,7 +4,7 @@ VENV := .venv
 READY := $(VENV)/.ready
 export HF_HUB_OFFLINE := 1
 
-.PHONY: demo demo-llm test check clean
+.PHONY: demo demo-llm test test-all check clean
 .DEFAULT_GOAL := demo
 
 demo: $(READY)  ## fine-tune, export, compare, pack and predict on real reviews
@@ -16,6 +16,9 @@ demo-llm: $(READY)  ## the same of a language model: unpack, export, compare, pa
 
 test: $(READY)  ## the whole test suite in up to four processes, whose idle threads sleep
 	@OMP_WAIT_POLICY=passive $(VENV)/bin/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+
+test-all: $(READY)  ## and every text, architecture and compiled engine of those that it takes a part of
+	@OMP_WAIT_POLICY=passive $(VENV)/bin/python -m pytest --exhaustive -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 check: $(READY)  ## lint, format, types
 	@$(VENV)/bin/ruff check .

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from artifact.generate.encoder import NOTHING, Given
-from runtimes.base import RuntimeInfo
+from runtimes.base import Executed, RuntimeInfo
 
 Logits = NDArray[np.float32]
 
@@ -42,6 +42,9 @@ class LanguageRuntime(Protocol):
     def every(self, ids: NDArray[np.int64], mask: NDArray[np.int64], inputs: Given = NOTHING) -> Logits:
         """Logits after each of the given tokens, float32 (rows, tokens, vocabulary); where `mask` is 0, which is at the
         end of rows, they mean nothing. An encoder reads `inputs`."""
+
+    def executes(self, ids: NDArray[np.int64], mask: NDArray[np.int64], inputs: Given = NOTHING) -> Executed | None:
+        """What a pass of `every` executes, in the engine's own words; `None` where it does not tell."""
 
     def peak_device_bytes(self) -> int | None:
         """Most accelerator memory held so far, or `None` where there is no accelerator or it cannot be known."""

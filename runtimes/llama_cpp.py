@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from artifact.generate.encoder import NOTHING, Given
 from artifact.precision import Precision
 from errors import UserError
-from runtimes.base import Availability, RuntimeInfo
+from runtimes.base import Availability, Executed, RuntimeInfo
 from runtimes.language import Logits
 from runtimes.options import LLAMA_CPP, LlamaCppOptions, describe_options
 
@@ -188,6 +188,10 @@ class EngineLanguage:
         found = np.zeros((*ids.shape, self._vocabulary), dtype=np.float32)
         found[told] = borrowed.all(ids, told)
         return found
+
+    def executes(self, ids: NDArray[np.int64], mask: NDArray[np.int64], inputs: Given = NOTHING) -> Executed | None:
+        """It does not tell."""
+        return None
 
     def peak_device_bytes(self) -> int | None:
         """`None`: there is no accelerator."""

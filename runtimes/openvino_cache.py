@@ -138,7 +138,7 @@ class _Cache:
         """States rotated by their positions: x·cos + (−x₂, x₁)·sin (Su et al., 2021)."""
         cos, sin = (self._table(node.input_value(place)) for place in (COS, SIN))
         halves = opset13.variadic_split(states, _constant(3), _constant([size // 2, size // 2]))
-        swapped = opset13.concat([opset13.multiply(halves.output(1), _constant(-1, np.float32)), halves.output(0)], 3)
+        swapped = opset13.concat([opset13.multiply(halves.output(1), _constant(-1, np.float32)), halves.output(0)], -1)
         return opset13.add(opset13.multiply(states, cos), opset13.multiply(swapped, sin))
 
     def _table(self, table: Any) -> Node:

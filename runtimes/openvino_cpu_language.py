@@ -17,7 +17,7 @@ from artifact.generate.decoder import LOGITS, POSITIONS
 from artifact.generate.encoder import IDS, MASK, NOTHING, READ, READ_MASK, Given, encoder_of
 from artifact.precision import Precision
 from errors import UserError
-from runtimes.base import RuntimeInfo, check_indices
+from runtimes.base import Executed, RuntimeInfo, check_indices
 from runtimes.language import Logits
 from runtimes.openvino_cache import keep_cache
 from runtimes.openvino_model import BF16, F32, OpenVinoModel, table_rows
@@ -168,6 +168,11 @@ class EngineLanguage:
                 given = {**read, IDS: now, MASK: mask[:, : start + now.shape[1]], POSITIONS: wanted}
                 found.append(self._decoder.infer(request, given)[LOGITS])
         return np.concatenate(found, axis=1)
+
+    def executes(self, ids: NDArray[np.int64], mask: NDArray[np.int64], inputs: Given = NOTHING) -> Executed | None:
+        """The decoder's kernels."""
+        self.every(ids, mask, inputs)
+        return self._decoder.kernels()
 
     def _read(self, inputs: Given) -> Given:
         """What the decoder attends to of what the encoder reads, where there is one."""

@@ -11,6 +11,7 @@ from artifact.generate.decoder import Decoder, Decoding
 from artifact.generate.encoder import NOTHING, READ, Encoder, Given, encoder_of
 from artifact.precision import Precision
 from artifact.predict.session import SessionConfig
+from runtimes.base import Executed
 from runtimes.language import Logits
 from runtimes.options import ORT_CPU
 from runtimes.ort_cpu import NAME, PROVIDER
@@ -57,3 +58,8 @@ class EngineLanguage(OrtModel):
 
     def every(self, ids: NDArray[np.int64], mask: NDArray[np.int64], inputs: Given = NOTHING) -> Logits:
         return self.decoder.every(ids, mask, inputs)
+
+    def executes(self, ids: NDArray[np.int64], mask: NDArray[np.int64], inputs: Given = NOTHING) -> Executed | None:
+        """The decoder's kernels."""
+        encoder = Encoder(self._reader.session) if self._reader else None
+        return self._profiled(lambda session: Decoder(session, ANY, encoder).every(ids, mask, inputs))

@@ -20,7 +20,7 @@ from artifact.precision import Precision
 from artifact.predict.session import SessionConfig, open_session
 from artifact.records import read_if_present, write_json
 from errors import UserError
-from runtimes.base import Availability, RuntimeInfo
+from runtimes.base import Availability, Executed, RuntimeInfo
 from runtimes.language import Logits
 from runtimes.options import NONE, NoOptions
 from runtimes.ort_cpu import PROVIDER
@@ -162,6 +162,10 @@ class EngineLanguage:
                 "report it to onnxruntime-genai, and leave this candidate out",
             )
         return found
+
+    def executes(self, ids: NDArray[np.int64], mask: NDArray[np.int64], inputs: Given = NOTHING) -> Executed | None:
+        """It does not tell."""
+        return None
 
     def peak_device_bytes(self) -> int | None:
         """`None`: there is no accelerator."""

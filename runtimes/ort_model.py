@@ -166,13 +166,16 @@ class OrtModel:
         return None
 
     def executed(self, batch: Batch) -> Executed | None:
+        return self._profiled(lambda session: session.run(self._output_names, dict(batch)))
+
+    def _profiled(self, run: Callable[[Any], object]) -> Executed:
         """From ONNX Runtime's profile of one run in a second session: each kernel as its operator, its provider unless
         that is the asked one, and the number type it computes in. Copies between host and device are its Memcpy
         nodes."""
         target = self._watched
         with tempfile.TemporaryDirectory(prefix="steelyard-") as folder:
             session = self._open(target, {}, Path(folder) / "profile")
-            session.run(self._output_names, dict(batch))
+            run(session)
             events = msgspec.json.decode(Path(session.end_profiling()).read_bytes())
         ran = [event["args"] for event in events if event.get("name", "").endswith("_kernel_time")]
         return Executed.of(

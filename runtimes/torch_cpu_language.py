@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from artifact.generate.encoder import IDS, MASK, NOTHING, Given
 from artifact.precision import Precision
-from runtimes.base import RuntimeInfo
+from runtimes.base import Executed, RuntimeInfo
 from runtimes.language import Logits
 from runtimes.options import NONE, NoOptions, describe_options
 from runtimes.torch_cpu import NAME
-from runtimes.torch_model import DTYPES, NOT_OPEN, to_host
+from runtimes.torch_model import CONVERT, DTYPES, NOT_OPEN, Operators, to_host
 
 
 def _tensors(given: Given) -> dict[str, torch.Tensor]:
@@ -96,6 +96,12 @@ class EngineLanguage:
         given = _tensors({**inputs, f"{prefix}{IDS}": ids, f"{prefix}{MASK}": mask})
         with torch.inference_mode():
             return to_host(self.model(**given, use_cache=False).logits)
+
+    def executes(self, ids: NDArray[np.int64], mask: NDArray[np.int64], inputs: Given = NOTHING) -> Executed | None:
+        """The ATen operators that are dispatched, views left out."""
+        with Operators() as seen:
+            self.every(ids, mask, inputs)
+        return Executed.of(seen.names, sum(name in CONVERT for name in seen.names))
 
     def peak_device_bytes(self) -> int | None:
         """`None`: there is no accelerator."""

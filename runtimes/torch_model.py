@@ -58,7 +58,7 @@ def about(batch: Batch) -> About:
     return About(batch, "PyTorch", (RuntimeError, IndexError, AssertionError))
 
 
-class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves it untyped
+class Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves it untyped
     """The names of the operators that are dispatched, in order."""
 
     def __init__(self) -> None:
@@ -207,7 +207,7 @@ class TorchModel:
         call = self.call
         check_batch(batch, self._input_names)
         tensors = to_device(batch, self._device)
-        with about(batch), _Operators() as seen:
+        with about(batch), Operators() as seen:
             self._logits(call, tensors)
         inside = self._options.autocast  # autocast converts below where operators are seen
         return Executed.of(seen.names, None if inside else sum(name in CONVERT for name in seen.names))

@@ -50,8 +50,18 @@ LONGEST_FIRST = (
 Steelyard = Callable[..., subprocess.CompletedProcess[str]]
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the longest files; within a file the order stays."""
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`make test-all` asks for everything."""
+    parser.addoption("--exhaustive", action="store_true", help="run what is marked exhaustive, too")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Begin with the longest files, within which the order stays; leave out what is exhaustive unless it is asked
+    for."""
+    if not config.getoption("--exhaustive"):
+        left_out = [item for item in items if item.get_closest_marker("exhaustive")]
+        items[:] = [item for item in items if not item.get_closest_marker("exhaustive")]
+        config.hook.pytest_deselected(items=left_out)
     places = {name: place for place, name in enumerate(LONGEST_FIRST)}
     items.sort(key=lambda item: places.get(item.path.name, len(places)))
 

@@ -104,14 +104,20 @@ def expect_equal(folder: Path, items: list[Any]) -> None:
                 assert mine[name] == theirs[name][place], (part[place], name)
 
 
-@pytest.mark.parametrize("kind", [*KINDS, *RELATIVES])
-def test_ids_are_those_of_transformers_for_ten_thousand_texts(
-    kind: str, reviews_of_both_kinds: list[str], adversarial: list[str], tmp_path: Path
+@pytest.mark.parametrize(
+    ("kind", "every"),
+    [
+        *((kind, 20) for kind in (*KINDS, *RELATIVES)),
+        *(pytest.param(kind, 1, marks=pytest.mark.exhaustive) for kind in KINDS),
+    ],
+)
+def test_ids_are_those_of_transformers(
+    kind: str, every: int, reviews_of_both_kinds: list[str], adversarial: list[str], tmp_path: Path
 ) -> None:
-    """For one thousand where a relative has ten."""
+    """For one thousand texts, or for ten."""
     folder = trained(kind, reviews_of_both_kinds[:1_500], tmp_path)
-    texts = [*reviews_of_both_kinds[:: 20 if kind in RELATIVES else 1], *adversarial]
-    assert len(texts) > (1_000 if kind in RELATIVES else 10_000)
+    texts = [*reviews_of_both_kinds[::every], *adversarial]
+    assert len(texts) > (10_000 if every == 1 else 1_000)
     expect_equal(folder, texts)
     expect_equal(folder, list(pairwise(adversarial)))
 

@@ -54,6 +54,8 @@ def parameters() -> Iterator[Any]:
     ]
     for candidate in worthwhile(plain):
         marks = [pytest.mark.gpu] if needs_gpu(candidate) else []
+        if "compile" in candidate.options and not needs_gpu(candidate) and candidate not in AGAIN:
+            marks.append(pytest.mark.exhaustive)
         yield pytest.param(candidate, id=candidate.id, marks=marks)
 
 

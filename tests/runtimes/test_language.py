@@ -13,7 +13,7 @@ from artifact.run_folder import RunFolder
 from errors import UserError
 from runtimes.base import Candidate
 from runtimes.language import LanguageRuntime
-from runtimes.registry import Source, candidates, entry, open_language, probe, worthwhile
+from runtimes.registry import Source, candidates, entry, known_candidate, open_language, probe, worthwhile
 
 EVERY = worthwhile(candidates(None, None, every=True, language=True), language=True)
 TOLERANCES = {Precision.FP32: 1e-4, Precision.BF16: 0.05, Precision.INT8_DYNAMIC: 0.05, Precision.INT4: 0.3}
@@ -85,6 +85,24 @@ def test_what_an_encoder_read_is_answered_as_pytorch_answers(
     assert np.abs(whole - expected).max() < bound
     assert np.abs(np.stack(steps, axis=1) - expected).max() < bound
     np.testing.assert_allclose(np.stack(again), np.stack(steps[2:]), atol=1e-5 * np.abs(expected).max())
+
+
+SAID = {
+    "torch-cpu/fp32": "linear",
+    "ort-cpu/fp32": "GroupQueryAttention float",
+    "ort-cpu/int4": "MatMulNBits float",
+    "openvino-cpu/fp32": "RoPE",
+    "openvino-cpu/int4": "ScaledDotProductAttention",
+}
+
+
+@pytest.mark.parametrize("name", SAID)
+def test_an_engine_says_what_it_executes(name: str, language_run: Path) -> None:
+    ids = np.array(IDS[:1])
+    with opened(known_candidate(name, language=True), language_run) as runtime:
+        executed = runtime.executes(ids, np.ones_like(ids))
+    assert executed is not None
+    assert any(kernel.startswith(SAID[name]) for kernel in executed.kernels), executed.kernels
 
 
 @pytest.mark.parametrize(

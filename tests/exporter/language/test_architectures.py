@@ -138,6 +138,10 @@ def test_openvino_continues_as_generate_does(exported: tuple[Any, Path]) -> None
         rows = np.array([said[-9:] for said in generated(model, ROWS)])
         with torch.inference_mode():
             expected = model(torch.from_numpy(rows)).logits.numpy()
+        executed = runtime.executes(rows, np.ones_like(rows))
+        kernels = dict(executed.kernels) if executed else {}
+        assert sum(count for name, count in kernels.items() if name.startswith("ScaledDotProductAttention")) == 2
+        assert not any(name.startswith("Softmax") for name in kernels)  # no attention was taken apart
         continuing = runtime.begin(len(rows), 9)
         found = [continuing.prompt(rows[:, :4].tolist()), *(continuing.step(rows[:, at]) for at in range(4, 9))]
     assert np.abs(np.stack(found, axis=1) - expected[:, 3:]).max() <= 1e-4 * np.abs(expected).max()
