@@ -23,10 +23,22 @@ from errors import UserError
 from measure.adaptive import is_affordable, unsettled
 from measure.machine import Load, read_machine, watch_load
 from measure.messages import Block, Open, Opened, Probe, Probed, Timed
+from measure.overhead import overhead
 from measure.plan import Plan
 from measure.process import WorkerFailed, WorkerProcess
 from measure.quality import assess, assess_language
-from measure.records import SCHEMA_VERSION, Entrant, Failure, Measurement, Record, Role, Session, append, load
+from measure.records import (
+    SCHEMA_VERSION,
+    Entrant,
+    Failure,
+    Measurement,
+    Overhead,
+    Record,
+    Role,
+    Session,
+    append,
+    load,
+)
 from measure.replicate import Finished, GaveUp, Setting, run_replicate
 from measure.scoring import Scorer
 from measure.source import ModelSource
@@ -232,7 +244,7 @@ class _Campaign:
                 step=self._step,
             )
             save_inputs(setting.inputs_file, self.inputs)
-            self._begin_session(watch_load(), _harness_floor(setting), _tokenizer_floor(setting))
+            self._begin_session(watch_load(), _harness_floor(setting), _tokenizer_floor(setting), self._overhead())
             scorer = Scorer(
                 self.task.reference,
                 self._reference_mark(),
@@ -337,8 +349,19 @@ class _Campaign:
         failed = {failure.name: failure.reason for failure in self.failures}
         return {entrant.name: mark for entrant, mark in self.marks.items()} | failed
 
+    def _overhead(self) -> Overhead | None:
+        """What a token of a language model takes besides any engine; `None` of other models."""
+        if not self.inputs.writes:
+            return None
+        source = self.task.source
+        return overhead(source.tokenizer, text_encoder(source.tokenizer, source.limits), self.task.examples.texts)
+
     def _begin_session(
-        self, load: Load | None = None, harness_floor_s: float | None = None, tokenizer_floor_s: float | None = None
+        self,
+        load: Load | None = None,
+        harness_floor_s: float | None = None,
+        tokenizer_floor_s: float | None = None,
+        around: Overhead | None = None,
     ) -> None:
         self._append(
             Session(
@@ -362,6 +385,7 @@ class _Campaign:
                 versions=self.versions,
                 environment=self.environment,
                 tokenizer_floor_s=tokenizer_floor_s,
+                overhead=around,
             )
         )
         for failure in self.failures:

@@ -36,6 +36,17 @@ class Entrant(msgspec.Struct, frozen=True, order=True):
         return f"{self.candidate.id} (A/A)" if self.role is Role.CONTROL else self.candidate.id
 
 
+class Overhead(msgspec.Struct, frozen=True, kw_only=True):
+    """What a language model's token takes besides the engine, in seconds: as part of a prompt, to be chosen as the
+    likeliest, to be drawn (temperature 0.7, top-k 50, top-p 0.9), and to become text. `tell_s` is `None` where no text
+    is sure before its end."""
+
+    tokenise_s: float
+    choose_s: float
+    draw_s: float
+    tell_s: float | None
+
+
 class Session(msgspec.Struct, frozen=True, kw_only=True, tag="session"):
     """One question, and one uninterrupted stretch of measuring what was missing to answer it.
 
@@ -43,7 +54,7 @@ class Session(msgspec.Struct, frozen=True, kw_only=True, tag="session"):
     answer the question, whichever session made them. Only measurements of one session and replicate ran interleaved, so
     only they are divided by one another.
     `load` and `harness_floor_s` are `None` where nothing was missing. `tokenizer_floor_s` are the seconds of a pass
-    from texts to labels with a runtime that computes nothing.
+    from texts to labels with a runtime that computes nothing, `overhead` is what a language model's tokens take.
     """
 
     schema_version: int
@@ -66,6 +77,7 @@ class Session(msgspec.Struct, frozen=True, kw_only=True, tag="session"):
     versions: dict[str, str]
     environment: dict[str, str]
     tokenizer_floor_s: float | None = None
+    overhead: Overhead | None = None
 
 
 class BlockSamples(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,7 +7,7 @@ from statistics import fmean, median
 
 from measure.pairing import log_gains, log_speeds, pass_times
 from measure.percentiles import least_samples, upper_bound
-from measure.records import BlockSamples, Entrant, Failure, Measurement, Quality, Record, Role, Session
+from measure.records import BlockSamples, Entrant, Failure, Measurement, Overhead, Quality, Record, Role, Session
 from measure.statistics import Decision, LogRatio, accuracy_difference, decide, pass_seconds
 from measure.workload import WorkloadSpec
 from report.policy import Objective, Policy
@@ -65,6 +65,11 @@ class Evidence:
         floor_s = next((found for item in self.sessions if (found := item.tokenizer_floor_s)), None)
         name = self.plain or self.overlapped
         return self.specs[name].texts / floor_s if name and floor_s else None
+
+    @property
+    def overhead(self) -> Overhead | None:
+        """What a language model's tokens take besides any engine, as the last session saw it."""
+        return next((found for item in reversed(self.sessions) if (found := item.overhead)), None)
 
     def _measured_row(self, entrant: Entrant) -> Row:
         measurements = self.by_entrant[entrant]

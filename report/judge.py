@@ -58,6 +58,7 @@ def judge(records: Sequence[Record], policy: Policy = DEFAULT) -> Verdict:
         measured_utc=(evidence.sessions or [session])[-1].started_utc,
         versions=session.versions,
         tokenizer_texts_per_s=evidence.tokenizer_texts_per_s,
+        overhead=evidence.overhead,
     )
 
 

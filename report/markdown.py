@@ -19,6 +19,7 @@ from report.load_tables import (
 )
 from report.tables import (
     Table,
+    around_engine,
     energy,
     from_text,
     headline,
@@ -64,7 +65,8 @@ TEXT_READING = (
 
 LANGUAGE_READING = (
     "A language model reads a prompt up to the first token's logits, or writes a token behind it; choosing tokens and "
-    "tokenising are in neither. An example is a token that comes next, and it is right where it is the first choice.",
+    "tokenising are in neither and stand apart: medians over texts of the data, and over random scores. An example is "
+    "a token that comes next, and it is right where it is the first choice.",
 )
 
 
@@ -75,8 +77,8 @@ def reading(verdict: Verdict) -> tuple[str, ...]:
 
 def render(verdict: Verdict) -> str:
     """The report as Markdown."""
-    others, slow, device, joules, texts, missing = (
-        table(verdict) for table in (why_not, slow_calls, on_device, energy, from_text, not_measured)
+    others, slow, device, joules, texts, around, missing = (
+        table(verdict) for table in (why_not, slow_calls, on_device, energy, from_text, around_engine, not_measured)
     )
     parts = [
         "# Which runtime, which precision",
@@ -90,6 +92,7 @@ def render(verdict: Verdict) -> str:
         *([written_table(device)] if device else []),
         *([written_table(joules)] if joules else []),
         *([written_table(texts)] if texts else []),
+        *([written_table(around)] if around else []),
         *([written_table(missing)] if missing else []),
         written_table(what_ran(verdict)),
         *_section("Expected and measured", explanations(verdict)),

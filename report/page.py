@@ -23,6 +23,7 @@ from report.samples import DRAWN, Calls
 from report.svg import element
 from report.tables import (
     Table,
+    around_engine,
     energy,
     from_text,
     headline,
@@ -91,7 +92,7 @@ def render_page(verdict: Verdict, records: Sequence[Record]) -> str:
     evidence = Evidence(records, verdict.policy)
     rows = [row for row in verdict.rows if row.measured]
     others, missing, texts = why_not(verdict), not_measured(verdict), from_text(verdict)
-    by_workload = (workloads(verdict), on_device(verdict), energy(verdict), texts)
+    by_workload = (workloads(verdict), on_device(verdict), energy(verdict), texts, around_engine(verdict))
     where = break_even(verdict, evidence)
     return _template().render(
         verdict=verdict,

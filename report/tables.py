@@ -139,6 +139,30 @@ def energy(verdict: Verdict) -> Table | None:
     )
 
 
+def around_engine(verdict: Verdict) -> Table | None:
+    """What a language model's tokens take besides any engine, and how much that is of the shipped one's time."""
+    found = verdict.overhead
+    if found is None:
+        return None
+    row = next((row for row in verdict.rows if row.measured and row.name == verdict.deployable), None)
+    results = row.workloads if row else ()
+    took = {result.workload.split()[0]: result.batch_s / (result.tokens or 1) for result in results}
+    parts = (
+        ("a prompt's token from its text", found.tokenise_s, took.get("read")),
+        ("the likeliest token from the scores", found.choose_s, took.get("write")),
+        ("a drawn token (temperature 0.7, top-k 50, top-p 0.9)", found.draw_s, took.get("write")),
+        ("a token's text", found.tell_s, took.get("write")),
+    )
+    return Table(
+        title="Besides the engine: each token takes",
+        headers=("", "time", f"of what {row.name} takes" if row else "of the engine's"),
+        rows=tuple(
+            (name, seconds(spent), fraction(spent / engine_s) if spent is not None and engine_s else DASH)
+            for name, spent, engine_s in parts
+        ),
+    )
+
+
 def from_text(verdict: Verdict) -> Table | None:
     """Texts a second from raw text to label, and what overlapping gains; `None` where that was not asked for."""
     rows = [row for row in verdict.rows if row.from_text]

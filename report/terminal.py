@@ -19,6 +19,7 @@ from report.load import LoadReport
 from report.load_tables import how_tested, invalid, load_headline, load_table, not_tested, tries_table
 from report.tables import (
     Table,
+    around_engine,
     energy,
     from_text,
     headline,
@@ -56,7 +57,7 @@ def show_verdict(out: Console, verdict: Verdict) -> None:
         out.print(Text(line, style="bold green" if number == 0 and verdict.deployable else ""))
     out.print()
     show_table(out, summary(verdict))
-    for make in (why_not, workloads, slow_calls, on_device, energy, from_text, not_measured):
+    for make in (why_not, workloads, slow_calls, on_device, energy, from_text, around_engine, not_measured):
         if table := make(verdict):
             show_table(out, table)
     for warning in verdict.warnings:

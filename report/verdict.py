@@ -5,7 +5,7 @@ from enum import StrEnum
 import msgspec
 
 from measure.machine import Machine
-from measure.records import Role
+from measure.records import Overhead, Role
 from measure.statistics import Decision
 from report.policy import Policy
 from runtimes.base import Executed, RuntimeInfo
@@ -154,7 +154,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     `fastest` is the best by the policy, `deployable` the best that packs for CPUs without torch. `close` are other
     candidates that the policy allows and whose speed cannot be told from the deployable one's. `pareto` are those
     that the policy allows and that none of these beats in both speed and accuracy. `tokenizer_texts_per_s` is what
-    the tokenizer can do with no engine beside it.
+    the tokenizer can do with no engine beside it. `overhead` is what a language model's tokens take besides any engine.
     """
 
     schema_version: int
@@ -180,6 +180,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     measured_utc: str
     versions: dict[str, str]
     tokenizer_texts_per_s: float | None = None
+    overhead: Overhead | None = None
 
     @property
     def writes(self) -> bool:

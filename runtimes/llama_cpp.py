@@ -135,7 +135,9 @@ class EngineLanguage:
         context = llama_cpp.llama_init_from_model(self.model, asked)
         if context is None:
             raise UserError(
-                f"llama.cpp makes no context of {rows} × {capacity} tokens", "ask for shorter prompts or fewer rows"
+                f"llama.cpp makes no context of {rows} × {capacity} tokens with a cache in "
+                f"{self._options.cache_precision}",
+                "ask for fewer tokens, or for another +cache-precision: q8_0 takes heads of whole blocks of 32",
             )
         self._contexts.append(context)
         return context

@@ -1,0 +1,48 @@
+"""What tokens take besides the engine is told apart from it."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from artifact.tokenizer import read_limits, text_encoder
+from measure.overhead import CHOICES, overhead
+from tests.conftest import SENTENCES, Steelyard
+from tests.fakes import FakeClock
+
+
+class Stepping:
+    """A clock that is asked before and after each thing; what lies between takes so long."""
+
+    def __init__(self, spans: list[float]) -> None:
+        self._clock, self._spans, self._asked = FakeClock(), iter(spans), 0
+
+    def __call__(self) -> float:
+        self._asked += 1
+        if self._asked % 2 == 0:
+            self._clock.advance(next(self._spans))
+        return self._clock()
+
+
+def test_each_part_is_the_median_of_its_own_calls(learnt_llama: Path) -> None:
+    encoder = text_encoder(learnt_llama, read_limits(learnt_llama))
+    lengths = [len(item["input_ids"]) for item in encoder.encode(SENTENCES)]
+    tokens = sum(lengths)
+    texts = [3.0 * length for length in lengths]
+    told, chosen, drawn = [2.0] * (tokens - 1) + [90.0], [5.0] * (CHOICES - 2) + [1.0, 70.0], [7.0] * CHOICES
+    found = overhead(learnt_llama, encoder, SENTENCES, Stepping([*texts, *told, *chosen, *drawn]))
+    assert (found.tokenise_s, found.choose_s, found.draw_s, found.tell_s) == pytest.approx((3, 5, 7, 2))
+
+
+def test_the_report_says_how_much_of_the_engines_time_that_is(
+    language_run: Path, sentences: Path, tmp_path: Path, steelyard: Steelyard
+) -> None:
+    asked = ("compare", language_run, "--data", sentences, "--out", tmp_path, "--budget", "smoke", "--lengths", "16")
+    done = steelyard(*asked, "--candidates", "ort-cpu/fp32", "--json")
+    assert done.returncode == 0, done.stderr
+    verdict = json.loads(done.stdout)
+    assert all(0 < verdict["overhead"][name] < 1 for name in ("tokenise_s", "choose_s", "draw_s", "tell_s"))
+    report = (tmp_path / "report.md").read_text()
+    assert "Besides the engine: each token takes" in report
+    assert "of what ort-cpu/fp32 takes" in report
+    assert "Besides the engine" in (tmp_path / "report.html").read_text()
