@@ -38,6 +38,14 @@ class TorchOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TorchLanguageOptions:
+    """Language models in PyTorch: with `compile` each step behind the prompt is one graph of TorchInductor over a cache
+    of fixed size, as `generate` compiles it; prompts are read operator by operator."""
+
+    compile: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class TorchCudaOptions(TorchOptions):
     """PyTorch on a GPU: `cuda_graphs` records the compiled graph's kernels once for each shape and replays them as one;
     it needs `compile`. `pinned` copies through page-locked buffers on the host, which are used again."""
@@ -84,6 +92,7 @@ class LlamaCppOptions:
 
 NONE = NoOptions()
 TORCH = TorchOptions()
+TORCH_LANGUAGE = TorchLanguageOptions()
 TORCH_CUDA = TorchCudaOptions()
 ORT_CPU = SessionConfig()
 ORT_CUDA = OrtCudaOptions(disabled_optimizers=())

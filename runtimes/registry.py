@@ -22,6 +22,7 @@ from runtimes.options import (
     ORT_TENSORRT,
     TORCH,
     TORCH_CUDA,
+    TORCH_LANGUAGE,
     Options,
     parse_options,
     spell_options,
@@ -109,7 +110,12 @@ REGISTRY: Mapping[str, Entry] = {
         },
         on_request=(Precision.INT8_DYNAMIC, Precision.INT8_STATIC),
         calibrated=(Precision.INT8_STATIC,),
-        language=Language("runtimes.torch_cpu_language", (Precision.FP32, Precision.BF16)),
+        language=Language(
+            "runtimes.torch_cpu_language",
+            (Precision.FP32, Precision.BF16),
+            TORCH_LANGUAGE,
+            dict.fromkeys((Precision.FP32, Precision.BF16), ("compile",)),
+        ),
     ),
     "torch-cuda": Entry(
         "runtimes.torch_cuda",

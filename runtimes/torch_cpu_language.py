@@ -1,6 +1,10 @@
-"""Language models in PyTorch on the CPU, as `generate` runs them: eager, with a cache that grows."""
+"""Language models in PyTorch on the CPU, as `generate` runs them: with a cache that grows, or compiled with a fixed
+one."""
 
-from collections.abc import Sequence
+import queue
+import weakref
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -8,12 +12,15 @@ from typing import Any, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch._dynamo.exc import TorchDynamoException
+from transformers import StaticCache
 
 from artifact.generate.encoder import IDS, MASK, NOTHING, Given
 from artifact.precision import Precision
+from errors import UserError
 from runtimes.base import Executed, RuntimeInfo
 from runtimes.language import Logits
-from runtimes.options import NONE, NoOptions, describe_options
+from runtimes.options import TORCH_LANGUAGE, TorchLanguageOptions, describe_options
 from runtimes.torch_cpu import NAME
 from runtimes.torch_model import CONVERT, DTYPES, NOT_OPEN, Operators, to_host
 
@@ -54,12 +61,50 @@ class Growing:
         return to_host(found.logits[:, -1])
 
 
-class EngineLanguage:
-    """A checkpoint in eager PyTorch; a `LanguageRuntime`."""
+class Fixed:
+    """Rows with transformers' own static cache: prompts are read eagerly, and each step is a compiled graph."""
 
-    def __init__(self, model: Path, precision: Precision, threads: int, options: NoOptions = NONE) -> None:
+    def __init__(self, engine: "EngineLanguage", rows: int, capacity: int) -> None:
+        self._model, self._step = engine.model, engine.compiled
+        self._cache: Any = engine.lend(self, rows, capacity)
+
+    def prompt(self, rows: Sequence[Sequence[int]]) -> Logits:
+        self.rewind(0)
+        return self._read(self._model, torch.tensor(rows))
+
+    def step(self, tokens: NDArray[np.int64]) -> Logits:
+        """Raises `UserError` where it cannot be compiled."""
+        try:
+            return self._read(self._step, torch.from_numpy(tokens)[:, None])
+        except TorchDynamoException as error:
+            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+            raise UserError(
+                f"PyTorch cannot compile a step: {reason}", "leave +compile out; it needs a C++ compiler on the CPU"
+            ) from error
+
+    def rewind(self, positions: int) -> None:
+        for layer in self._cache.layers:
+            layer.cumulative_length.fill_(positions)
+
+    def _read(self, call: Callable[..., Any], ids: torch.Tensor) -> Logits:
+        with torch.inference_mode():
+            found = call(input_ids=ids, past_key_values=self._cache, use_cache=True, logits_to_keep=1)
+        return to_host(found.logits[:, -1])
+
+
+class EngineLanguage:
+    """A checkpoint in PyTorch; a `LanguageRuntime`.
+
+    A compiled graph belongs to the memory of one cache, so caches of each size are used again.
+    """
+
+    def __init__(
+        self, model: Path, precision: Precision, threads: int, options: TorchLanguageOptions = TORCH_LANGUAGE
+    ) -> None:
         self._checkpoint, self._precision, self._threads, self._options = model, precision, threads, options
         self._model: Any = None
+        self._compiled: Any = None
+        self._idle: defaultdict[tuple[int, int], queue.SimpleQueue[Any]] = defaultdict(queue.SimpleQueue)
 
     @property
     def model(self) -> Any:
@@ -86,10 +131,40 @@ class EngineLanguage:
 
         torch.set_num_threads(self._threads)
         self._model = load_model(self._checkpoint).to(DTYPES[self._precision]).eval()
+        if self._options.compile:
+            self._check_fixed()
+            self._compiled = torch.compile(self._model, dynamic=False, options={"freezing": True})
         return self
 
-    def begin(self, rows: int, capacity: int, inputs: Given = NOTHING) -> Growing:
-        return Growing(self.model, inputs)
+    @property
+    def compiled(self) -> Callable[..., Any]:
+        """What makes a step, where that is compiled."""
+        if self._compiled is None:
+            raise RuntimeError(NOT_OPEN)
+        found: Callable[..., Any] = self._compiled
+        return found
+
+    def _check_fixed(self) -> None:
+        """Raise `UserError` for a model whose static cache cannot go back."""
+        config = self.model.config
+        if config.is_encoder_decoder or any(layer.is_sliding for layer in StaticCache(config, 8).layers):
+            raise UserError(
+                "compiled steps are for decoders alone so far, and for none that look through a window",
+                "leave +compile out",
+            )
+
+    def lend(self, user: object, rows: int, capacity: int) -> Any:
+        """A cache for so many rows and positions each, which serves others again when `user` is gone."""
+        idle = self._idle[rows, capacity]
+        try:
+            cache = idle.get_nowait()
+        except queue.Empty:
+            cache = StaticCache(self.model.config, capacity)
+        weakref.finalize(user, idle.put, cache).atexit = False
+        return cache
+
+    def begin(self, rows: int, capacity: int, inputs: Given = NOTHING) -> Growing | Fixed:
+        return Fixed(self, rows, capacity) if self._options.compile else Growing(self.model, inputs)
 
     def every(self, ids: NDArray[np.int64], mask: NDArray[np.int64], inputs: Given = NOTHING) -> Logits:
         prefix = "decoder_" if inputs else ""
@@ -98,7 +173,9 @@ class EngineLanguage:
             return to_host(self.model(**given, use_cache=False).logits)
 
     def executes(self, ids: NDArray[np.int64], mask: NDArray[np.int64], inputs: Given = NOTHING) -> Executed | None:
-        """The ATen operators that are dispatched, views left out."""
+        """The ATen operators that are dispatched, views left out; a compiled graph does not tell."""
+        if self._options.compile:
+            return None
         with Operators() as seen:
             self.every(ids, mask, inputs)
         return Executed.of(seen.names, sum(name in CONVERT for name in seen.names))
@@ -110,4 +187,5 @@ class EngineLanguage:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._model = None
+        self._model = self._compiled = None
+        self._idle.clear()
