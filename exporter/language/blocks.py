@@ -42,16 +42,20 @@ DAMPING = 0.01
 """Added to each input's own moment, as a share of their mean, so that inputs that hardly vary stay apart."""
 
 
+TOGETHER = 64
+"""Columns whose errors are handed on to all that follow in one product."""
+
+
 @dataclass(frozen=True, slots=True)
 class Steps:
-    """Scales and zero points of blocks, float32 (blocks, 1)."""
+    """Scales and zero points, float32: of blocks (blocks, 1), or of each weight."""
 
     scale: torch.Tensor
     zero: torch.Tensor
     most: int
 
     def round(self, weights: torch.Tensor) -> torch.Tensor:
-        """Whole numbers from 0 to `most`, for weights of (blocks, any)."""
+        """Whole numbers from 0 to `most`."""
         return (weights / self.scale).round_().add_(self.zero).clamp_(0, self.most)
 
     def value(self, whole: torch.Tensor) -> torch.Tensor:
@@ -89,41 +93,47 @@ def in_blocks(weight: torch.Tensor, bits: int, block: int, moments: torch.Tensor
     """Round a weight of (outputs, inputs) in blocks of each row.
 
     With the second moments of its inputs (inputs, inputs), columns are rounded one after another, and those that follow
-    make up for the error so far as inputs vary together: GPTQ (Frantar et al., ICLR 2023).
+    make up for the error so far as inputs vary together: GPTQ (Frantar et al., ICLR 2023). The steps of all blocks are
+    chosen before, so that columns may be taken in the order in which their inputs matter, the most first.
     """
     outputs, inputs = weight.shape
     count = -(-inputs // block)
-    left = torch.nn.functional.pad(weight.detach().clone().float(), (0, count * block - inputs))
-    upper = None if moments is None else _compensation(moments, count * block)
-    whole, scales, zeros = torch.zeros_like(left), torch.zeros(outputs, count), torch.zeros(outputs, count)
-    for number in range(count):
-        here = slice(number * block, (number + 1) * block)
-        steps = steps_of(left[:, here], bits)
-        scales[:, number], zeros[:, number] = steps.scale[:, 0], steps.zero[:, 0]
-        if upper is None:
-            whole[:, here] = steps.round(left[:, here])
-            continue
-        errors = torch.zeros(outputs, block)
-        for column in range(number * block, (number + 1) * block):
-            place = column - number * block
-            one = left[:, column : column + 1]
-            whole[:, column : column + 1] = rounded = steps.round(one)
-            errors[:, place] = ((one - steps.value(rounded)) / upper[column, column])[:, 0]
-            left[:, column : here.stop] -= errors[:, place : place + 1] * upper[column, column : here.stop]
-        left[:, here.stop :] -= errors @ upper[here, here.stop :]
-    shape = outputs, count, block
-    packed = _packed(whole.to(torch.uint8).reshape(shape).numpy(), bits)
-    return Blocks(packed, scales.numpy(), _packed(zeros.to(torch.uint8).numpy(), bits))
+    filled = torch.nn.functional.pad(weight.detach().clone().float(), (0, count * block - inputs))
+    blocks = filled.reshape(-1, block)
+    steps = steps_of(blocks, bits)
+    whole = steps.round(blocks).reshape(outputs, -1)
+    if moments is not None:
+        each = [part.reshape(outputs, count).repeat_interleave(block, 1) for part in (steps.scale, steps.zero)]
+        by_column = Steps(each[0][:, :inputs], each[1][:, :inputs], steps.most)
+        whole[:, :inputs] = _compensated(filled[:, :inputs], by_column, moments)
+    packed = _packed(whole.to(torch.uint8).reshape(outputs, count, block).numpy(), bits)
+    zeros = _packed(steps.zero.to(torch.uint8).reshape(outputs, count).numpy(), bits)
+    return Blocks(packed, steps.scale.reshape(outputs, count).numpy(), zeros)
 
 
-def _compensation(moments: torch.Tensor, size: int) -> torch.Tensor:
-    """The upper Cholesky factor of the inverse of damped moments, filled up to so many inputs."""
+def _compensated(weight: torch.Tensor, steps: Steps, moments: torch.Tensor) -> torch.Tensor:
+    """Whole numbers for a weight, whose steps are given for each element, in the order of its columns."""
+    order = moments.diagonal().argsort(descending=True, stable=True)
+    upper = _compensation(moments[order][:, order])
+    left, scale, zero = (part.T[order].contiguous() for part in (weight, steps.scale, steps.zero))  # a column is a row
+    whole = torch.empty_like(left)
+    for start in range(0, len(order), TOGETHER):
+        stop = min(start + TOGETHER, len(order))
+        errors = torch.empty_like(left[start:stop])
+        for column in range(start, stop):
+            now = Steps(scale[column], zero[column], steps.most)
+            whole[column] = rounded = now.round(left[column])
+            errors[column - start] = error = (left[column] - now.value(rounded)) / upper[column, column]
+            left[column:stop] -= upper[column, column:stop, None] * error
+        left[stop:] -= upper[start:stop, stop:].T @ errors
+    return whole[order.argsort()].T
+
+
+def _compensation(moments: torch.Tensor) -> torch.Tensor:
+    """The upper Cholesky factor of the inverse of damped moments."""
     damped = moments.double()
     damped = damped + torch.eye(len(damped)) * (DAMPING * damped.diagonal().mean()).clamp(min=1e-12)
-    factor = torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(damped)), upper=True)
-    filled = torch.eye(size, dtype=torch.float64)
-    filled[: len(factor), : len(factor)] = factor
-    return filled.float()
+    return torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(damped)), upper=True).float()
 
 
 def _packed(numbers: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:

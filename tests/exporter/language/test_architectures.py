@@ -81,7 +81,14 @@ def generated(model: Any, rows: tuple[list[int], ...]) -> list[list[int]]:
     return found
 
 
-@pytest.fixture(scope="module", params=CONFIGS)
+MORE = ("qwen2", "gpt-neox", "opt")
+"""Much like others of these."""
+
+
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(name, marks=[pytest.mark.exhaustive] if name in MORE else []) for name in CONFIGS],
+)
 def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path]:
     """A model and its graph; tracing left the model as it was."""
     torch.manual_seed(0)
