@@ -133,7 +133,9 @@ def _compensation(moments: torch.Tensor) -> torch.Tensor:
     """The upper Cholesky factor of the inverse of damped moments."""
     damped = moments.double()
     damped = damped + torch.eye(len(damped)) * (DAMPING * damped.diagonal().mean()).clamp(min=1e-12)
-    return torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(damped)), upper=True).float()
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped))
+    found: torch.Tensor = torch.linalg.cholesky(inverse, upper=True)
+    return found.float()
 
 
 def _packed(numbers: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
