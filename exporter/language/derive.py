@@ -1,6 +1,6 @@
 """How each precision of a decoder is made from its traced graph."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import onnx_ir
@@ -19,32 +19,31 @@ HEAD_BITS = 8
 class Derivation:
     """Bits of the weights of products, and of the table of tokens with the head that shares it.
 
-    What `is_calibrated` is rounded by the second moments of each layer's inputs.
+    `block_size` weights share a scale unless other blocks are asked for; `None`: there are none. What `is_calibrated`
+    is rounded by the second moments of each layer's inputs.
     """
 
     bits: int
     head_bits: int
-    make: Callable[[onnx_ir.Model, Options, Moments], onnx_ir.Model]
+    block_size: int | None = None
     is_calibrated: bool = False
 
+    def block(self, options: Options) -> int | None:
+        """How many weights share a scale."""
+        return self.block_size and (options.block_size or self.block_size)
 
-def _fp32(graph: onnx_ir.Model, options: Options, moments: Moments) -> onnx_ir.Model:
-    return graph
-
-
-def _int8(graph: onnx_ir.Model, options: Options, moments: Moments) -> onnx_ir.Model:
-    return block_quantized(graph, 8, options.block_size, level=options.accuracy_level)
-
-
-def _int4(graph: onnx_ir.Model, options: Options, moments: Moments) -> onnx_ir.Model:
-    return block_quantized(
-        graph, 4, options.block_size, head_bits=HEAD_BITS, level=options.accuracy_level, moments=moments
-    )
+    def make(self, graph: onnx_ir.Model, options: Options, moments: Moments) -> onnx_ir.Model:
+        """The graph at this precision, which may be the same one, changed in place."""
+        block = self.block(options)
+        if block is None:
+            return graph
+        known, level = moments if self.is_calibrated else None, options.accuracy_level
+        return block_quantized(graph, self.bits, block, head_bits=self.head_bits, level=level, moments=known)
 
 
 DERIVATIONS: Mapping[Precision, Derivation] = {
-    Precision.FP32: Derivation(32, 32, _fp32),
-    Precision.INT8_DYNAMIC: Derivation(8, 8, _int8),
-    Precision.INT4: Derivation(4, HEAD_BITS, _int4, is_calibrated=True),
+    Precision.FP32: Derivation(32, 32),
+    Precision.INT8_DYNAMIC: Derivation(8, 8, 32),
+    Precision.INT4: Derivation(4, HEAD_BITS, 64, is_calibrated=True),
 }
 """`exporter.request.OF_DECODERS` names the same ones without loading torch."""

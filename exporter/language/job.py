@@ -314,7 +314,7 @@ class _Job:
             weights=source.weights,
             weight_bits=derivation.bits,
             head_bits=derivation.head_bits,
-            block_size=None if precision is Precision.FP32 else self.request.options.block_size,
+            block_size=derivation.block(self.request.options),
             calibrated_on=source.calibrated_on if derivation.is_calibrated else None,
             cache=Cache(
                 layers=shape.layers,
@@ -346,14 +346,15 @@ class _Job:
     def _mark(self, precision: Precision, sha256: str) -> str:
         """What a variant depends on."""
         data, options = self.request.data, self.request.options
-        source = self.request.calibration if DERIVATIONS[precision].is_calibrated else None
+        derivation = DERIVATIONS[precision]
+        source, block = self.request.calibration if derivation.is_calibrated else None, derivation.block(options)
         return fingerprint(
             {
                 "recipe": RECIPE,
                 "source": sha256,
                 "precision": precision,
                 "data": _marked(data),
-                "rounding": None if precision is Precision.FP32 else [options.block_size, options.accuracy_level],
+                "rounding": block and [block, options.accuracy_level],
                 "calibration": _marked(source),
                 "external_data_bytes": self.request.external_data_bytes,
                 "versions": versions(),
