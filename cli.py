@@ -208,10 +208,7 @@ def export(
     target: Annotated[Target, typer.Option(help="CPUs that int8 is for.")] = CHOSEN.target,
     opset: Annotated[int | None, typer.Option(min=18, help="Default: the tracer's.")] = None,
     weights: Annotated[Weights, typer.Option(help="How int8 weights are stored.")] = CHOSEN.weights,
-    block_size: Annotated[
-        int | None,
-        typer.Option(min=16, help="Weights that share a scale (default: 32; int4 of language models: 64)."),
-    ] = None,
+    block_size: Annotated[int, typer.Option(min=16, help="Weights that share a scale in int4.")] = CHOSEN.block_size,
     accuracy_level: Annotated[
         int, typer.Option(min=0, max=4, help="4: int4 kernels may round to int8.")
     ] = CHOSEN.accuracy_level,
@@ -226,7 +223,7 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Trace a model once, derive each precision from it, and check each against PyTorch."""
-    if block_size and block_size & (block_size - 1):
+    if block_size & (block_size - 1):
         raise UserError(f"--block-size has {block_size}", "give a power of two from 16, such as 32")
     if normalize and not pooling:
         raise UserError("--normalize is about the vector that --pooling makes", "say how with --pooling, such as mean")

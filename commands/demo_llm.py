@@ -20,9 +20,6 @@ if TYPE_CHECKING:
     from artifact.run_folder import RunFolder
 
 PRECISIONS = (Precision.FP32, Precision.INT8_DYNAMIC, Precision.INT4)
-RUNTIMES = ("ort-cpu", "openvino-cpu")
-"""Beside PyTorch fp32. The time is for what could be shipped: `compare` alone takes the others, too."""
-
 TEXTS = 60
 QUESTION, ANSWER = "Name the capital of France.", "Paris"
 PROCESSES = 3
@@ -41,6 +38,7 @@ def run_llm_demo(out: Path, texts: int | None, plan: Plan, *, as_json: bool) -> 
     from exporter.request import Request, Source
     from models.embedded import smollm2
     from models.rows import Columns
+    from runtimes.registry import of_graphs
 
     plan = msgspec.structs.replace(plan, replicates=min(plan.replicates, PROCESSES))
     started = time.monotonic()
@@ -68,7 +66,7 @@ def run_llm_demo(out: Path, texts: int | None, plan: Plan, *, as_json: bool) -> 
 
     say("2/4 compare, beside PyTorch, what could serve it")
     examples = Examples.unlabelled(read_texts(run.evaluation_data), run.evaluation_data)
-    verdict, _ = compare(out, examples, None, runtimes=RUNTIMES, plan=plan)
+    verdict, _ = compare(out, examples, None, runtimes=of_graphs(), plan=plan)  # `compare` alone takes the others, too
 
     say("3/4 verdict")
     if not as_json:

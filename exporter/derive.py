@@ -19,7 +19,7 @@ from exporter.half import nodes_to_keep, sensitive, to_half, unsupported, weight
 from exporter.integer import DYNAMIC_KINDS, STATIC_KINDS, int8_dynamic, int8_static
 from exporter.layers import LayerKind, find_layers
 from exporter.observe import Spread, largest_values, layer_inputs, multiply_adds
-from exporter.options import BLOCK_SIZE, Options
+from exporter.options import Options
 from exporter.request import uncalibrated
 from exporter.save import load_graph
 from exporter.subject import Batch
@@ -160,9 +160,8 @@ def _int8_static(material: Material, choice: Choice) -> tuple[onnx_ir.Model, Rec
 
 def _int4(material: Material, choice: Choice) -> tuple[onnx_ir.Model, Recipe]:
     options = material.options
-    block = options.block_size or BLOCK_SIZE
-    graph = int4(material.graph(), choice.layers, block=block, accuracy_level=options.accuracy_level)
-    recipe = Recipe(profile=options.profile, block_size=block, accuracy_level=options.accuracy_level)
+    graph = int4(material.graph(), choice.layers, block=options.block_size, accuracy_level=options.accuracy_level)
+    recipe = Recipe(profile=options.profile, block_size=options.block_size, accuracy_level=options.accuracy_level)
     return graph, recipe
 
 

@@ -63,19 +63,12 @@ class Pooling:
     normalize: bool = False
 
 
-BLOCK_SIZE = 32
-"""Weights that share a scale in int4 of models that answer in one pass."""
-
-
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What holds for all variants. Accuracy level 4 lets int4 kernels round activations to int8, 0 does not.
-
-    `block_size` `None` is what each precision is best made with.
-    """
+    """What holds for all variants. Accuracy level 4 lets int4 kernels round activations to int8, 0 does not."""
 
     profile: Profile = Profile.PORTABLE
     target: Target = Target.X86
     weights: Weights = Weights.SIGNED
-    block_size: int | None = None
+    block_size: int = 32
     accuracy_level: int = 4

@@ -257,6 +257,13 @@ def where_runs(*, language: bool) -> str:
     return f"they run on: {', '.join(name for name, where in REGISTRY.items() if where.offer(language=language))}"
 
 
+def of_graphs() -> tuple[str, ...]:
+    """The runtimes that read exported graphs of language models and of others on the CPU."""
+    return tuple(
+        name for name, where in REGISTRY.items() if where.source is Source.ONNX and where.precisions and where.language
+    )
+
+
 def without_language(asked: tuple[str, ...] | None) -> tuple[str, ...]:
     """Those of the asked runtimes, by default of all with candidates, that do not run language models yet.
 

@@ -368,8 +368,10 @@ def test_usage_errors_exit_with_2(steelyard: Steelyard) -> None:
 def test_doctor_tells_machine_and_runtimes(steelyard: Steelyard) -> None:
     told = json.loads(steelyard("doctor", "--json").stdout)
     by_name = {item["runtime"]: item for item in told["runtimes"]}
-    assert {"torch-cpu", "torch-cuda", "ort-cpu", "ort-cuda", "ort-tensorrt", "openvino-cpu"} == set(by_name)
-    for name in ("torch-cpu", "ort-cpu", "openvino-cpu"):
+    assert set(by_name) == {
+        *("torch-cpu", "torch-cuda", "ort-cpu", "ort-cuda", "ort-tensorrt", "openvino-cpu", "ort-genai", "llama-cpp")
+    }
+    for name in ("torch-cpu", "ort-cpu", "openvino-cpu", "ort-genai"):
         assert by_name[name]["available"]
     for item in told["runtimes"]:
         assert item["available"] or (item["reason"] and item["remedy"])

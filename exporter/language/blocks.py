@@ -27,11 +27,11 @@ Stored = tuple[onnx_ir.Value, onnx_ir.Value, onnx_ir.Value]
 
 @dataclass(frozen=True, slots=True)
 class Blocks:
-    """A weight of (outputs, inputs): packed uint8 (outputs, blocks, bytes), scales float32 (outputs, blocks), and zero
-    points packed to uint8 (outputs, bytes)."""
+    """A weight of (outputs, inputs): packed uint8 (outputs, blocks, bytes), scales (outputs, blocks), and zero points
+    packed to uint8 (outputs, bytes)."""
 
     packed: NDArray[np.uint8]
-    scales: NDArray[np.float32]
+    scales: NDArray[np.float16]
     zeros: NDArray[np.uint8]
 
 
@@ -73,7 +73,7 @@ def steps_of(blocks: torch.Tensor, bits: int) -> Steps:
     best: Steps | None = None
     error = torch.full_like(least, torch.inf)
     for share in SHRUNK if bits == 4 else (1.0,):
-        scale = (greatest - least) * (share / most)
+        scale = ((greatest - least) * (share / most)).half().float()  # as it is stored
         scale[scale == 0] = 1
         found = Steps(scale, (-least * share / scale).round_(), most)
         wrong = found.value(found.round(blocks)).sub_(blocks).square_().sum(dim=1, keepdim=True)
@@ -108,7 +108,7 @@ def in_blocks(weight: torch.Tensor, bits: int, block: int, moments: torch.Tensor
         whole[:, :inputs] = _compensated(filled[:, :inputs], by_column, moments)
     packed = _packed(whole.to(torch.uint8).reshape(outputs, count, block).numpy(), bits)
     zeros = _packed(steps.zero.to(torch.uint8).reshape(outputs, count).numpy(), bits)
-    return Blocks(packed, steps.scale.reshape(outputs, count).numpy(), zeros)
+    return Blocks(packed, steps.scale.reshape(outputs, count).half().numpy(), zeros)
 
 
 def _compensated(weight: torch.Tensor, steps: Steps, moments: torch.Tensor) -> torch.Tensor:
@@ -206,11 +206,15 @@ def _stored(
     editor: Editor, name: str, array: NDArray[np.float32], bits: int, block: int, moments: torch.Tensor | None = None
 ) -> Stored:
     found = in_blocks(torch.from_numpy(np.array(array)), bits, block, moments)
-    return (
-        editor.constant(f"{name}.int{bits}", found.packed),
-        editor.constant(f"{name}.scale", found.scales),
-        editor.constant(f"{name}.zero_point", found.zeros),
+    packed = editor.constant(f"{name}.int{bits}", found.packed)
+    halves, zeros = (
+        editor.constant(f"{name}.{part}", array)
+        for part, array in (("scale", found.scales), ("zero_point", found.zeros))
     )
+    first = next(iter(editor.graph))  # before every node that may read it; engines fold it when they load the file
+    kind = onnx_ir.DataType.FLOAT
+    (scales,) = editor.add(first, "Cast", [halves], [f"{name}.steps"], dtype=kind, to=int(kind))
+    return packed, scales, zeros
 
 
 def _look_up(editor: Editor, layer: Layer, shared: Mapping[str, Stored], bits: int, block: int) -> None:

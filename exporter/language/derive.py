@@ -10,6 +10,7 @@ from exporter.language.blocks import block_quantized
 from exporter.language.moments import Moments
 from exporter.options import Options
 
+FP32_BITS = 32
 HEAD_BITS = 8
 """Of int4's table and head: in 4 bits they cost a small model nearly as much as all its layers do
 (`docs/benchmarks.md`)."""
@@ -19,18 +20,16 @@ HEAD_BITS = 8
 class Derivation:
     """Bits of the weights of products, and of the table of tokens with the head that shares it.
 
-    `block_size` weights share a scale unless other blocks are asked for; `None`: there are none. What `is_calibrated`
-    is rounded by the second moments of each layer's inputs.
+    What `is_calibrated` is rounded by the second moments of each layer's inputs.
     """
 
     bits: int
     head_bits: int
-    block_size: int | None = None
     is_calibrated: bool = False
 
     def block(self, options: Options) -> int | None:
-        """How many weights share a scale."""
-        return self.block_size and (options.block_size or self.block_size)
+        """How many weights share a scale; `None` where there are none."""
+        return None if self.bits == FP32_BITS else options.block_size
 
     def make(self, graph: onnx_ir.Model, options: Options, moments: Moments) -> onnx_ir.Model:
         """The graph at this precision, which may be the same one, changed in place."""
@@ -42,8 +41,8 @@ class Derivation:
 
 
 DERIVATIONS: Mapping[Precision, Derivation] = {
-    Precision.FP32: Derivation(32, 32),
-    Precision.INT8_DYNAMIC: Derivation(8, 8, 32),
-    Precision.INT4: Derivation(4, HEAD_BITS, 64, is_calibrated=True),
+    Precision.FP32: Derivation(FP32_BITS, FP32_BITS),
+    Precision.INT8_DYNAMIC: Derivation(8, 8),
+    Precision.INT4: Derivation(4, HEAD_BITS, is_calibrated=True),
 }
 """`exporter.request.OF_DECODERS` names the same ones without loading torch."""

@@ -51,7 +51,7 @@ def parameters() -> Iterator[Any]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("architecture", parameters())
+@pytest.mark.parametrize("architecture", list(parameters()))
 def test_the_file_answers_as_transformers_does_at_every_shape(architecture: Architecture, tmp_path: Path) -> None:
     folder = write_checkpoint(architecture, tmp_path / "checkpoint")
     (exported,) = export(Request(folder, tmp_path / "run", (Precision.FP32,)))

@@ -54,7 +54,7 @@ def parameters() -> Iterator[Any]:
         yield pytest.param(item, id=item.id, marks=[pytest.mark.exhaustive] if is_more else [])
 
 
-@pytest.mark.parametrize("candidate", parameters())
+@pytest.mark.parametrize("candidate", list(parameters()))
 def test_steps_with_the_cache_are_the_whole_pass_of_pytorch(
     candidate: Candidate, language_run: Path, learnt_llama: Path
 ) -> None:

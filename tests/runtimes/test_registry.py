@@ -37,7 +37,9 @@ def test_what_is_no_candidate_is_refused(text: str) -> None:
 def test_all_pairs_are_candidates_unless_others_are_asked_for() -> None:
     every = candidates(None, None, every=True)
     assert len(every) == len(set(every)) == sum(len(found.precisions) for found in REGISTRY.values())
-    assert {found.runtime for found in every} == set(REGISTRY) - {"null"}
+    assert {found.runtime for found in every} == set(REGISTRY) - {"null", "ort-genai", "llama-cpp"}
+    writing = candidates(None, None, every=True, language=True)
+    assert {found.runtime for found in writing} == {"torch-cpu", "ort-cpu", "openvino-cpu", "ort-genai", "llama-cpp"}
     assert REFERENCE in every
     usual = candidates(None, None)
     assert {found.id for found in every} - {found.id for found in usual} == {

@@ -1,5 +1,6 @@
 """Files for llama.cpp hold the same weights: transformers, which reads such files, says so."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -91,12 +92,13 @@ def exported(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_command_writes_them_beside_the_graphs_and_once(
-    language_run: Path, rewriting_run: Path, tiny_checkpoint: Path, tmp_path: Path
+    language_run: Path, rewriting_run: Path, learnt_llama: Path, sentences: Path, tiny_checkpoint: Path, tmp_path: Path
 ) -> None:
     """The graphs are there already and are kept; what was cut off is written again."""
-    out = str(language_run)
-    arguments = (out, "--out", out, "--precisions", "fp32,int4", "--gguf")
-    run, source = RunFolder(language_run), find_models(language_run)
+    copied = Path(shutil.copytree(language_run, tmp_path / "copied"))
+    texts = ("--data", str(sentences), "--calibration", str(sentences))
+    arguments = (str(learnt_llama), "--out", str(copied), "--precisions", "fp32,int4", *texts, "--gguf")
+    run, source = RunFolder(copied), find_models(copied)
     assert set(source.ggufs) == set(BITS)
     candidate = known_candidate("llama-cpp/int4", language=True)
     folder = run.variant(Precision.INT4)
@@ -108,7 +110,9 @@ def test_the_command_writes_them_beside_the_graphs_and_once(
 
     before = (run.variant(Precision.FP32) / GGUF).stat().st_mtime_ns
     (folder / GGUF).write_bytes((folder / GGUF).read_bytes()[:100])
-    assert exported(*arguments).returncode in (0, 1)
+    done = exported(*arguments)
+    assert done.returncode in (0, 1), done.stderr
+    assert "reused" in done.stdout
     assert sha256_file(folder / GGUF) == record.sha256
     assert (run.variant(Precision.FP32) / GGUF).stat().st_mtime_ns == before
 

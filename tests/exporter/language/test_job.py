@@ -96,7 +96,7 @@ def test_a_shared_table_is_stored_once(exported: Path) -> None:
         words, size = 100, 64
         assert words <= found.weights
         head, rest = words * size, found.weights - words * size
-        bytes_each = {32: 4.0, 8: 1 + 5 / 32, 4: 0.5 + 4.5 / 32}
+        bytes_each = {32: 4.0, 8: 1 + 3 / 32, 4: 0.5 + 2.5 / 32}
         expected = rest * bytes_each[found.weight_bits] + head * bytes_each[found.head_bits]
         assert 0.95 * expected < stored < 1.05 * expected
 

@@ -86,7 +86,7 @@ def test_every_weight_is_stored_once(rewriting_run: Path, learnt_t5: Path) -> No
         places = {int(place["offset"]): int(place["length"]) for place in told if place}
         assert len(places) < sum(map(bool, told))  # some place is read by both
         inside = sum(len(tensor.raw_data) for tensor in tensors)
-        bytes_each = {32: 4.0, 8: 1 + 5 / 32, 4: 0.5 + 4.5 / 32}
+        bytes_each = {32: 4.0, 8: 1 + 3 / 32, 4: 0.5 + 2.5 / 32}
         expected = (found.weights - head) * bytes_each[found.weight_bits] + head * bytes_each[found.head_bits]
         assert 0.95 * expected < sum(places.values()) + inside < 1.05 * expected
         end = max(offset + length for offset, length in places.items())
