@@ -54,9 +54,12 @@ from measure.workload import (
 from runtimes.base import Availability, Candidate
 from runtimes.registry import CALIBRATE, REFERENCE, entry, is_calibrated, where_runs
 
-VERSIONED = ("torch", "transformers", "onnxruntime", "onnxruntime-gpu", "openvino", "torchao", "tokenizers", "numpy")
+VERSIONED = (
+    *("torch", "transformers", "onnxruntime", "onnxruntime-gpu", "onnxruntime-genai", "openvino", "torchao"),
+    *("llama-cpp-python", "tokenizers", "numpy"),
+)
 NO_LANGUAGE = "it does not run language models yet"
-KEPT_ENVIRONMENT = ("OMP_", "KMP_", "MKL_", "ORT_", "TORCH", "CUDA_", "MALLOC_", "LD_PRELOAD")
+KEPT_ENVIRONMENT = ("OMP_", "KMP_", "MKL_", "ORT_", "OV_", "GGML_", "TORCH", "CUDA_", "MALLOC_", "LD_PRELOAD")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -306,6 +309,7 @@ class _Campaign:
         """Everything a measurement depends on."""
         candidate = entrant.candidate
         calibration = {"calibration": self.inputs.calibration_sha256} if is_calibrated(candidate) else {}
+        offer = entry(candidate.runtime).offer(language=self.inputs.writes)
         return fingerprint(
             calibration
             | {
@@ -319,7 +323,7 @@ class _Campaign:
                 "score": self.task.batch_sizes,
                 "threads": self.threads,
                 "plan": msgspec.to_builtins(self.plan),
-                "defaults": msgspec.to_builtins(entry(candidate.runtime).options),
+                "defaults": msgspec.to_builtins(offer.options) if offer else None,
                 "versions": self.versions,
                 "environment": self.environment,
                 "machine": self.machine.identity,

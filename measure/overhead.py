@@ -32,8 +32,10 @@ def overhead(folder: Path, encoder: TextEncoder, texts: Sequence[str], clock: Cl
     for text in texts[:TEXTS]:
         start = clock()
         found = encoder.encode([text])[0]["input_ids"]
-        taken.append((clock() - start) / len(found))
-        ids += found
+        spent = clock() - start
+        if found:
+            taken.append(spent / len(found))
+            ids += found
     tokenizer = open_tokenizer(plain_tokenizer_json(folder))
     scores = np.random.default_rng(0).normal(0, 3, (CHOICES, tokenizer.get_vocab_size())).astype(np.float32)
     try:

@@ -100,10 +100,12 @@ def run_replicate(
                 yield gave_up
         for item in sorted(live, key=lambda item: item.entrant.role is not Role.ANCHOR):
             try:
+                if setting.inputs.writes:  # to judge takes scores of every token, which serving does not
+                    item.weighed = item.process.ask(Weigh(), Weighed, plan.timeout_s)
                 if scorer is not None:
                     setting.step(f"{name}: answers of {item.entrant.name}")
                     item.quality = scorer.score(item.entrant, item.process, plan.timeout_s)
-                item.weighed = item.process.ask(Weigh(), Weighed, plan.timeout_s)
+                item.weighed = item.weighed or item.process.ask(Weigh(), Weighed, plan.timeout_s)
             except WorkerFailed as failed:
                 yield GaveUp(item.entrant, "scoring", failed)
                 continue

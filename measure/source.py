@@ -47,6 +47,11 @@ class ModelSource:
 
     def model(self, candidate: Candidate) -> Path:
         """What a candidate loads. Raises `UserError` when this folder does not have it."""
+        language = entry(candidate.runtime).language
+        if self.start_id is not None and language and language.decoders_alone:
+            raise UserError(
+                f"{candidate.runtime} runs decoders alone so far, and this model has an encoder", "leave it out"
+            )
         if entry(candidate.runtime).source is Source.CHECKPOINT:
             if self.checkpoint is None:
                 raise UserError(
@@ -58,7 +63,7 @@ class ModelSource:
             if precision not in self.ggufs:
                 raise UserError(
                     f"{self.directory} has no {precision} file for llama.cpp",
-                    f"steelyard export {self.directory} --gguf --precisions {precision} --out {self.directory}",
+                    "export it as before, and with --gguf",
                 )
             return self.ggufs[precision]
         if precision in self.rejected:

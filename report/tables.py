@@ -145,8 +145,9 @@ def around_engine(verdict: Verdict) -> Table | None:
     if found is None:
         return None
     row = next((row for row in verdict.rows if row.measured and row.name == verdict.deployable), None)
-    results = row.workloads if row else ()
-    took = {result.workload.split()[0]: result.batch_s / (result.tokens or 1) for result in results}
+    took: dict[str, float] = {}
+    for result in row.workloads if row else ():  # of each kind the first, which is the smallest
+        took.setdefault(result.workload.split()[0], result.batch_s / (result.tokens or 1))
     parts = (
         ("a prompt's token from its text", found.tokenise_s, took.get("read")),
         ("the likeliest token from the scores", found.choose_s, took.get("write")),
@@ -155,7 +156,7 @@ def around_engine(verdict: Verdict) -> Table | None:
     )
     return Table(
         title="Besides the engine: each token takes",
-        headers=("", "time", f"of what {row.name} takes" if row else "of the engine's"),
+        headers=("", "time", f"of what {row.name} takes in the first workload" if row else "of the engine's"),
         rows=tuple(
             (name, seconds(spent), fraction(spent / engine_s) if spent is not None and engine_s else DASH)
             for name, spent, engine_s in parts

@@ -1,5 +1,6 @@
 """llama.cpp on the CPU, through llama-cpp-python's bindings: GGUF files that an export made of the same weights."""
 
+import ctypes
 import queue
 import weakref
 from collections import defaultdict
@@ -53,10 +54,6 @@ class Sequences:
         self._engine.forget(self._context, self._rows, positions)
         self._positions = positions
 
-    def all(self, ids: NDArray[np.int64], told: NDArray[np.bool_]) -> Logits:
-        """Logits after each token that is told, row by row: float32 (told, vocabulary)."""
-        return self._engine.decode(self._context, ids, told, told, 0)
-
     def _read(self, ids: NDArray[np.int64]) -> Logits:
         asked = np.zeros(ids.shape, dtype=bool)
         asked[:, -1] = True
@@ -80,13 +77,17 @@ class EngineLanguage:
     @property
     def model(self) -> Any:
         """The open `llama_model`."""
+        self._check_open()
+        return self._model
+
+    def _check_open(self) -> None:
+        """Contexts are freed with the model: whoever still has one must not use it."""
         if self._model is None:
             raise RuntimeError("the runtime is not open; use it in a with block")
-        return self._model
 
     @property
     def info(self) -> RuntimeInfo:
-        described = bytes(128)
+        described = ctypes.create_string_buffer(128)
         llama_cpp.llama_model_desc(self.model, described, len(described))
         return RuntimeInfo(
             runtime=NAME,
@@ -98,7 +99,7 @@ class EngineLanguage:
             input_names=("input_ids",),
             options={
                 **describe_options(self._options),
-                "model": described.partition(b"\0")[0].decode(),
+                "model": described.value.decode(),
                 "built_for": llama_cpp.llama_print_system_info().decode().strip(),
             },
         )
@@ -122,6 +123,7 @@ class EngineLanguage:
             context = idle.get_nowait()
         except queue.Empty:
             context = self._context(rows, capacity)
+            self._contexts.append(context)
         weakref.finalize(user, idle.put, context).atexit = False
         return context
 
@@ -132,6 +134,7 @@ class EngineLanguage:
         asked.n_threads = asked.n_threads_batch = self._threads
         asked.type_k = asked.type_v = CACHES[self._options.cache_precision]
         asked.no_perf = True
+        asked.offload_kqv = asked.op_offload = False
         context = llama_cpp.llama_init_from_model(self.model, asked)
         if context is None:
             raise UserError(
@@ -139,12 +142,11 @@ class EngineLanguage:
                 f"{self._options.cache_precision}",
                 "ask for fewer tokens, or for another +cache-precision: q8_0 takes heads of whole blocks of 32",
             )
-        self._contexts.append(context)
         return context
 
-    @staticmethod
-    def forget(context: Any, rows: int, positions: int) -> None:
+    def forget(self, context: Any, rows: int, positions: int) -> None:
         """Keep only the first so many positions of each row."""
+        self._check_open()
         memory = llama_cpp.llama_get_memory(context)
         for row in range(rows):
             llama_cpp.llama_memory_seq_rm(memory, row, positions, -1)
@@ -154,6 +156,7 @@ class EngineLanguage:
     ) -> Logits:
         """Read the tokens that are `told`, those of each row from position `start` on; logits of those that are
         `asked` for, float32 (asked, vocabulary). Raises `UserError` for what llama.cpp does not read."""
+        self._check_open()
         if ids.min() < 0 or ids.max() >= self._vocabulary:
             raise UserError(
                 f"llama.cpp cannot run a batch of shape {ids.shape}: it has numbers outside 0 to "
@@ -184,11 +187,14 @@ class EngineLanguage:
         return Sequences(self, rows, capacity)
 
     def every(self, ids: NDArray[np.int64], mask: NDArray[np.int64], inputs: Given = NOTHING) -> Logits:
+        """In a context of its own, which is freed: texts have many shapes."""
         told = mask.astype(bool)
-        borrowed = Sequences(self, *ids.shape)
-        borrowed.rewind(0)
         found = np.zeros((*ids.shape, self._vocabulary), dtype=np.float32)
-        found[told] = borrowed.all(ids, told)
+        context = self._context(*ids.shape)
+        try:
+            found[told] = self.decode(context, ids, told, told, 0)
+        finally:
+            llama_cpp.llama_free(context)
         return found
 
     def executes(self, ids: NDArray[np.int64], mask: NDArray[np.int64], inputs: Given = NOTHING) -> Executed | None:

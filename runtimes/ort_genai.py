@@ -155,7 +155,7 @@ class EngineLanguage:
             self._decoder = Decoder(session, ids.shape[1])
         found = self._decoder.every(ids, mask)
         row = ids[0, : int(mask[0].sum())]
-        said = self.begin(1, len(row) + 1).prompt([row.tolist()])[0]
+        said = self.begin(1, len(row)).prompt([row.tolist()])[0]
         if (error := np.abs(said - found[0, len(row) - 1]).max()) > AGREED * np.abs(said).max():
             raise UserError(
                 f"onnxruntime-genai's logits of {self._path} differ by {error:.3g} from ONNX Runtime's",

@@ -40,12 +40,14 @@ class Source(Enum):
 @dataclass(frozen=True, slots=True)
 class Language:
     """What a runtime offers of language models: `module` holds a class `EngineLanguage(model, precision, threads,
-    options)`, which continues texts. The other fields are as `Entry` has them."""
+    options)`, which continues texts. `decoders_alone` are those that no encoder can stand before. The other fields are
+    as `Entry` has them."""
 
     module: str
     precisions: tuple[Precision, ...]
     options: Options = NONE
     worthwhile: Mapping[Precision, tuple[str, ...]] = field(default_factory=dict)
+    decoders_alone: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +192,11 @@ REGISTRY: Mapping[str, Entry] = {
         "genai",
         Source.ONNX,
         (),
-        language=Language("runtimes.ort_genai", (Precision.FP32, Precision.INT8_DYNAMIC, Precision.INT4)),
+        language=Language(
+            "runtimes.ort_genai",
+            (Precision.FP32, Precision.INT8_DYNAMIC, Precision.INT4),
+            decoders_alone=True,
+        ),
     ),
     "llama-cpp": Entry(
         "runtimes.llama_cpp",
@@ -203,6 +209,7 @@ REGISTRY: Mapping[str, Entry] = {
             (Precision.FP32, Precision.INT8_DYNAMIC, Precision.INT4),
             LLAMA_CPP,
             {Precision.INT4: ("cache-precision=q8_0",)},
+            decoders_alone=True,
         ),
     ),
     "null": Entry("runtimes.null", "numpy", "cpu", Source.ONNX, ()),
@@ -247,7 +254,11 @@ def candidates(
     if not found:
         raise UserError(
             f"none of {', '.join(names)} runs at {', '.join(precisions or ())}",
-            "; ".join(f"{name}: {', '.join(entry(name).precisions_of(language=language))}" for name in names),
+            "; ".join(
+                f"{name}: {', '.join(offered)}"
+                for name in names
+                if (offered := entry(name).precisions_of(language=language))
+            ),
         )
     return found
 

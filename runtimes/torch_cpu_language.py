@@ -12,7 +12,7 @@ from typing import Any, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch._dynamo.exc import TorchDynamoException
+from torch._dynamo.exc import FailOnRecompileLimitHit, TorchDynamoException
 from transformers import StaticCache
 
 from artifact.generate.encoder import IDS, MASK, NOTHING, Given
@@ -76,7 +76,7 @@ class Fixed:
         """Raises `UserError` where it cannot be compiled."""
         try:
             return self._read(self._step, torch.from_numpy(tokens)[:, None])
-        except TorchDynamoException as error:
+        except (TorchDynamoException, FailOnRecompileLimitHit) as error:
             reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
             raise UserError(
                 f"PyTorch cannot compile a step: {reason}", "leave +compile out; it needs a C++ compiler on the CPU"
@@ -133,7 +133,7 @@ class EngineLanguage:
         self._model = load_model(self._checkpoint).to(DTYPES[self._precision]).eval()
         if self._options.compile:
             self._check_fixed()
-            self._compiled = torch.compile(self._model, dynamic=False, options={"freezing": True})
+            self._compiled = _compiled(self._model)
         return self
 
     @property
@@ -189,3 +189,9 @@ class EngineLanguage:
     ) -> None:
         self._model = self._compiled = None
         self._idle.clear()
+
+
+def _compiled(model: Any) -> Any:
+    """One graph for each size of a cache; what cannot be one raises, as do more sizes than PyTorch allows."""
+    compiler: Any = torch.compile  # its overloads do not know isolate_recompiles
+    return compiler(model, fullgraph=True, dynamic=False, isolate_recompiles=True, options={"freezing": True})

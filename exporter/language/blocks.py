@@ -75,7 +75,7 @@ def steps_of(blocks: torch.Tensor, bits: int) -> Steps:
     for share in SHRUNK if bits == 4 else (1.0,):
         scale = ((greatest - least) * (share / most)).half().float()  # as it is stored
         scale[scale == 0] = 1
-        found = Steps(scale, (-least * share / scale).round_(), most)
+        found = Steps(scale, (-least * share / scale).round_().clamp_(0, most), most)
         wrong = found.value(found.round(blocks)).sub_(blocks).square_().sum(dim=1, keepdim=True)
         better = wrong < error
         error = torch.where(better, wrong, error)

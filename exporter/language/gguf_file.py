@@ -39,15 +39,22 @@ KINDS: Mapping[Precision, tuple[Kind, Kind]] = {
     Precision.INT8_DYNAMIC: (Kind.Q8_0, Kind.Q8_0),
     Precision.INT4: (Kind.Q4_0, Kind.Q8_0),
 }
-"""How products are stored, and the table of tokens with its head: in as many bits as the graphs have them."""
+"""How products are stored, and the table of tokens with a head that shares it: in as many bits as the graphs have."""
 
 
-def check_written(model_type: str) -> None:
-    """Raise `UserError` for an architecture that is not known here."""
-    if model_type not in ARCHITECTURES:
+def check_written(config: Mapping[str, Any]) -> None:
+    """Raise `UserError` for an architecture, a rotation or a window that is not known here, by `config.json`."""
+    kind, rotation = str(config.get("model_type")), config.get("rope_parameters") or config.get("rope_scaling") or {}
+    if kind not in ARCHITECTURES:
         raise UserError(
-            f"models of type {model_type} are not written for llama.cpp yet",
+            f"models of type {kind} are not written for llama.cpp yet",
             f"leave --gguf out; it takes: {', '.join(ARCHITECTURES)}",
+        )
+    window = config.get("sliding_window") and config.get("use_sliding_window", True)
+    if rotation.get("rope_type", rotation.get("type", "default")) != "default" or window:
+        raise UserError(
+            f"this {kind} scales its rotation or looks through a window, which is not written for llama.cpp yet",
+            "leave --gguf out",
         )
 
 
@@ -57,15 +64,8 @@ def write_gguf(model: Any, precision: Precision, path: Path) -> None:
     Raises `UserError` for an architecture or a way of rotating that is not known here.
     """
     config = model.config
-    check_written(config.model_type)
+    check_written(config.to_dict())
     family = ARCHITECTURES[config.model_type]
-    rotation = config.rope_parameters
-    if rotation.get("rope_type", "default") != "default" or getattr(config, "sliding_window", None):
-        raise UserError(
-            f"{type(model).__name__} scales its rotation or looks through a window, which is not written for llama.cpp "
-            "yet",
-            "leave --gguf out",
-        )
     heads, kept = config.num_attention_heads, config.num_key_value_heads
     size = getattr(config, "head_dim", None) or config.hidden_size // heads
     with replacing(path) as part:
@@ -80,7 +80,7 @@ def write_gguf(model: Any, precision: Precision, path: Path) -> None:
         writer.add_key_length(size)
         writer.add_value_length(size)
         writer.add_rope_dimension_count(size)
-        writer.add_rope_freq_base(rotation["rope_theta"])
+        writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
         writer.add_layer_norm_rms_eps(config.rms_norm_eps)
         writer.add_tokenizer_model("none")
         names = gguf.get_tensor_name_map(family.name, config.num_hidden_layers)
@@ -113,6 +113,6 @@ def _in_pairs(array: NDArray[np.float32], heads: int) -> NDArray[np.float32]:
 def _kind(name: str, array: NDArray[np.float32], precision: Precision) -> Kind:
     """How a weight is stored: vectors, and rows of no whole blocks, in fp32."""
     product, table = KINDS[precision]
-    kind: Kind = table if name.startswith(("token_embd", "output.")) else product
+    kind: Kind = table if name.startswith("token_embd") else product
     block, _ = gguf.GGML_QUANT_SIZES[kind]
     return kind if array.ndim == 2 and array.shape[1] % block == 0 else Kind.F32

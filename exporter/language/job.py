@@ -80,7 +80,7 @@ def export_language(request: Request, progress: Progress = silent) -> tuple[Expo
     if request.gguf:
         from exporter.language.gguf_file import check_written
 
-        check_written(str(read_config(checkpoint, "config.json").get("model_type")))
+        check_written(read_config(checkpoint, "config.json"))
     made = job.make()
     if request.gguf:
         job.write_ggufs()

@@ -34,6 +34,12 @@ def test_each_part_is_the_median_of_its_own_calls(learnt_llama: Path) -> None:
     assert (found.tokenise_s, found.choose_s, found.draw_s, found.tell_s) == pytest.approx((3, 5, 7, 2))
 
 
+def test_a_text_without_tokens_takes_nothing(learnt_llama: Path) -> None:
+    encoder = text_encoder(learnt_llama, read_limits(learnt_llama))
+    found = overhead(learnt_llama, encoder, ("", *SENTENCES))
+    assert found.tokenise_s > 0
+
+
 def test_the_report_says_how_much_of_the_engines_time_that_is(
     language_run: Path, sentences: Path, tmp_path: Path, steelyard: Steelyard
 ) -> None:
@@ -44,5 +50,5 @@ def test_the_report_says_how_much_of_the_engines_time_that_is(
     assert all(0 < verdict["overhead"][name] < 1 for name in ("tokenise_s", "choose_s", "draw_s", "tell_s"))
     report = (tmp_path / "report.md").read_text()
     assert "Besides the engine: each token takes" in report
-    assert "of what ort-cpu/fp32 takes" in report
+    assert "of what ort-cpu/fp32 takes in the first workload" in report
     assert "Besides the engine" in (tmp_path / "report.html").read_text()

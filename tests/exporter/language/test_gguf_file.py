@@ -75,13 +75,15 @@ def test_products_have_the_bits_of_their_precision(precision: Precision, tmp_pat
 
 def test_what_llama_cpp_would_read_otherwise_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"models of type gpt2 are not written for llama\.cpp"):
-        check_written(GPT2Config().model_type)
+        check_written(GPT2Config().to_dict())
     stretched = {"rope_type": "linear", "factor": 2.0, "rope_theta": 10_000.0}
     for config in (
         MistralConfig(**SIZES, **FEWER, sliding_window=8),
         LlamaConfig(**SIZES, **FEWER, rope_parameters=stretched),
     ):
         with pytest.raises(UserError, match="scales its rotation or looks through a window"):
+            check_written(config.to_dict())
+        with pytest.raises(UserError, match="scales its rotation"):
             write_gguf(model_of(config), Precision.FP32, tmp_path / "model.gguf")
     assert not list(tmp_path.iterdir())
 
@@ -105,8 +107,14 @@ def test_the_command_writes_them_beside_the_graphs_and_once(
     assert source.model_files(candidate) == [folder / GGUF]
     record = read_json(folder / GGUF_RECORD, GgufFile)
     assert record.sha256 == sha256_file(folder / GGUF)
-    with pytest.raises(UserError, match=r"no int4 file for llama\.cpp"):
-        find_models(rewriting_run).model(candidate)
+    for unable in (candidate, known_candidate("ort-genai/int4", language=True)):
+        with pytest.raises(UserError, match="runs decoders alone so far"):
+            find_models(rewriting_run).model(unable)
+    (folder / GGUF_RECORD).rename(tmp_path / GGUF_RECORD)
+    with pytest.raises(UserError, match=r"no int4 file for llama\.cpp") as missing:
+        find_models(copied).model(candidate)
+    assert "with --gguf" in missing.value.hint
+    (tmp_path / GGUF_RECORD).rename(folder / GGUF_RECORD)
 
     before = (run.variant(Precision.FP32) / GGUF).stat().st_mtime_ns
     (folder / GGUF).write_bytes((folder / GGUF).read_bytes()[:100])
