@@ -44,6 +44,7 @@ LONGEST_FIRST = (
     "test_compare.py",
     "test_writing.py",
     "test_every_task.py",
+    "test_every_task_through.py",
 )
 """Files that take minutes: begun first, so that several workers end together."""
 
