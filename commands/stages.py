@@ -208,7 +208,7 @@ def compare(
     from measure.workload import parse_lengths, usual_lengths
     from report.files import write_verdict
     from report.policy import Policy
-    from runtimes.registry import REFERENCE, candidates, is_calibrated, known_candidate, without_language, worthwhile
+    from runtimes.registry import REFERENCE, candidates, is_calibrated, known_candidate, unable, worthwhile
 
     _check_measurable(RunFolder(model))
     source = find_models(model)
@@ -239,7 +239,7 @@ def compare(
         reference=run.reference,
         threads=threads,
         calibration=read_texts(training) if is_needed else (),
-        unable=without_language(runtimes) if source.writes and not (named and named != EVERY) else (),
+        unable=() if named and named != EVERY else unable(runtimes, language=source.writes),
     )
     run.begin()
     with _progress() as bar:

@@ -58,7 +58,6 @@ VERSIONED = (
     *("torch", "transformers", "onnxruntime", "onnxruntime-gpu", "onnxruntime-genai", "openvino", "torchao"),
     *("llama-cpp-python", "tokenizers", "numpy"),
 )
-NO_LANGUAGE = "it does not run language models yet"
 KEPT_ENVIRONMENT = ("OMP_", "KMP_", "MKL_", "ORT_", "OV_", "GGML_", "TORCH", "CUDA_", "MALLOC_", "LD_PRELOAD")
 
 
@@ -107,8 +106,9 @@ def compare(task: Comparison, progress: Progress = silent) -> list[Record]:
         labels = label_indices(task.examples, task.source.labels)
     progress("compare", 0, 1, "looking at what can run here")
     runnable, failures = find_runnable(task.source, task.candidates, threads, calibrated=bool(task.calibration))
-    elsewhere = where_runs(language=True)
-    failures += [failure_of(name, Role.CANDIDATE, "model", NO_LANGUAGE, elsewhere) for name in task.unable]
+    reason = f"it does not run {'language models' if source.writes else 'models that answer in one pass'} yet"
+    elsewhere = where_runs(language=source.writes)
+    failures += [failure_of(name, Role.CANDIDATE, "model", reason, elsewhere) for name in task.unable]
     comparison = _Campaign(task, threads, inputs, labels, runnable, failures, progress)
     comparison.run()
     return load(task.measurements)

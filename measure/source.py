@@ -188,12 +188,13 @@ def _packed_language(directory: Path) -> ModelSource:
 
 def _ggufs(run: RunFolder, source_sha256: str) -> dict[Precision, Path]:
     """llama.cpp's files of this state of the checkpoint."""
-    records = {precision: read_if_present(run.variant(precision) / GGUF_RECORD, GgufFile) for precision in Precision}
-    return {
-        precision: run.variant(precision) / GGUF
-        for precision, record in records.items()
-        if record is not None and record.checkpoint_sha256 == source_sha256
-    }
+    found = {}
+    for precision in Precision:
+        folder = run.variant(precision)
+        record = read_if_present(folder / GGUF_RECORD, GgufFile)
+        if record is not None and record.checkpoint_sha256 == source_sha256 and (folder / GGUF).is_file():
+            found[precision] = folder / GGUF
+    return found
 
 
 def _variants(run: RunFolder, source_sha256: str) -> tuple[dict[Precision, Path], dict[Precision, str]]:

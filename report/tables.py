@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from measure.plan import Budget
 from measure.records import Role
 from measure.statistics import Decision
+from measure.workload import Phase
 from report.figures import DASH, accuracy, fraction, joules, perplexity, rate, seconds, size, times
 from report.policy import Objective
 from report.verdict import Gate, Ratio, Row, TextResult, Verdict, WorkloadResult
@@ -145,14 +146,14 @@ def around_engine(verdict: Verdict) -> Table | None:
     if found is None:
         return None
     row = next((row for row in verdict.rows if row.measured and row.name == verdict.deployable), None)
-    took: dict[str, float] = {}
+    took: dict[str, float] = {}  # by phase
     for result in row.workloads if row else ():  # of each kind the first, which is the smallest
         took.setdefault(result.workload.split()[0], result.batch_s / (result.tokens or 1))
     parts = (
-        ("a prompt's token from its text", found.tokenise_s, took.get("read")),
-        ("the likeliest token from the scores", found.choose_s, took.get("write")),
-        ("a drawn token (temperature 0.7, top-k 50, top-p 0.9)", found.draw_s, took.get("write")),
-        ("a token's text", found.tell_s, took.get("write")),
+        ("a prompt's token from its text", found.tokenise_s, took.get(Phase.READ)),
+        ("the likeliest token from the scores", found.choose_s, took.get(Phase.WRITE)),
+        ("a drawn token (temperature 0.7, top-k 50, top-p 0.9)", found.draw_s, took.get(Phase.WRITE)),
+        ("a token's text", found.tell_s, took.get(Phase.WRITE)),
     )
     return Table(
         title="Besides the engine: each token takes",

@@ -93,6 +93,14 @@ class Runtime(Protocol):
         """Release the model and its memory."""
 
 
+class OnCpu:
+    """What every runtime without an accelerator says."""
+
+    def peak_device_bytes(self) -> int | None:
+        """`None`: there is no accelerator."""
+        return None
+
+
 class Candidate(msgspec.Struct, frozen=True, order=True):
     """A runtime, a precision and chosen options: one thing that could serve the model."""
 

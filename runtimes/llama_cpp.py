@@ -1,9 +1,6 @@
 """llama.cpp on the CPU, through llama-cpp-python's bindings: GGUF files that an export made of the same weights."""
 
 import ctypes
-import queue
-import weakref
-from collections import defaultdict
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -17,8 +14,9 @@ from numpy.typing import NDArray
 from artifact.generate.encoder import NOTHING, Given
 from artifact.precision import Precision
 from errors import UserError
-from runtimes.base import Availability, Executed, RuntimeInfo
+from runtimes.base import Availability, Executed, OnCpu, RuntimeInfo
 from runtimes.language import Logits
+from runtimes.lending import Pool
 from runtimes.options import LLAMA_CPP, LlamaCppOptions, describe_options
 
 NAME = "llama-cpp"
@@ -26,7 +24,10 @@ CACHES = {"f32": llama_cpp.GGML_TYPE_F32, "f16": llama_cpp.GGML_TYPE_F16, "q8_0"
 
 
 SILENT = llama_cpp.llama_log_callback(lambda *_: None)
-"""llama.cpp writes hundreds of lines to the terminal while it loads."""
+"""What llama.cpp tells when nobody listens; it would write to the terminal."""
+
+ERROR = 4
+"""GGML_LOG_LEVEL_ERROR of ggml.h, which the bindings do not name."""
 
 
 def probe() -> Availability:
@@ -39,7 +40,7 @@ class Sequences:
 
     def __init__(self, engine: "EngineLanguage", rows: int, capacity: int) -> None:
         self._engine, self._rows = engine, rows
-        self._context = engine.lend(self, rows, capacity)
+        self._context = engine.contexts.lend(self, (rows, capacity))
         self._positions = 0
 
     def prompt(self, rows: Sequence[Sequence[int]]) -> Logits:
@@ -62,7 +63,7 @@ class Sequences:
         return found
 
 
-class EngineLanguage:
+class EngineLanguage(OnCpu):
     """A GGUF file in llama.cpp; a `LanguageRuntime`.
 
     A context, which holds a cache for so many rows and positions, is made once and serves again.
@@ -71,8 +72,9 @@ class EngineLanguage:
     def __init__(self, model: Path, precision: Precision, threads: int, options: LlamaCppOptions = LLAMA_CPP) -> None:
         self._path, self._precision, self._threads, self._options = model, precision, threads, options
         self._model: Any = None
-        self._idle: defaultdict[tuple[int, int], queue.SimpleQueue[Any]] = defaultdict(queue.SimpleQueue)
-        self._contexts: list[Any] = []
+        self._reason = ""
+        self._log = llama_cpp.llama_log_callback(self._hear)
+        self.contexts: Pool[tuple[int, int], Any] = Pool(lambda size: self._context(*size))
 
     @property
     def model(self) -> Any:
@@ -106,28 +108,24 @@ class EngineLanguage:
 
     def __enter__(self) -> Self:
         """Load the file. Raises `UserError` when it does not load."""
-        llama_cpp.llama_log_set(SILENT, None)
+        llama_cpp.llama_log_set(self._log, None)
         llama_cpp.llama_backend_init()
         asked = llama_cpp.llama_model_default_params()
         asked.n_gpu_layers = 0
         self._model = llama_cpp.llama_model_load_from_file(str(self._path).encode(), asked)
         if self._model is None:
-            raise UserError(f"llama.cpp cannot load {self._path}", "export it again with --gguf")
+            llama_cpp.llama_log_set(SILENT, None)
+            raise UserError(f"llama.cpp cannot load {self._path}: {self._reason}", "export it again with --gguf")
         self._vocabulary = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(self._model))
         return self
 
-    def lend(self, user: object, rows: int, capacity: int) -> Any:
-        """A context for so many rows and positions each, which serves others again when `user` is gone."""
-        idle = self._idle[rows, capacity]
-        try:
-            context = idle.get_nowait()
-        except queue.Empty:
-            context = self._context(rows, capacity)
-            self._contexts.append(context)
-        weakref.finalize(user, idle.put, context).atexit = False
-        return context
+    def _hear(self, level: int, text: bytes, data: object) -> None:
+        """Keep the last error; the rest is hundreds of lines."""
+        if level == ERROR:
+            self._reason = text.decode(errors="replace").strip()
 
     def _context(self, rows: int, capacity: int) -> Any:
+        """One for so many rows and positions each. Raises `UserError` where that cannot be had as it was asked for."""
         asked = llama_cpp.llama_context_default_params()
         asked.n_ctx = asked.n_batch = rows * capacity
         asked.n_seq_max = rows
@@ -139,9 +137,12 @@ class EngineLanguage:
         if context is None:
             raise UserError(
                 f"llama.cpp makes no context of {rows} × {capacity} tokens with a cache in "
-                f"{self._options.cache_precision}",
+                f"{self._options.cache_precision}: {self._reason}",
                 "ask for fewer tokens, or for another +cache-precision: q8_0 takes heads of whole blocks of 32",
             )
+        if (got := llama_cpp.llama_n_threads(context)) != self._threads:
+            llama_cpp.llama_free(context)
+            raise UserError(f"asked llama.cpp for {self._threads} threads, got {got}", "see: steelyard doctor")
         return context
 
     def forget(self, context: Any, rows: int, positions: int) -> None:
@@ -201,17 +202,13 @@ class EngineLanguage:
         """It does not tell."""
         return None
 
-    def peak_device_bytes(self) -> int | None:
-        """`None`: there is no accelerator."""
-        return None
-
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for context in self._contexts:
+        for context in self.contexts.made:
             llama_cpp.llama_free(context)
-        self._contexts.clear()
-        self._idle.clear()
+        self.contexts.clear()
         if self._model is not None:
             llama_cpp.llama_model_free(self._model)
         self._model = None
+        llama_cpp.llama_log_set(SILENT, None)  # ours goes with this object

@@ -8,7 +8,7 @@ from typing import Self
 import numpy as np
 
 from artifact.precision import Precision
-from runtimes.base import Availability, Batch, Executed, Outputs, RuntimeInfo, check_batch
+from runtimes.base import Availability, Batch, Executed, OnCpu, Outputs, RuntimeInfo, check_batch
 from runtimes.options import NONE, NoOptions
 
 NAME, INPUT_NAMES = "null", ("input_ids",)
@@ -19,7 +19,7 @@ def probe() -> Availability:
     return Availability(runtime=NAME, available=True, engine_version="1", device="cpu")
 
 
-class EngineRuntime:
+class EngineRuntime(OnCpu):
     """Answers every row with two zeros."""
 
     def __init__(self, model: Path, precision: Precision, threads: int, options: NoOptions = NONE) -> None:
@@ -52,9 +52,6 @@ class EngineRuntime:
         return None
 
     def executed(self, batch: Batch) -> Executed | None:
-        return None
-
-    def peak_device_bytes(self) -> int | None:
         return None
 
     def __exit__(

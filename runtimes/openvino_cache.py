@@ -15,6 +15,7 @@ from openvino import opset6, opset13
 from artifact.generate.decoder import PAST, POSITIONS, PRESENT
 from artifact.generate.encoder import IDS
 from errors import UserError
+from runtimes.openvino_lookup import constant
 
 ATTENTION = "GroupQueryAttention"
 QUERY, KEY, VALUE, PAST_KEY, PAST_VALUE, TOTAL, COS, SIN, BIAS = 0, 1, 2, 3, 4, 6, 7, 8, 10
@@ -41,10 +42,6 @@ def keep_cache(graph: Any) -> None:
     graph.validate_nodes_and_infer_types()
 
 
-def _constant(value: Any, kind: Any = np.int64) -> Node:
-    return opset13.constant(np.asarray(value, dtype=kind))
-
-
 class _Cache:
     """What the attentions of one graph share, and the states that they leave."""
 
@@ -52,10 +49,10 @@ class _Cache:
         self._graph = graph
         ids = next(item for item in graph.inputs if item.get_any_name() == IDS)
         sizes = opset13.shape_of(ids)
-        self._rows = opset13.gather(sizes, _constant([0]), _constant(0))
-        self._tokens = opset13.gather(sizes, _constant(1), _constant(0))
-        count = opset13.squeeze(self._rows, _constant(0))
-        self._order = opset13.range(_constant(0, np.int32), count, _constant(1, np.int32), "i32")
+        self._rows = opset13.gather(sizes, constant([0]), constant(0))
+        self._tokens = opset13.gather(sizes, constant(1), constant(0))
+        count = opset13.squeeze(self._rows, constant(0))
+        self._order = opset13.range(constant(0, np.int32), count, constant(1, np.int32), "i32")
         self._positions: Node = None
         self._total: Node = None
         self._masks: dict[int, Node] = {}
@@ -65,7 +62,7 @@ class _Cache:
         """Put all of them into other operators."""
         self._total = opset13.convert(attentions[0].input_value(TOTAL), "i64")
         start = opset13.subtract(self._total, self._tokens)
-        self._positions = opset13.range(start, self._total, _constant(1), "i64")
+        self._positions = opset13.range(start, self._total, constant(1), "i64")
         states, parameters = [], []
         for node in attentions:
             kept = [node.input_value(place).get_node() for place in (PAST_KEY, PAST_VALUE)]
@@ -98,10 +95,10 @@ class _Cache:
         bias = node.input_value(BIAS)
         if bias.get_partial_shape()[0] != 0:
             mask = opset13.add(mask, bias)
-        scale = _constant(said["scale"] or size**-0.5, np.float32)
+        scale = constant(said["scale"] or size**-0.5, np.float32)
         found = opset13.scaled_dot_product_attention(query, *pairs, mask, scale)
-        turned = opset13.transpose(found, _constant([0, 2, 1, 3]))
-        return opset13.reshape(turned, _constant([0, 0, heads * size]), special_zero=True), states
+        turned = opset13.transpose(found, constant([0, 2, 1, 3]))
+        return opset13.reshape(turned, constant([0, 0, heads * size]), special_zero=True), states
 
     def _remembered(self, name: str, new: Any, heads: int, size: int) -> tuple[Node, tuple[Any, Node]]:
         """What came before and what is new, (rows, heads, positions, head size), and the state that keeps both."""
@@ -109,42 +106,42 @@ class _Cache:
         info.variable_id, info.data_type = name, openvino.Type.f32
         info.data_shape = openvino.PartialShape([-1, heads, -1, size])
         variable = openvino.op.util.Variable(info)
-        empty = opset13.concat([self._rows, _constant([heads, 0, size])], 0)
-        before = opset6.read_value(opset13.broadcast(_constant(0, np.float32), empty), variable)
-        both = opset13.concat([opset13.gather(before, self._order, _constant(0)), new], 2)
+        empty = opset13.concat([self._rows, constant([heads, 0, size])], 0)
+        before = opset6.read_value(opset13.broadcast(constant(0, np.float32), empty), variable)
+        both = opset13.concat([opset13.gather(before, self._order, constant(0)), new], 2)
         return both, (variable, opset6.assign(both, variable))
 
     def _shared(self, states: Node, heads: int, kept: int, size: int) -> Node:
         """Keys or values for every head of the queries, several of which may share one."""
         if heads == kept:
             return states
-        groups = opset13.concat([self._rows, _constant([kept, heads // kept, 1, size])], 0)
-        several = opset13.broadcast(opset13.unsqueeze(states, _constant(2)), groups, broadcast_spec="BIDIRECTIONAL")
-        return opset13.reshape(several, _constant([0, heads, -1, size]), special_zero=True)
+        groups = opset13.concat([self._rows, constant([kept, heads // kept, 1, size])], 0)
+        several = opset13.broadcast(opset13.unsqueeze(states, constant(2)), groups, broadcast_spec="BIDIRECTIONAL")
+        return opset13.reshape(several, constant([0, heads, -1, size]), special_zero=True)
 
     def _mask(self, window: int) -> Node:
         """0 where a token may look and minus infinity elsewhere, float32 (1, 1, tokens, positions)."""
         if window not in self._masks:
-            seen = opset13.range(_constant(0), self._total, _constant(1), "i64")
-            of = opset13.unsqueeze(self._positions, _constant(1))
+            seen = opset13.range(constant(0), self._total, constant(1), "i64")
+            of = opset13.unsqueeze(self._positions, constant(1))
             may = opset13.less_equal(seen, of)
             if window > 0:
-                may = opset13.logical_and(may, opset13.greater(seen, opset13.subtract(of, _constant(window))))
-            found = opset13.select(may, _constant(0, np.float32), _constant(-np.inf, np.float32))
-            self._masks[window] = opset13.unsqueeze(found, _constant([0, 1]))
+                may = opset13.logical_and(may, opset13.greater(seen, opset13.subtract(of, constant(window))))
+            found = opset13.select(may, constant(0, np.float32), constant(-np.inf, np.float32))
+            self._masks[window] = opset13.unsqueeze(found, constant([0, 1]))
         return self._masks[window]
 
     def _turned(self, states: Any, node: Node, size: int) -> Node:
         """States rotated by their positions: x·cos + (−x₂, x₁)·sin (Su et al., 2021)."""
         cos, sin = (self._table(node.input_value(place)) for place in (COS, SIN))
-        halves = opset13.variadic_split(states, _constant(3), _constant([size // 2, size // 2]))
-        swapped = opset13.concat([opset13.multiply(halves.output(1), _constant(-1, np.float32)), halves.output(0)], -1)
+        halves = opset13.variadic_split(states, constant(3), constant([size // 2, size // 2]))
+        swapped = opset13.concat([opset13.multiply(halves.output(1), constant(-1, np.float32)), halves.output(0)], -1)
         return opset13.add(opset13.multiply(states, cos), opset13.multiply(swapped, sin))
 
     def _table(self, table: Any) -> Node:
         """The rows of a table for both halves at the tokens' positions, float32 (1, 1, tokens, head size)."""
         name = table.get_node().get_friendly_name()
         if name not in self._tables:
-            rows = opset13.gather(table, self._positions, _constant(0))
-            self._tables[name] = opset13.unsqueeze(opset13.concat([rows, rows], 1), _constant([0, 1]))
+            rows = opset13.gather(table, self._positions, constant(0))
+            self._tables[name] = opset13.unsqueeze(opset13.concat([rows, rows], 1), constant([0, 1]))
         return self._tables[name]

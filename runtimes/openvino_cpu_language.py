@@ -1,9 +1,6 @@
 """Language models on OpenVINO's CPU plugin, which keeps the cache itself."""
 
-import queue
-import weakref
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -17,8 +14,9 @@ from artifact.generate.decoder import LOGITS, POSITIONS
 from artifact.generate.encoder import IDS, MASK, NOTHING, READ, READ_MASK, Given, encoder_of
 from artifact.precision import Precision
 from errors import UserError
-from runtimes.base import Executed, RuntimeInfo, check_indices
+from runtimes.base import Executed, OnCpu, RuntimeInfo, check_indices
 from runtimes.language import Logits
+from runtimes.lending import Pool
 from runtimes.openvino_cache import keep_cache
 from runtimes.openvino_model import BF16, F32, OpenVinoModel, table_rows
 from runtimes.options import OPENVINO_LANGUAGE, OpenVinoLanguageOptions
@@ -39,7 +37,7 @@ class _Graph(OpenVinoModel):
         self.is_exact = options.cache_precision == "same"
         own = BF16 if bf16 else F32
         self._asked[hint.kv_cache_precision()] = CACHES.get(options.cache_precision, own)
-        self._idle: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self.requests: Pool[None, Any] = Pool(lambda _: self.compiled.create_infer_request())
 
     def _taken(self, read: Any) -> dict[str, str]:
         return {
@@ -50,29 +48,8 @@ class _Graph(OpenVinoModel):
 
     def compile(self) -> None:
         super().compile()
-        self._idle = queue.SimpleQueue()
+        self.requests.clear()
         self._places = table_rows(self._graph)
-
-    def lend(self, user: object) -> Any:
-        """A request with an empty cache, which serves others again when `user` is gone."""
-        request = self._free()
-        weakref.finalize(user, self._idle.put, request).atexit = False
-        return request
-
-    @contextmanager
-    def borrowed(self) -> Iterator[Any]:
-        """A request with an empty cache, inside the block."""
-        request = self._free()
-        yield request
-        self._idle.put(request)
-
-    def _free(self) -> Any:
-        try:
-            request = self._idle.get_nowait()
-        except queue.Empty:
-            return self.compiled.create_infer_request()
-        request.reset_state()
-        return request
 
     def infer(self, request: Any, inputs: Given) -> dict[str, NDArray[Any]]:
         """Outputs by name. Raises `UserError` for what the engine cannot run."""
@@ -80,6 +57,7 @@ class _Graph(OpenVinoModel):
         try:
             found = request.infer(dict(inputs), share_inputs=True, share_outputs=False)
         except Exception as error:  # openvino raises RuntimeError and its own types, all of them about these inputs
+            self.compile()  # a batch that failed leaves shapes behind, and the next would fail too
             reason = str(error).strip().splitlines()[-1]
             raise UserError(f"OpenVINO cannot run a batch of shape {inputs[IDS].shape}: {reason}") from error
         return {output.get_any_name(): array for output, array in found.items()}
@@ -87,7 +65,7 @@ class _Graph(OpenVinoModel):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._idle = queue.SimpleQueue()
+        self.requests.clear()
         super().__exit__(kind, error, trace)
 
 
@@ -104,7 +82,7 @@ class Stateful:
 
     def __init__(self, decoder: _Decoder, read: Given) -> None:
         self._decoder, self._read = decoder, read
-        self._request = decoder.lend(self)
+        self._request = decoder.requests.lend(self, None)
         self._mask = np.zeros((0, 0), dtype=np.int64)
 
     def prompt(self, rows: Sequence[Sequence[int]]) -> Logits:
@@ -129,7 +107,7 @@ class Stateful:
         return logits
 
 
-class EngineLanguage:
+class EngineLanguage(OnCpu):
     """A decoder's graph on OpenVINO, and the encoder's beside it, if it has one; a `LanguageRuntime`.
 
     The cache has the number type that is computed in, or the one that `options` name.
@@ -161,7 +139,8 @@ class EngineLanguage:
         """With a cache that rounds, a few tokens at a time: in a single pass nothing would be read back from it."""
         read, found = self._read(inputs), []
         at_once = ids.shape[1] if self._decoder.is_exact else FEW
-        with self._decoder.borrowed() as request:
+        with self._decoder.requests.borrowed(None) as request:
+            request.reset_state()
             for start in range(0, ids.shape[1], at_once):
                 now = ids[:, start : start + at_once]
                 wanted = np.arange(now.shape[1], dtype=np.int64)[None]
@@ -178,11 +157,8 @@ class EngineLanguage:
         """What the decoder attends to of what the encoder reads, where there is one."""
         if not self._reads:
             return NOTHING
-        with self._encoder.borrowed() as request:
+        with self._encoder.requests.borrowed(None) as request:
             return {**self._encoder.infer(request, inputs), READ_MASK: np.asarray(inputs[MASK])}
-
-    def peak_device_bytes(self) -> int | None:
-        return self._decoder.peak_device_bytes()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -12,7 +12,7 @@ from openvino.properties import hint
 
 from artifact.precision import Precision
 from errors import UserError
-from runtimes.base import Executed, RuntimeInfo
+from runtimes.base import Executed, OnCpu, RuntimeInfo
 from runtimes.openvino_lookup import block_lookups
 from runtimes.options import Hint, Options, describe_options
 
@@ -26,7 +26,15 @@ MODES: Mapping[Hint, hint.PerformanceMode] = {
 }
 
 
-class OpenVinoModel:
+CHECKED: Mapping[str, str] = {
+    hint.inference_precision(): "number type",
+    hint.kv_cache_precision(): "cache in",
+    properties.inference_num_threads(): "threads",
+}
+"""What must be as it was asked for, and its word in a sentence."""
+
+
+class OpenVinoModel(OnCpu):
     """A graph on OpenVINO's CPU plugin, with `threads` threads in all its streams.
 
     What is not quantised computes in bf16 where `bf16` says so and in fp32 elsewhere. OpenVINO would choose bf16 by
@@ -88,14 +96,11 @@ class OpenVinoModel:
         except Exception as error:  # openvino raises RuntimeError and its own types, all of them about this file
             reason = str(error).strip().splitlines()[-1]
             raise UserError(f"OpenVINO cannot run {self._model}: {reason}", "see: steelyard doctor") from error
-        for what, name in (
-            ("number type", hint.inference_precision()),
-            ("threads", properties.inference_num_threads()),
-        ):
-            asked, got = self._asked[name], self.compiled.get_property(name)
-            if asked != got:
+        for name, word in CHECKED.items():
+            asked = self._asked.get(name)
+            if asked is not None and asked != (got := self.compiled.get_property(name)):
                 self._compiled = None
-                raise UserError(f"asked OpenVINO for {what} {asked}, got {got}", "see: steelyard doctor")
+                raise UserError(f"asked OpenVINO for {word} {asked}, got {got}", "see: steelyard doctor")
         return self
 
     def _prepared(self, graph: Any) -> Any:
@@ -113,10 +118,6 @@ class OpenVinoModel:
         nodes = [(str(item["layerType"].astype(str)), str(item["primitiveType"].astype(str))) for item in info]
         ran = [(layer, kernel) for layer, kernel in nodes if layer not in DATA and not kernel.startswith("unknown")]
         return Executed.of((f"{layer} {kernel}" for layer, kernel in ran), sum(layer in CONVERT for layer, _ in ran))
-
-    def peak_device_bytes(self) -> int | None:
-        """`None`: there is no accelerator."""
-        return None
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 
 from artifact.genai import GENAI_CONFIG, genai_config
 from artifact.generate.decoder import Decoder
-from artifact.generate.encoder import NOTHING, Given
+from artifact.generate.encoder import IDS, NOTHING, Given
 from artifact.language import LanguageVariant
 from artifact.precision import Precision
 from artifact.predict.session import SessionConfig, open_session
 from artifact.records import read_if_present, write_json
 from errors import UserError
-from runtimes.base import Availability, Executed, RuntimeInfo
+from runtimes.base import About, Availability, Executed, OnCpu, RuntimeInfo
 from runtimes.language import Logits
 from runtimes.options import NONE, NoOptions
 from runtimes.ort_cpu import PROVIDER
@@ -42,6 +42,11 @@ def probe() -> Availability:
     return Availability(runtime=NAME, available=True, engine_version=version, device="cpu")
 
 
+def about(ids: NDArray[Any]) -> About:
+    """Turn what it raises of these ids, many types, into a `UserError`."""
+    return About({IDS: ids}, "onnxruntime-genai", (Exception,))
+
+
 class Generating:
     """Rows that a generator continues."""
 
@@ -56,21 +61,23 @@ class Generating:
     def prompt(self, rows: Sequence[Sequence[int]]) -> Logits:
         """Raises `ValueError` for rows of unequal length."""
         self._begun = np.array(rows, dtype=np.int32)
-        return self._read()
+        with about(self._begun):
+            return self._read()
 
     def step(self, tokens: NDArray[np.int64]) -> Logits:
         """Several rows cannot be told their tokens: the likeliest are taken, and logits are set where others are
         asked for."""
-        if self._rows == 1:
-            self._generator.append_tokens(tokens.astype(np.int32)[:, None])
+        with about(tokens[:, None]):
+            if self._rows == 1:
+                self._generator.append_tokens(tokens.astype(np.int32)[:, None])
+                return self._logits()
+            if not np.array_equal(tokens, self._likeliest):
+                chosen = self._generator.get_logits()
+                chosen[:] = -1
+                chosen[np.arange(self._rows), -1, tokens] = 1
+                self._generator.set_logits(chosen)
+            self._generator.generate_next_token()
             return self._logits()
-        if not np.array_equal(tokens, self._likeliest):
-            chosen = self._generator.get_logits()
-            chosen[:] = -1
-            chosen[np.arange(self._rows), -1, tokens] = 1
-            self._generator.set_logits(chosen)
-        self._generator.generate_next_token()
-        return self._logits()
 
     def rewind(self, positions: int) -> None:
         """One row goes back; several are read anew, because their generator only goes back to the beginning."""
@@ -92,7 +99,7 @@ class Generating:
         return found
 
 
-class EngineLanguage:
+class EngineLanguage(OnCpu):
     """A decoder's graph in onnxruntime-genai; a `LanguageRuntime`.
 
     It hands out the logits of a text's end alone: `every` asks ONNX Runtime on the same file, after both have said the
@@ -165,10 +172,6 @@ class EngineLanguage:
 
     def executes(self, ids: NDArray[np.int64], mask: NDArray[np.int64], inputs: Given = NOTHING) -> Executed | None:
         """It does not tell."""
-        return None
-
-    def peak_device_bytes(self) -> int | None:
-        """`None`: there is no accelerator."""
         return None
 
     def __exit__(

@@ -275,13 +275,15 @@ def of_graphs() -> tuple[str, ...]:
     )
 
 
-def without_language(asked: tuple[str, ...] | None) -> tuple[str, ...]:
-    """Those of the asked runtimes, by default of all with candidates, that do not run language models yet.
+def unable(asked: tuple[str, ...] | None, *, language: bool) -> tuple[str, ...]:
+    """Those of the asked runtimes that do not run language models, or models that answer in one pass.
+
+    By default, of language models all that run nothing but the others so far; the reverse is none's lack.
 
     Raises `UserError` for an unknown runtime.
     """
-    names = asked or tuple(name for name, where in REGISTRY.items() if where.precisions)
-    return tuple(name for name in names if entry(name).language is None)
+    usual = tuple(name for name, where in REGISTRY.items() if where.precisions) if language else ()
+    return tuple(name for name in asked or usual if entry(name).offer(language=language) is None)
 
 
 def worthwhile(plain: Iterable[Candidate], *, language: bool = False) -> tuple[Candidate, ...]:

@@ -1,9 +1,6 @@
 """Language models in PyTorch on the CPU, as `generate` runs them: with a cache that grows, or compiled with a fixed
 one."""
 
-import queue
-import weakref
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -18,11 +15,12 @@ from transformers import StaticCache
 from artifact.generate.encoder import IDS, MASK, NOTHING, Given
 from artifact.precision import Precision
 from errors import UserError
-from runtimes.base import Executed, RuntimeInfo
+from runtimes.base import Executed, OnCpu, RuntimeInfo
 from runtimes.language import Logits
+from runtimes.lending import Pool
 from runtimes.options import TORCH_LANGUAGE, TorchLanguageOptions, describe_options
 from runtimes.torch_cpu import NAME
-from runtimes.torch_model import CONVERT, DTYPES, NOT_OPEN, Operators, to_host
+from runtimes.torch_model import CONVERT, DTYPES, NOT_OPEN, Operators, compiled, to_host
 
 
 def _tensors(given: Given) -> dict[str, torch.Tensor]:
@@ -66,7 +64,7 @@ class Fixed:
 
     def __init__(self, engine: "EngineLanguage", rows: int, capacity: int) -> None:
         self._model, self._step = engine.model, engine.compiled
-        self._cache: Any = engine.lend(self, rows, capacity)
+        self._cache: Any = engine.caches.lend(self, (rows, capacity))
 
     def prompt(self, rows: Sequence[Sequence[int]]) -> Logits:
         self.rewind(0)
@@ -92,7 +90,7 @@ class Fixed:
         return to_host(found.logits[:, -1])
 
 
-class EngineLanguage:
+class EngineLanguage(OnCpu):
     """A checkpoint in PyTorch; a `LanguageRuntime`.
 
     A compiled graph belongs to the memory of one cache, so caches of each size are used again.
@@ -104,7 +102,7 @@ class EngineLanguage:
         self._checkpoint, self._precision, self._threads, self._options = model, precision, threads, options
         self._model: Any = None
         self._compiled: Any = None
-        self._idle: defaultdict[tuple[int, int], queue.SimpleQueue[Any]] = defaultdict(queue.SimpleQueue)
+        self.caches: Pool[tuple[int, int], Any] = Pool(lambda size: StaticCache(self.model.config, size[1]))
 
     @property
     def model(self) -> Any:
@@ -133,7 +131,7 @@ class EngineLanguage:
         self._model = load_model(self._checkpoint).to(DTYPES[self._precision]).eval()
         if self._options.compile:
             self._check_fixed()
-            self._compiled = _compiled(self._model)
+            self._compiled = compiled(self._model, dynamic=False, options={"freezing": True})
         return self
 
     @property
@@ -153,16 +151,6 @@ class EngineLanguage:
                 "leave +compile out",
             )
 
-    def lend(self, user: object, rows: int, capacity: int) -> Any:
-        """A cache for so many rows and positions each, which serves others again when `user` is gone."""
-        idle = self._idle[rows, capacity]
-        try:
-            cache = idle.get_nowait()
-        except queue.Empty:
-            cache = StaticCache(self.model.config, capacity)
-        weakref.finalize(user, idle.put, cache).atexit = False
-        return cache
-
     def begin(self, rows: int, capacity: int, inputs: Given = NOTHING) -> Growing | Fixed:
         return Fixed(self, rows, capacity) if self._options.compile else Growing(self.model, inputs)
 
@@ -180,18 +168,8 @@ class EngineLanguage:
             self.every(ids, mask, inputs)
         return Executed.of(seen.names, sum(name in CONVERT for name in seen.names))
 
-    def peak_device_bytes(self) -> int | None:
-        """`None`: there is no accelerator."""
-        return None
-
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._model = self._compiled = None
-        self._idle.clear()
-
-
-def _compiled(model: Any) -> Any:
-    """One graph for each size of a cache; what cannot be one raises, as do more sizes than PyTorch allows."""
-    compiler: Any = torch.compile  # its overloads do not know isolate_recompiles
-    return compiler(model, fullgraph=True, dynamic=False, isolate_recompiles=True, options={"freezing": True})
+        self.caches.clear()

@@ -58,6 +58,16 @@ def about(batch: Batch) -> About:
     return About(batch, "PyTorch", (RuntimeError, IndexError, AssertionError))
 
 
+def compiled(model: Any, *, dynamic: bool, options: Mapping[str, bool]) -> Callable[..., Any]:
+    """One graph of TorchInductor; what cannot be one raises when it is first called, as do more shapes than PyTorch
+    compiles again for."""
+    compiler: Any = torch.compile  # its overloads do not know isolate_recompiles
+    call: Callable[..., Any] = compiler(
+        model, fullgraph=True, dynamic=dynamic, isolate_recompiles=True, options=dict(options)
+    )
+    return call
+
+
 class Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves it untyped
     """The names of the operators that are dispatched, in order."""
 
@@ -175,10 +185,7 @@ class TorchModel:
         return {"freezing": True}
 
     def _compiled(self, model: Any) -> Callable[..., Any]:
-        compiler: Any = torch.compile  # its overloads do not know isolate_recompiles
-        call: Callable[..., Any] = compiler(
-            model, fullgraph=True, dynamic=True, isolate_recompiles=True, options=self._inductor_options()
-        )
+        call = compiled(model, dynamic=True, options=self._inductor_options())
         with self._or_closed("compile", "leave +compile out; it needs a C++ compiler on the CPU and Triton on a GPU"):
             for shape in COMPILED_SHAPES:
                 ones = {name: torch.ones(shape, dtype=torch.int64, device=self._device) for name in self._input_names}

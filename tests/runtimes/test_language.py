@@ -141,6 +141,30 @@ def test_a_step_behind_an_encoder_is_not_compiled(rewriting_run: Path) -> None:
         pass
 
 
+def test_a_batch_that_fails_leaves_openvino_working(language_run: Path) -> None:
+    """A mask of fewer positions than there are tokens."""
+    with opened(known_candidate("openvino-cpu/fp32", language=True), language_run) as runtime:
+        before = runtime.begin(2, 8).prompt(IDS)
+        with pytest.raises(UserError, match="OpenVINO cannot run a batch of shape"):
+            runtime.every(np.array(IDS), np.ones((2, 3), dtype=np.int64))
+        np.testing.assert_array_equal(runtime.begin(2, 8).prompt(IDS), before)
+
+
+def test_a_file_that_is_cut_off_is_told_in_llama_cpps_own_words(language_run: Path, tmp_path: Path) -> None:
+    candidate = known_candidate("llama-cpp/fp32", language=True)
+    available = probe(candidate.runtime)
+    if not available.available:
+        pytest.skip(str(available.reason))
+    whole = RunFolder(language_run).variant(Precision.FP32) / GGUF
+    (tmp_path / GGUF).write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    with (
+        pytest.raises(UserError, match=r"model\.gguf: \S+") as refused,
+        open_language(candidate, tmp_path / GGUF, 1),
+    ):
+        pass
+    assert "--gguf" in refused.value.hint
+
+
 def test_a_cache_that_does_not_fit_the_heads_is_refused(language_run: Path) -> None:
     with opened(SMALL_HEADS, language_run) as runtime, pytest.raises(UserError, match="in q8_0") as refused:
         runtime.begin(1, 8)
