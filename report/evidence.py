@@ -44,15 +44,10 @@ class Evidence:
         self.overlapped = next((name for name, spec in from_text.items() if spec.is_overlapped), None)
         self.anchor = next((entrant for entrant in self.by_entrant if entrant.role is Role.ANCHOR), None)
         self.target = _objective_workloads(self.specs.values(), policy.objective)
-        self._overall = self._speeds(self.target)
-        self._by_workload = {name: self._speeds((name,)) for name in self.shapes}
         self._control = next((entrant for entrant in self.by_entrant if entrant.role is Role.CONTROL), None)
-        if self._control:
-            controls = self._ratios([self._log_ratio(self._control, (name,), self.anchor) for name in self.shapes])
-            self._by_workload |= {
-                name: self._by_workload[name] | ({self._control: ratio} if ratio else {})
-                for name, ratio in zip(self.shapes, controls, strict=True)
-            }
+        control = self._control_speeds()
+        self._overall = self._speeds(self.target) | control.get(self.target, {})
+        self._by_workload = {name: self._speeds((name,)) | control.get((name,), {}) for name in self.shapes}
 
     @property
     def rows(self) -> list[Row]:
@@ -178,10 +173,10 @@ class Evidence:
 
     @property
     def control(self) -> Decision | None:
-        """The most alarming of the A/A control's decisions over the workloads: a difference where there is none."""
+        """The most alarming of the A/A control's decisions, overall and by workload: a difference where there is none."""
         if self._control is None:
             return None
-        found = [self._by_workload[name].get(self._control) for name in self.shapes]
+        found = [speeds.get(self._control) for speeds in (self._overall, *self._by_workload.values())]
         decisions = {ratio.decision if ratio else Decision.INCONCLUSIVE for ratio in found}
         order = (Decision.FASTER, Decision.SLOWER, Decision.INCONCLUSIVE, Decision.EQUIVALENT)
         return next(decision for decision in order if decision in decisions)
@@ -260,14 +255,19 @@ class Evidence:
         found = log_gains(self.by_entrant[entrant], self.shapes, plain, overlapped)
         return self._ratios([LogRatio.of(found) if found else None])[0]
 
-    def _speeds(self, workloads: Sequence[str]) -> dict[Entrant, Ratio]:
-        """Speed of everyone against the anchor, candidates judged together and the control by itself."""
-        found: dict[Entrant, Ratio] = {}
-        for role in (Role.CANDIDATE, Role.CONTROL):
-            family = [entrant for entrant in self.by_entrant if entrant.role is role]
-            ratios = self._ratios([self._log_ratio(entrant, workloads, self.anchor) for entrant in family])
-            found |= {entrant: ratio for entrant, ratio in zip(family, ratios, strict=True) if ratio}
-        return found
+    def _speeds(self, workloads: tuple[str, ...]) -> dict[Entrant, Ratio]:
+        """Speed of the candidates against the anchor, judged together."""
+        family = [entrant for entrant in self.by_entrant if entrant.role is Role.CANDIDATE]
+        ratios = self._ratios([self._log_ratio(entrant, workloads, self.anchor) for entrant in family])
+        return {entrant: ratio for entrant, ratio in zip(family, ratios, strict=True) if ratio}
+
+    def _control_speeds(self) -> dict[tuple[str, ...], dict[Entrant, Ratio]]:
+        """Speed of the control over the objective's workloads and on each one, judged together: it may differ in none."""
+        if self._control is None:
+            return {}
+        looks = dict.fromkeys((self.target, *((name,) for name in self.shapes)))
+        ratios = self._ratios([self._log_ratio(self._control, look, self.anchor) for look in looks])
+        return {look: {self._control: ratio} for look, ratio in zip(looks, ratios, strict=True) if ratio}
 
     def _log_ratio(self, entrant: Entrant, workloads: Sequence[str], base: Entrant | None) -> LogRatio | None:
         if base is None:

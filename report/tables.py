@@ -275,10 +275,9 @@ def control(verdict: Verdict) -> str:
         Decision.FASTER: "it should not differ: do not trust small differences",
         Decision.SLOWER: "it should not differ: do not trust small differences",
     }
-    worst = next(
-        (item for item in row.workloads if item.speed and item.speed.decision is verdict.control), row.workloads[0]
-    )
-    found = f"A/A control (the baseline against itself): {verdict.control}, {times(worst.speed)} at {worst.workload}"
+    looks = [(item.speed, f"at {item.workload}") for item in row.workloads] + [(row.overall, "over all workloads")]
+    speed, where = next((look for look in looks if look[0] and look[0].decision is verdict.control), looks[0])
+    found = f"A/A control (the baseline against itself): {verdict.control}, {times(speed)} {where}"
     return f"{found}; {meaning[verdict.control]}."
 
 

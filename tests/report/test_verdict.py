@@ -8,6 +8,7 @@ from measure.machine import Load
 from measure.records import Measurement, Record, Role, Session
 from measure.statistics import Decision
 from report.judge import judge
+from report.tables import noise
 from report.verdict import Gate, Row, Verdict
 from tests.report.records import NOISE, SLOW, TWICE, failure, from_text, measurements, quality, session, usual
 
@@ -249,6 +250,34 @@ def test_noise_is_said_aloud() -> None:
     said = " ".join(verdict.warnings)
     for words in ("A/A control shows a difference", "used 40%", "took 20%", "did not become level"):
         assert words in said
+
+
+def test_a_control_that_differs_over_all_workloads_alone_is_alarming() -> None:
+    """One workload's noise is the other's turned round: neither alone tells, and together they are 10 % faster."""
+    aside = (1.2, 0.85, 1.1, 0.9)
+    blocks = (
+        measurements("torch-cpu/fp32", SLOW, role=Role.CONTROL, noise=[n / 1.1 for n in aside]),
+        measurements("torch-cpu/fp32", SLOW, role=Role.CONTROL, noise=[1 / n / 1.1 for n in aside]),
+    )
+    control = [
+        msgspec.structs.replace(
+            short,
+            blocks=tuple(
+                block
+                for item, workload in ((short, "1×16"), (natural, "8×natural"))
+                for block in item.blocks
+                if block.workload == workload
+            ),
+        )
+        for short, natural in zip(*blocks, strict=True)
+    ]
+    anchor = measurements("torch-cpu/fp32", SLOW, role=Role.ANCHOR, scores=(quality(0.83),))
+    verdict = judge([session(), *anchor, *control])
+    found = row(verdict, "torch-cpu/fp32 (A/A)")
+    assert {item.speed.decision for item in found.workloads if item.speed} == {Decision.INCONCLUSIVE}
+    assert verdict.control is Decision.FASTER
+    assert "1.10× [1.10–1.10] over all workloads; it should not differ" in noise(verdict)
+    assert any("A/A control shows a difference" in warning for warning in verdict.warnings)
 
 
 def test_a_frequency_that_wanders_is_a_warning() -> None:
