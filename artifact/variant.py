@@ -108,7 +108,8 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     """How a variant was derived; what does not apply is `None` or empty.
 
     `calibrations` are the metric, or else the negative error, of each way that was tried on training examples.
-    `chosen_on` says which examples decided what stays in fp32.
+    `chosen_on` says which examples decided what stays in fp32, and which channels stand out: `divided_channels` of what
+    products read are divided before they are rounded.
     """
 
     profile: str
@@ -116,6 +117,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     target: str | None = None
     weights: str | None = None
     kept: tuple[Kept, ...] = ()
+    divided_channels: int = 0
     calibration: str | None = None
     calibration_examples: int | None = None
     calibrations: dict[str, float] = {}

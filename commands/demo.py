@@ -54,7 +54,8 @@ def run_demo(out: Path, examples: int | None, plan: Plan, *, as_json: bool) -> N
     tell_training(record, out, made=made, err=as_json)
 
     say("2/5 export to ONNX from one trace, and check against PyTorch")
-    exported = export(Request(run.own_checkpoint, out, PRECISIONS, data=Source(run.evaluation_data, Columns())))
+    judged, practised = Source(run.evaluation_data, Columns()), Source(run.training_data, Columns())
+    exported = export(Request(run.own_checkpoint, out, PRECISIONS, data=judged, calibration=practised))
     tell_export(exported, err=as_json)
     if failed := export_failures([item for item in exported if item.variant.precision is Precision.FP32]):
         raise GateFailed(failed)  # another precision that fails is an answer, and the comparison shows it

@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import onnx_ir
+from numpy.typing import NDArray
 
 from artifact.precision import Precision
 from artifact.variant import Recipe
@@ -18,8 +20,9 @@ from exporter.fuse import fuse
 from exporter.half import nodes_to_keep, sensitive, to_half, unsupported, weight_range
 from exporter.integer import DYNAMIC_KINDS, STATIC_KINDS, int8_dynamic, int8_static
 from exporter.layers import LayerKind, find_layers
-from exporter.observe import Spread, largest_values, layer_inputs, multiply_adds
+from exporter.observe import Spread, channel_peaks, largest_values, layer_inputs, multiply_adds
 from exporter.options import Options
+from exporter.outliers import level
 from exporter.request import uncalibrated
 from exporter.save import load_graph
 from exporter.subject import Batch
@@ -43,6 +46,11 @@ class Material:
         gc.collect()  # nodes and values refer to each other, so that only this frees the copy before
         return untie(load_graph(self.fp32))
 
+    def levelled(self) -> tuple[onnx_ir.Model, int]:
+        """A fresh copy in which no channel stands out of what a product reads, and how many channels that took."""
+        graph = self.graph()
+        return graph, level(graph, self.peaks)
+
     @property
     def observed(self) -> tuple[Batch, ...]:
         """Training batches where there are any: what is chosen by examples should not be judged by the same ones."""
@@ -60,10 +68,15 @@ class Material:
 
     @cached_property
     def spreads(self) -> dict[str, Spread]:
-        """How the layers' inputs are spread on the calibration batches. Raises `UserError` where there are none."""
+        """How the levelled inputs of layers are spread on calibration batches. Raises `UserError` where none are."""
         if not self.calibration:
             raise uncalibrated(Precision.INT8_STATIC)
-        return layer_inputs(self.graph(), self.calibration)
+        return layer_inputs(self.levelled()[0], self.calibration)
+
+    @cached_property
+    def peaks(self) -> dict[str, NDArray[np.float32]]:
+        """Largest magnitude of each channel that products read, on the batches that may be observed."""
+        return channel_peaks(self.graph(), self.observed)
 
     @cached_property
     def macs(self) -> dict[str, int]:
@@ -140,18 +153,29 @@ def _bf16(material: Material, choice: Choice) -> tuple[onnx_ir.Model, Recipe]:
 
 def _int8_dynamic(material: Material, choice: Choice) -> tuple[onnx_ir.Model, Recipe]:
     options = material.options
-    graph = int8_dynamic(material.graph(), choice.layers, options.target, options.weights)
-    return graph, Recipe(profile=options.profile, target=options.target, weights=options.weights)
+    levelled, channels = material.levelled()
+    graph = int8_dynamic(levelled, choice.layers, options.target, options.weights)
+    recipe = Recipe(
+        profile=options.profile,
+        target=options.target,
+        weights=options.weights,
+        divided_channels=channels,
+        chosen_on=material.chosen_on if channels else None,
+    )
+    return graph, recipe
 
 
 def _int8_static(material: Material, choice: Choice) -> tuple[onnx_ir.Model, Recipe]:
     options, calibration = material.options, choice.calibration
     spans = ranges(material.spreads, calibration)
-    graph = int8_static(material.graph(), choice.layers, spans, options.target, options.weights)
+    levelled, channels = material.levelled()
+    graph = int8_static(levelled, choice.layers, spans, options.target, options.weights)
     recipe = Recipe(
         profile=options.profile,
         target=options.target,
         weights=options.weights,
+        divided_channels=channels,
+        chosen_on=material.chosen_on if channels else None,
         calibration=calibration,
         calibration_examples=sum(len(next(iter(batch.values()))) for batch in material.calibration),
     )

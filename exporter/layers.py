@@ -51,7 +51,12 @@ class Layer:
         if tensor is None:
             raise ValueError(f"{self.name} has no constant weight")
         array = np.asarray(tensor.numpy())
-        return array.T if self.kind is LayerKind.GEMM and _flag(self.node, "transB") else array
+        return array.T if self.is_turned else array
+
+    @property
+    def is_turned(self) -> bool:
+        """Whether the weight is stored as (outputs, inputs)."""
+        return self.kind is LayerKind.GEMM and _flag(self.node, "transB")
 
     @property
     def macs_per_output(self) -> int:

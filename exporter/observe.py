@@ -1,6 +1,6 @@
 """What a graph computes on real inputs: the largest value of every tensor, and how values are spread before layers."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from exporter.edit import Editor, maker
 from exporter.half import FLOAT, MASKING
-from exporter.layers import PRODUCTS, LayerKind, conv_tail, find_layers
+from exporter.layers import PRODUCTS, Layer, LayerKind, conv_tail, find_layers
 from exporter.sessions import open_graph
 from exporter.subject import Batch
 
@@ -76,28 +76,52 @@ def largest_values(graph: onnx_ir.Model, batches: Iterable[Batch]) -> dict[str, 
     return found
 
 
-def layer_inputs(
-    graph: onnx_ir.Model, batches: Sequence[Batch], mask_name: str = "attention_mask"
-) -> dict[str, Spread]:
+def layer_inputs(graph: onnx_ir.Model, batches: Sequence[Batch]) -> dict[str, Spread]:
     """How the inputs of the layers that multiply, and the results of convolutions, are spread, by value name."""
     graph = graph.clone()
     layers = [layer for layer in find_layers(graph) if layer.macs_per_output]
     sources = {str(layer.source.name): layer.source for layer in layers}
     tails = [conv_tail(layer.node) for layer in layers if layer.kind is LayerKind.CONV]
     sources |= {str(tail.name): tail for tail in tails}
-    of_tokens = {str(layer.source.name) for layer in layers if layer.kind in PRODUCTS}
-    names = [name for name, value in sources.items() if not value.is_graph_input()]
-    graph.graph.outputs.extend(sources[name] for name in names if not sources[name].is_graph_output())
-    session = open_graph(graph)
     spreads = {name: Spread() for name in sources}
+    for name, values in _seen(graph, sources, batches):
+        spreads[name].add(values)
+    return spreads
+
+
+def channel_peaks(graph: onnx_ir.Model, batches: Sequence[Batch]) -> dict[str, NDArray[np.float32]]:
+    """The largest magnitude of each channel (channels,) of what products with a weight read, by value name."""
+    graph = graph.clone()
+    sources = {str(layer.source.name): layer.source for layer in _products(graph)}
+    peaks: dict[str, NDArray[np.float32]] = {}
+    for name, values in _seen(graph, sources, batches):
+        here = np.abs(values.reshape(-1, values.shape[-1])).max(axis=0, initial=0)
+        peaks[name] = np.maximum(peaks.get(name, 0), here)
+    return peaks
+
+
+def _products(graph: onnx_ir.Model) -> list[Layer]:
+    return [layer for layer in find_layers(graph) if layer.kind in PRODUCTS]
+
+
+def _seen(
+    graph: onnx_ir.Model,
+    values: Mapping[str, onnx_ir.Value],
+    batches: Sequence[Batch],
+    mask_name: str = "attention_mask",
+) -> Iterator[tuple[str, NDArray[np.float32]]]:
+    """What values of a graph, which is changed, are for each batch; of what products read without padded positions."""
+    of_tokens = {str(layer.source.name) for layer in _products(graph)}
+    names = [name for name, value in values.items() if not value.is_graph_input()]
+    graph.graph.outputs.extend(values[name] for name in names if not values[name].is_graph_output())
+    session = open_graph(graph)
     for batch in batches:
         found = dict(zip(names, session.run(names, batch), strict=True)) if names else {}
-        found |= {name: batch[name] for name in sources if name in batch}
+        found |= {name: batch[name] for name in values if name in batch}
         mask = batch.get(mask_name)
-        for name, values in found.items():
-            padded = mask is not None and name in of_tokens and values.ndim > 2 and values.shape[:2] == mask.shape
-            spreads[name].add(values[mask.astype(bool)] if padded and mask is not None else values)
-    return spreads
+        for name, array in found.items():
+            padded = mask is not None and name in of_tokens and array.ndim > 2 and array.shape[:2] == mask.shape
+            yield name, array[mask.astype(bool)] if padded and mask is not None else array
 
 
 def multiply_adds(graph: onnx_ir.Model, batch: Batch) -> dict[str, int]:

@@ -173,7 +173,7 @@ class Evidence:
 
     @property
     def control(self) -> Decision | None:
-        """The most alarming of the A/A control's decisions, overall and by workload: a difference where there is none."""
+        """The most alarming decision on the A/A control, overall or on a workload: a difference where there is none."""
         if self._control is None:
             return None
         found = [speeds.get(self._control) for speeds in (self._overall, *self._by_workload.values())]
@@ -262,7 +262,7 @@ class Evidence:
         return {entrant: ratio for entrant, ratio in zip(family, ratios, strict=True) if ratio}
 
     def _control_speeds(self) -> dict[tuple[str, ...], dict[Entrant, Ratio]]:
-        """Speed of the control over the objective's workloads and on each one, judged together: it may differ in none."""
+        """The control's speed over the objective's workloads and on each one, judged together: none may differ."""
         if self._control is None:
             return {}
         looks = dict.fromkeys((self.target, *((name,) for name in self.shapes)))

@@ -118,13 +118,15 @@ def _notes(variant: Variant) -> list[str]:
 
 def _made(recipe: Recipe) -> list[str]:
     lines = []
+    chosen = f" (chosen on {recipe.chosen_on})" if recipe.chosen_on else ""
+    if recipe.divided_channels:
+        lines.append(f"{recipe.divided_channels} channels that stand out are divided before rounding{chosen}")
     if recipe.kept:
         by_reason: dict[str, list[str]] = {}
         for kept in recipe.kept:
             by_reason.setdefault(kept.why, []).append(kept.name)
         groups = [f"{_listed(names)} ({why})" for why, names in by_reason.items()]
         more = f" and {len(groups) - KEPT_LISTED} more" if len(groups) > KEPT_LISTED else ""
-        chosen = f" (chosen on {recipe.chosen_on})" if recipe.chosen_on else ""
         lines.append(f"kept in fp32{chosen}: {', '.join(groups[:KEPT_LISTED])}{more}")
     if recipe.calibration:
         tried = ", ".join(f"{name} {score:.4g}" for name, score in recipe.calibrations.items())

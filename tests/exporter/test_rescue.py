@@ -83,10 +83,11 @@ def test_layers_that_are_returned_say_why() -> None:
 
 
 def _planted(folder: Path) -> tuple[Path, list[NDArray[np.float32]]]:
-    """Three products; the input of the second has one channel 10⁴ times the others, whose weights are as much less."""
+    """Three products; two channels alike of what the second reads are 10⁴ times the others, and their weights as much
+    less: one more than would be divided."""
     weights = [random(16, 16, seed=seed) for seed in range(3)]
-    weights[0][:, 3] *= 1e4
-    weights[1][3] *= 1e-4
+    weights[0][:, [3, 8]] = 1e4 * weights[0][:, [3]]
+    weights[1][[3, 8]] *= 1e-4
     nodes = [
         node("MatMul", ["x", "w0"], "a", "first/MatMul"),
         node("MatMul", ["a", "w1"], "b", "second/MatMul"),

@@ -225,6 +225,12 @@ def test_calibration_is_told_with_what_each_way_reached() -> None:
     assert note.endswith("of 128 training examples")
 
 
+def test_channels_that_were_divided_are_told() -> None:
+    recipe = Recipe(profile="portable", divided_channels=9, chosen_on="training examples")
+    (note,) = variants_notes((variant(recipe=recipe),))
+    assert note.endswith("9 channels that stand out are divided before rounding (chosen on training examples)")
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
