@@ -8,13 +8,13 @@ from artifact.intervals import Estimate
 from artifact.precision import Precision
 from artifact.records import read_json
 from artifact.run_folder import RunFolder
-from artifact.variant import Derived, graph_of, variant_file
+from artifact.variant import Derived, Kept, graph_of, variant_file
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 
 class Cache(msgspec.Struct, frozen=True, kw_only=True):
-    """What a decoder remembers: keys and values of each layer, float32, for at most `context_tokens`."""
+    """What a decoder remembers: keys and values of each layer, for at most `context_tokens`."""
 
     layers: int
     heads: int
@@ -80,7 +80,9 @@ class LanguageVariant(Derived, frozen=True, kw_only=True):
     """A decoder graph at one precision, and how well it predicts.
 
     `weight_bits` are those of products, `head_bits` of the table of tokens and of the head that shares it; weights of
-    one block share a scale. Rounding errors were weighed by what layers read of the texts that `calibrated_on` names.
+    one block share a scale. The texts that `calibrated_on` names showed how much each rounding matters, or which values
+    half numbers might not hold. `kept` are the nodes that stayed in fp32. `emulated` means that half arithmetic was
+    emulated to be judged, because a CPU hides its overflow.
     `golden_error_fraction` is the largest error of a logit on the run's golden texts, as a share of the largest.
     `reading` is `None` for a decoder alone. `reasons` say why a gate failed.
     """
@@ -90,6 +92,8 @@ class LanguageVariant(Derived, frozen=True, kw_only=True):
     head_bits: int
     block_size: int | None
     calibrated_on: str | None
+    kept: tuple[Kept, ...]
+    emulated: bool
     cache: Cache
     sizes: Sizes
     reading: Reading | None

@@ -1,5 +1,7 @@
 """What this machine is, how evenly it works now, and which candidates it can run."""
 
+from collections.abc import Sequence
+
 import msgspec
 
 from measure.compare import probe_runtimes
@@ -24,13 +26,15 @@ class Prospect(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Diagnosis(msgspec.Struct, frozen=True, kw_only=True):
-    """`threads` is what every engine gets unless `--threads` says otherwise."""
+    """`threads` is what every engine gets unless `--threads` says otherwise; `candidates` are for models that answer in
+    one pass, `language` for those that write text."""
 
     machine: Machine
     threads: int
     noise: Noise
     runtimes: tuple[Availability, ...]
     candidates: tuple[Prospect, ...]
+    language: tuple[Prospect, ...]
 
 
 def examine() -> Diagnosis:
@@ -41,12 +45,18 @@ def examine() -> Diagnosis:
         [name for name, where in REGISTRY.items() if where.precisions or where.language], machine.usable_cores
     )
     by_name = {item.runtime: item for item in found}
+
+    def prospects(*, language: bool) -> tuple[Prospect, ...]:
+        every = worthwhile(candidates(None, None, language=language), language=language)
+        return tuple(prospect(item, by_name[item.runtime]) for item in every)
+
     return Diagnosis(
         machine=machine,
         threads=machine.usable_cores,
         noise=noise,
         runtimes=found,
-        candidates=tuple(prospect(item, by_name[item.runtime]) for item in worthwhile(candidates(None, None))),
+        candidates=prospects(language=False),
+        language=prospects(language=True),
     )
 
 
@@ -86,9 +96,15 @@ def diagnosis_table(found: Diagnosis) -> Table:
     """Runtimes, what runs on each, and what would help the others."""
     rows = []
     for item in found.runtimes:
-        ours = [candidate for candidate in found.candidates if candidate.name.startswith(f"{item.runtime}/")]
-        runs = ", ".join(candidate.name.partition("/")[2] for candidate in ours if candidate.runs)
         where = f"{item.engine_version or ''} on {item.device}" if item.available else item.reason or ""
-        rows.append((item.runtime, runs or "nothing", where, item.remedy or ""))
-        rows += [(f"{item.runtime}, {lack.word}", "no", lack.reason, lack.remedy) for lack in item.lacks]
-    return Table(title="", headers=("runtime", "runs", "engine, or why not", "what would help"), rows=tuple(rows))
+        runs = [_runs(item.runtime, offered) for offered in (found.candidates, found.language)]
+        rows.append((item.runtime, *runs, where, item.remedy or ""))
+        rows += [(f"{item.runtime}, {lack.word}", "no", "no", lack.reason, lack.remedy) for lack in item.lacks]
+    headers = ("runtime", "runs in one pass", "writes text", "engine, or why not", "what would help")
+    return Table(title="", headers=headers, rows=tuple(rows))
+
+
+def _runs(runtime: str, offered: Sequence[Prospect]) -> str:
+    """What of these runs on a runtime."""
+    ours = [candidate for candidate in offered if candidate.name.startswith(f"{runtime}/")]
+    return ", ".join(candidate.name.partition("/")[2] for candidate in ours if candidate.runs) or "nothing"

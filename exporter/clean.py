@@ -49,6 +49,22 @@ def strip(graph: onnx_ir.Model) -> onnx_ir.Model:
     return graph
 
 
+def fill_types(graph: onnx_ir.Model) -> None:
+    """Give each value whose number type the tracer left out that of an input which its operator gives it."""
+    opset = graph.opset_imports[""]
+    for node in graph.graph:
+        if node.domain or all(output.dtype is not None for output in node.outputs):
+            continue
+        schema = onnx.defs.get_schema(node.op_type, opset)
+        known = {
+            formal.type_str: value.type
+            for formal, value in zip(schema.inputs, node.inputs, strict=False)
+            if value is not None and value.type is not None
+        }
+        for formal, output in zip(schema.outputs, node.outputs, strict=False):
+            output.type = output.type or known.get(formal.type_str)
+
+
 def values(graph: onnx_ir.Model) -> list[onnx_ir.Value]:
     """The graph's inputs and everything that its nodes compute."""
     return [*graph.graph.inputs, *(output for node in graph.graph.all_nodes() for output in node.outputs)]

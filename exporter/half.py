@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from artifact.variant import Kept
 from errors import GateFailed
-from exporter.edit import Editor, drop_unused_constants, maker
+from exporter.edit import MICROSOFT, Editor, drop_unused_constants, maker
 
 FLOAT, BFLOAT16 = onnx_ir.DataType.FLOAT, onnx_ir.DataType.BFLOAT16
 NUMPY = {onnx_ir.DataType.FLOAT16: np.dtype(np.float16), BFLOAT16: np.dtype(ml_dtypes.bfloat16)}
@@ -119,6 +119,10 @@ BF16_KERNELS = (
 """ONNX's operators that ONNX Runtime computes in bf16: on CUDA alone, and there not every one that the schemas allow. A
 graph with another (`Less`, `Pow`) does not load. From the kernels compiled into onnxruntime-gpu 1.31.1."""
 
+ATTENTIONS = frozenset(["GroupQueryAttention", "MultiHeadAttention"])
+"""ONNX Runtime's own operators whose numbers are all of one type, which may be fp16 or bf16: on CUDA both, on the CPU
+fp16 alone. They add up in fp32 (its `docs/OperatorKernels.md`; onnx knows no schema of them)."""
+
 
 @dataclass(frozen=True, slots=True)
 class WeightRange:
@@ -156,6 +160,28 @@ def sensitive(graph: onnx_ir.Model) -> tuple[Kept, ...]:
     return tuple(found)
 
 
+def places(graph: onnx_ir.Model) -> tuple[Kept, ...]:
+    """The nodes that work out places and angles: all that a sine, a cosine or a whole number is made of.
+
+    fp16 counts to 2,048 and bf16 to 256 without gaps, and texts are longer.
+    """
+    found = [node for node in graph.graph if node.op_type in ("Sin", "Cos") or _counts(node)]
+    kept: dict[str, Kept] = {}
+    while found:
+        node = found.pop()
+        if node.name in kept:
+            continue
+        kept[str(node.name)] = Kept(name=str(node.name), why="it works out places or angles of a text")
+        found += [made for value in node.inputs if value and value.dtype is FLOAT and (made := value.producer())]
+    return tuple(kept.values())
+
+
+def _counts(node: onnx_ir.Node) -> bool:
+    """Whether a node makes whole numbers of others."""
+    source, made = node.inputs[0] if node.op_type == "Cast" else None, node.outputs[0].dtype
+    return source is not None and source.dtype is FLOAT and made is not None and made.is_integer()
+
+
 def unsupported(graph: onnx_ir.Model, dtype: onnx_ir.DataType) -> tuple[Kept, ...]:
     """The operators of a graph that give fp32 values and are not computed on `dtype`, so that they stay in fp32."""
     opset = graph.opset_imports[""]
@@ -182,13 +208,19 @@ def weight_range(graph: onnx_ir.Model) -> WeightRange:
     return WeightRange(overflowing, vanishing)
 
 
-def to_half(graph: onnx_ir.Model, dtype: onnx_ir.DataType, keep: Collection[str]) -> onnx_ir.Model:
+def to_half(
+    graph: onnx_ir.Model, dtype: onnx_ir.DataType, keep: Collection[str], states: Collection[str] = ()
+) -> onnx_ir.Model:
     """Turn a graph in place into half precision, but for the nodes named in `keep`; casts stand only at borders.
 
+    Of its inputs and outputs those named in `states` become half too, such as a cache; all others stay as they are.
     Raises `GateFailed` for a graph with branches or loops, which are not converted.
     """
     if any(item.type is onnx_ir.AttributeType.GRAPH for node in graph.graph for item in node.attributes.values()):
         raise GateFailed("the graph has branches or loops, and those are not converted to half precision")
+    for given in graph.graph.inputs:
+        if given.name in states:
+            given.type = onnx_ir.TensorType(dtype)
     borders = _Borders(Editor(graph))
     opset = graph.opset_imports[""]
     for node in list(graph.graph):
@@ -201,8 +233,9 @@ def to_half(graph: onnx_ir.Model, dtype: onnx_ir.DataType, keep: Collection[str]
         if in_half:
             _retype(node, FLOAT, dtype)
     for place, output in enumerate(graph.graph.outputs):
-        if output.dtype is dtype:
-            graph.graph.outputs[place] = _widened(graph, output)
+        wanted = dtype if output.name in states else FLOAT
+        if output.dtype in (FLOAT, dtype) and output.dtype is not wanted:
+            graph.graph.outputs[place] = _recast(graph, output, wanted)
     drop_unused_constants(graph)
     return graph
 
@@ -230,24 +263,28 @@ class _Borders:
         return self._crossed[key]
 
 
-def _widened(graph: onnx_ir.Model, output: onnx_ir.Value) -> onnx_ir.Value:
-    """An fp32 output under the name of a half one."""
-    name = str(output.name)
-    output.name = f"{name}.half"
-    cast = onnx_ir.node("Cast", [output], {"to": FLOAT}, name=f"{name}.wide/Cast")
-    wide = cast.outputs[0]
-    wide.name, wide.shape, wide.type = name, output.shape, onnx_ir.TensorType(FLOAT)
+def _recast(graph: onnx_ir.Model, output: onnx_ir.Value, wanted: onnx_ir.DataType) -> onnx_ir.Value:
+    """An output of another number type, fp32 or half, under the name of the one there is."""
+    name, (computed, given) = str(output.name), ("half", "wide") if wanted is FLOAT else ("wide", "half")
+    output.name = f"{name}.{computed}"
+    cast = onnx_ir.node("Cast", [output], {"to": wanted}, name=f"{name}.{given}/Cast")
+    found = cast.outputs[0]
+    found.name, found.shape, found.type = name, output.shape, onnx_ir.TensorType(wanted)
     graph.graph.append(cast)
-    return wide
+    return found
 
 
 def emulate(graph: onnx_ir.Model, dtype: onnx_ir.DataType) -> onnx_ir.Model:
     """Turn a half graph in place into fp32 with each half result rounded as a half kernel would round it.
 
     ONNX Runtime's CPU provider computes half graphs in fp32 and removes the casts between, so on a CPU the file itself
-    hides every overflow. Here sums are kept in fp32, as tensor cores keep them, and each result is rounded.
+    hides every overflow. Here sums are kept in fp32, as tensor cores keep them, and each result is rounded. Inputs and
+    outputs that are half become fp32 too; what they hold is rounded.
     """
     editor = Editor(graph)
+    for given in graph.graph.inputs:
+        if given.dtype is dtype:
+            given.type = onnx_ir.TensorType(FLOAT)
     for name, value in list(graph.graph.initializers.items()):
         if value.dtype is dtype and value.const_value is not None:
             wide = editor.constant(f"{name}.wide", value.const_value.numpy().astype(np.float32))
@@ -263,6 +300,9 @@ def emulate(graph: onnx_ir.Model, dtype: onnx_ir.DataType) -> onnx_ir.Model:
             )
             for use in users:
                 use.node.replace_input_with(use.idx, rounded)
+            if output.is_graph_output():
+                output.name, rounded.name, rounded.shape = f"{output.name}.computed", output.name, output.shape
+                graph.graph.outputs[graph.graph.outputs.index(output)] = rounded
     drop_unused_constants(graph)
     return graph
 
@@ -316,6 +356,8 @@ def _can_take(node: onnx_ir.Node, opset: int, dtype: onnx_ir.DataType) -> bool:
     """Whether a node may be computed on `dtype`: what it does not use of its operator does not matter."""
     if node.op_type in MAKERS and "value" not in node.attributes:
         return False
+    if node.domain == MICROSOFT:
+        return node.op_type in ATTENTIONS
     if dtype is BFLOAT16 and node.domain == "" and node.op_type not in BF16_KERNELS:
         return False
     used = [place for place, output in enumerate(node.outputs) if output.uses() or output.is_graph_output()]

@@ -17,7 +17,7 @@ RECIPE = 5
 EXPORTED = tuple(precision for precision in Precision if precision is not Precision.TF32)
 """Every precision the exporter can make; TF32 is a way to multiply, not a file."""
 
-OF_DECODERS = (Precision.FP32, Precision.INT8_DYNAMIC, Precision.INT4)
+OF_DECODERS = (Precision.FP32, Precision.FP16, Precision.BF16, Precision.INT8_DYNAMIC, Precision.INT4)
 """Every precision that is made of language models so far."""
 
 CALIBRATED = frozenset({Precision.INT8_STATIC})

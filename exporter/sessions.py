@@ -37,14 +37,24 @@ class GraphSession:
         return dict(zip(self.outputs, self.run(self.outputs, batch), strict=True))
 
 
-def open_file(path: Path) -> GraphSession:
-    """A session on a file, as it is served. Raises `UserError` when it does not load."""
-    return GraphSession(open_session(path, provider=PROVIDER, threads=usable_cores(), config=SessionConfig()))
+def file_session(path: Path) -> Any:
+    """An `onnxruntime.InferenceSession` on a file, as it is served. Raises `UserError` when it does not load."""
+    return open_session(path, provider=PROVIDER, threads=usable_cores(), config=SessionConfig())
 
 
-def open_graph(graph: onnx_ir.Model) -> GraphSession:
-    """A session on a graph in memory; its copy on disk is gone when this returns."""
+def graph_session(graph: onnx_ir.Model) -> Any:
+    """The same on a graph in memory; its copy on disk is gone when this returns."""
     with tempfile.TemporaryDirectory(prefix="steelyard-") as folder:
         path = Path(folder) / "graph.onnx"
         save_graph(graph, path, external_data_bytes=INLINE_BYTES)
-        return open_file(path)
+        return file_session(path)
+
+
+def open_file(path: Path) -> GraphSession:
+    """A file that answers batches. Raises `UserError` when it does not load."""
+    return GraphSession(file_session(path))
+
+
+def open_graph(graph: onnx_ir.Model) -> GraphSession:
+    """The same of a graph in memory."""
+    return GraphSession(graph_session(graph))

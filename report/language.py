@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from artifact.intervals import Estimate
 from artifact.language import LanguageVariant
 from report.figures import FAILED, PASSED, UNSURE, fraction, seconds, size
+from report.kept import EMULATED, kept_in_fp32
 from report.tables import Table
 
 READING = (
@@ -49,11 +50,23 @@ def language_notes(variants: Sequence[LanguageVariant]) -> tuple[str, ...]:
         for variant in variants
         if variant.block_size
     ]
-    cache = variants[0].cache
-    lines.append(
-        f"cache: {size(1000 * cache.bytes_per_token)} for each 1,000 tokens, of {cache.context_tokens:,} at most"
-    )
-    return tuple(lines)
+    for variant in variants:
+        if variant.emulated:
+            lines.append(f"{variant.precision}: {EMULATED}")
+        if variant.kept:
+            lines.append(f"{variant.precision}: {kept_in_fp32(variant.kept, variant.calibrated_on)}")
+    return (*lines, *_caches(variants))
+
+
+def _caches(variants: Sequence[LanguageVariant]) -> list[str]:
+    """What the cache takes, and of which precisions where they differ."""
+    named: dict[int, list[str]] = {}
+    for variant in variants:
+        named.setdefault(variant.cache.bytes_per_token, []).append(variant.precision)
+    most = f"for each 1,000 tokens, of {variants[0].cache.context_tokens:,} at most"
+    if len(named) == 1:
+        return [f"cache: {size(1000 * taken)} {most}" for taken in named]
+    return [f"cache of {', '.join(names)}: {size(1000 * taken)} {most}" for taken, names in named.items()]
 
 
 def _mark(variant: LanguageVariant) -> str:

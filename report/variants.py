@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from artifact.language import LanguageVariant
 from artifact.variant import Metric, Recipe, Variant
 from report.figures import DASH, FAILED, PASSED, UNSURE, fraction, seconds, size
+from report.kept import EMULATED, kept_in_fp32
 from report.language import READING as LANGUAGE_READING
 from report.language import language_notes, language_table
 from report.tables import Table
 
 RUNS = {True: "yes", False: "no", None: "?"}
-KEPT_LISTED = 5
 SAME_FUNCTION = 1e-4
 """A largest error, as a share of the scale, below which no number of examples could tell two graphs apart."""
 
@@ -104,7 +104,7 @@ def _notes(variant: Variant) -> list[str]:
             f"fused: {_counts(variant.fused)}" + (f", not: {_counts(variant.unfused)}" if variant.unfused else "")
         )
     if parity.emulated:
-        lines.append("half arithmetic was emulated, because a CPU computes it in fp32 and hides overflow")
+        lines.append(EMULATED)
     if parity.flipped:
         lines.append(f"{parity.flipped} answers differ, {parity.near_ties} of them near ties")
     if parity.invariance and parity.invariance.alone_changed:
@@ -118,16 +118,11 @@ def _notes(variant: Variant) -> list[str]:
 
 def _made(recipe: Recipe) -> list[str]:
     lines = []
-    chosen = f" (chosen on {recipe.chosen_on})" if recipe.chosen_on else ""
     if recipe.divided_channels:
+        chosen = f" (chosen on {recipe.chosen_on})" if recipe.chosen_on else ""
         lines.append(f"{recipe.divided_channels} channels that stand out are divided before rounding{chosen}")
     if recipe.kept:
-        by_reason: dict[str, list[str]] = {}
-        for kept in recipe.kept:
-            by_reason.setdefault(kept.why, []).append(kept.name)
-        groups = [f"{_listed(names)} ({why})" for why, names in by_reason.items()]
-        more = f" and {len(groups) - KEPT_LISTED} more" if len(groups) > KEPT_LISTED else ""
-        lines.append(f"kept in fp32{chosen}: {', '.join(groups[:KEPT_LISTED])}{more}")
+        lines.append(kept_in_fp32(recipe.kept, recipe.chosen_on))
     if recipe.calibration:
         tried = ", ".join(f"{name} {score:.4g}" for name, score in recipe.calibrations.items())
         lines.append(
@@ -141,10 +136,6 @@ def _made(recipe: Recipe) -> list[str]:
             f"{recipe.weights_overflowing} weights too large for half numbers, {recipe.weights_vanishing} rounded to 0"
         )
     return lines
-
-
-def _listed(names: Sequence[str]) -> str:
-    return " and ".join(names) if len(names) < 3 else f"{len(names)} nodes from {names[0]} to {names[-1]}"
 
 
 def _counts(operators: Mapping[str, int]) -> str:

@@ -210,7 +210,7 @@ class About:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if isinstance(error, self._kinds):
+        if isinstance(error, self._kinds) and not isinstance(error, UserError):
             shape = next(iter(self._batch.values())).shape
             reason = str(error).partition("\n")[0]
             raise UserError(f"{self._engine} cannot run a batch of shape {shape}: {reason}") from error

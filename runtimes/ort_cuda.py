@@ -14,7 +14,7 @@ import onnxruntime
 from artifact.precision import Precision
 from runtimes.base import Availability, Batch, Outputs
 from runtimes.options import ORT_CUDA, OrtCudaOptions
-from runtimes.ort_gpu import CUDA, DEVICE, OrtGpu, probe_gpu, to_device
+from runtimes.ort_gpu import CUDA, DEVICE, HERE, OrtGpu, probe_gpu, to_device
 from runtimes.ort_model import Target, about
 
 NAME = "ort-cuda"
@@ -124,7 +124,7 @@ class _Graph:
         options.add_run_config_entry(GRAPH_ID, NO_GRAPH)
         binding = self._bound()
         for name in output_names:
-            binding.bind_output(name, "cuda", 0)
+            binding.bind_output(name, HERE, 0)
         self._session.run_with_iobinding(binding, options)
         allocated: list[Any] = binding.get_outputs()
         return allocated

@@ -12,7 +12,7 @@ from runtimes.base import Availability, Batch, check_batch, check_indices
 from runtimes.ort_model import OrtModel, about, probe_provider
 from runtimes.tables import table_rows
 
-DEVICE, CUDA = "cuda:0", "CUDAExecutionProvider"
+DEVICE, HERE, CUDA = "cuda:0", "cuda", "CUDAExecutionProvider"
 
 
 def probe_gpu(runtime: str, provider: str) -> Availability:
@@ -43,7 +43,7 @@ def load_cuda_libraries() -> None:
 def to_device(batch: Batch) -> dict[str, Any]:
     """The inputs as `OrtValue`s on the device; the copies are done when this returns."""
     return {
-        name: onnxruntime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array), "cuda", 0)
+        name: onnxruntime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array), HERE, 0)
         for name, array in batch.items()
     }
 
@@ -79,7 +79,7 @@ class OrtGpu(OrtModel):
             for name, value in to_device(batch).items():
                 binding.bind_ortvalue_input(name, value)
             for name in self._output_names:
-                binding.bind_output(name, "cuda", 0)
+                binding.bind_output(name, HERE, 0)
 
         def compute() -> None:
             with about(batch):

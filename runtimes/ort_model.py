@@ -126,6 +126,14 @@ class OrtModel:
             placed[subgraph.ep_name] += len(subgraph.get_nodes())
         return dict(placed)
 
+    def providers_of(self, operator: str) -> set[str]:
+        """The providers that the session assigned an operator's nodes to."""
+        return {
+            subgraph.ep_name
+            for subgraph in self.session.get_provider_graph_assignment_info()
+            if any(node.op_type == operator for node in subgraph.get_nodes())
+        }
+
     def __enter__(self) -> Self:
         """Load the graph. Raises `UserError` when it does not load or the session got another provider."""
         refuse_two_builds()
@@ -166,9 +174,9 @@ class OrtModel:
         return None
 
     def executed(self, batch: Batch) -> Executed | None:
-        return self._profiled(lambda session: session.run(self._output_names, dict(batch)))
+        return self.profiled(lambda session: session.run(self._output_names, dict(batch)))
 
-    def _profiled(self, run: Callable[[Any], object]) -> Executed:
+    def profiled(self, run: Callable[[Any], object]) -> Executed:
         """From ONNX Runtime's profile of one run in a second session: each kernel as its operator, its provider unless
         that is the asked one, and the number type it computes in. Copies between host and device are its Memcpy
         nodes."""

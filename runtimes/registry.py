@@ -19,6 +19,7 @@ from runtimes.options import (
     OPENVINO_LANGUAGE,
     ORT_CPU,
     ORT_CUDA,
+    ORT_CUDA_LANGUAGE,
     ORT_TENSORRT,
     TORCH,
     TORCH_CUDA,
@@ -132,6 +133,12 @@ REGISTRY: Mapping[str, Entry] = {
             Precision.FP16: ("autocast", "compile", "compile+cuda-graphs"),
             Precision.BF16: ("autocast", "compile", "compile+cuda-graphs"),
         },
+        language=Language(
+            "runtimes.torch_cuda_language",
+            (Precision.FP32, Precision.TF32, Precision.FP16, Precision.BF16),
+            TORCH_LANGUAGE,
+            dict.fromkeys((Precision.FP32, Precision.TF32, Precision.FP16, Precision.BF16), ("compile",)),
+        ),
     ),
     "ort-cpu": Entry(
         "runtimes.ort_cpu",
@@ -147,7 +154,9 @@ REGISTRY: Mapping[str, Entry] = {
         portable=True,
         refused=(Precision.BF16,),
         language=Language(
-            "runtimes.ort_cpu_language", (Precision.FP32, Precision.INT8_DYNAMIC, Precision.INT4), ORT_CPU
+            "runtimes.ort_cpu_language",
+            (Precision.FP32, Precision.FP16, Precision.INT8_DYNAMIC, Precision.INT4),
+            ORT_CPU,
         ),
     ),
     "ort-cuda": Entry(
@@ -159,6 +168,11 @@ REGISTRY: Mapping[str, Entry] = {
         ORT_CUDA,
         dict.fromkeys((Precision.FP32, Precision.TF32, Precision.FP16, Precision.BF16), ("cuda-graph",)),
         {Precision.TF32: Precision.FP32},
+        language=Language(
+            "runtimes.ort_cuda_language",
+            (Precision.FP32, Precision.FP16, Precision.BF16, Precision.INT8_DYNAMIC, Precision.INT4),
+            ORT_CUDA_LANGUAGE,
+        ),
     ),
     "ort-tensorrt": Entry(
         "runtimes.ort_tensorrt",
@@ -206,7 +220,7 @@ REGISTRY: Mapping[str, Entry] = {
         (),
         language=Language(
             "runtimes.llama_cpp",
-            (Precision.FP32, Precision.INT8_DYNAMIC, Precision.INT4),
+            (Precision.FP32, Precision.FP16, Precision.BF16, Precision.INT8_DYNAMIC, Precision.INT4),
             LLAMA_CPP,
             {Precision.INT4: ("cache-precision=q8_0",)},
             decoders_alone=True,
@@ -269,7 +283,7 @@ def where_runs(*, language: bool) -> str:
 
 
 def of_graphs() -> tuple[str, ...]:
-    """The runtimes that read exported graphs of language models and of others on the CPU."""
+    """The runtimes that read exported graphs of language models and of others."""
     return tuple(
         name for name, where in REGISTRY.items() if where.source is Source.ONNX and where.precisions and where.language
     )

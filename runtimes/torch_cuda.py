@@ -19,7 +19,7 @@ from runtimes.base import Availability, Batch, Outputs, check_batch, check_indic
 from runtimes.options import TORCH_CUDA, TorchCudaOptions
 from runtimes.torch_model import TorchModel, about, to_device, to_host
 
-NAME = "torch-cuda"
+NAME, DEVICE = "torch-cuda", "cuda:0"
 RECORDED_AFTER = 3
 """Runs of a shape after which its CUDA graph is known to work: TorchInductor warms up, records, replays."""
 
@@ -37,6 +37,18 @@ def probe() -> Availability:
     return Availability(runtime=NAME, available=False, engine_version=version, reason=reason, remedy=remedy)
 
 
+def ready(precision: Precision) -> None:
+    """Let the GPU multiply in TF32 where that was asked for, and nowhere else, and count its memory from here on.
+
+    Raises `UserError` where there is none.
+    """
+    probe().require()
+    tf32 = precision is Precision.TF32
+    torch.set_float32_matmul_precision("high" if tf32 else "highest")
+    torch.backends.cudnn.allow_tf32 = tf32
+    torch.cuda.reset_peak_memory_stats()
+
+
 class EngineRuntime(TorchModel):
     """A checkpoint in PyTorch on the first GPU. fp32 computes in fp32; only `tf32` lets it use TF32.
 
@@ -45,7 +57,7 @@ class EngineRuntime(TorchModel):
     """
 
     def __init__(self, model: Path, precision: Precision, threads: int, options: TorchCudaOptions = TORCH_CUDA) -> None:
-        super().__init__(NAME, "cuda:0", model, precision, threads, options)
+        super().__init__(NAME, DEVICE, model, precision, threads, options)
         if options.cuda_graphs and not options.compile:
             raise UserError(
                 f"{NAME} with +cuda-graphs has no compiled graph to record",
@@ -58,13 +70,9 @@ class EngineRuntime(TorchModel):
         self._rows: dict[str, int] = {}
 
     def __enter__(self) -> Self:
-        probe().require()
-        tf32 = self._precision is Precision.TF32
-        torch.set_float32_matmul_precision("high" if tf32 else "highest")
-        torch.backends.cudnn.allow_tf32 = tf32
-        torch.cuda.reset_peak_memory_stats()
+        ready(self._precision)
         super().__enter__()
-        self._rows = _table_rows(self.model)
+        self._rows = table_rows(self.model)
         return self
 
     def run(self, batch: Batch) -> Outputs:
@@ -169,7 +177,7 @@ class Staging:
         return self._buffers[name][:size].view(shape)
 
 
-def _table_rows(model: Any) -> dict[str, int]:
+def table_rows(model: Any) -> dict[str, int]:
     """For each input that looks up rows of a table: how many rows the table has."""
     rows = {"input_ids": model.get_input_embeddings().num_embeddings}
     kinds = getattr(model.config, "type_vocab_size", None)

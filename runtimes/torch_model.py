@@ -53,6 +53,17 @@ def to_host(logits: torch.Tensor) -> NDArray[np.float32]:
     return np.asarray(logits.float().cpu().numpy())
 
 
+def peak_bytes(device: torch.device) -> int | None:
+    """Bytes that torch's allocator reserved on a GPU at most, or `None` on the CPU."""
+    return int(torch.cuda.max_memory_reserved()) if device.type == "cuda" else None
+
+
+def forget(device: torch.device) -> None:
+    """Let a GPU have memory back that nothing uses any more."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
 def about(batch: Batch) -> About:
     """Turn what torch raises of inputs into a `UserError`; an `AssertionError` is a guard of an exported graph."""
     return About(batch, "PyTorch", (RuntimeError, IndexError, AssertionError))
@@ -220,12 +231,10 @@ class TorchModel:
         return Executed.of(seen.names, None if inside else sum(name in CONVERT for name in seen.names))
 
     def peak_device_bytes(self) -> int | None:
-        """Bytes that torch's allocator reserved at most, or `None` on the CPU."""
-        return int(torch.cuda.max_memory_reserved()) if self._device.type == "cuda" else None
+        return peak_bytes(self._device)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._model, self._call = None, None
-        if self._device.type == "cuda":
-            torch.cuda.empty_cache()
+        forget(self._device)

@@ -381,6 +381,9 @@ def test_doctor_tells_machine_and_runtimes(steelyard: Steelyard) -> None:
     assert runs["torch-cpu/fp32"]
     assert runs["ort-cpu/int8-dynamic"]
     assert "torch-cpu/bf16+autocast+compile" in runs
+    writes = {item["name"]: item for item in told["language"]}
+    assert writes["ort-cpu/fp16"]["runs"]
+    assert by_name["ort-cuda"]["available"] or writes["ort-cuda/bf16"]["reason"] == by_name["ort-cuda"]["reason"]
 
 
 def test_doctor_reports_and_uses_the_one_core_that_it_may_use(steelyard: Steelyard) -> None:

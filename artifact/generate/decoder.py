@@ -1,13 +1,13 @@
 """A decoder's graph and its cache, which is bound in place: no key or value is copied between steps."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from artifact.generate.encoder import IDS, MASK, NOTHING, Encoder, Given
+from artifact.generate.encoder import HOST, IDS, MASK, NOTHING, Encoder, Given
 from errors import UserError
 
 LOGITS = "logits"
@@ -18,19 +18,38 @@ Logits = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
+class Kind:
+    """A number type of keys and values: its number in ONNX, and a type of numpy whose zeros are as long as its own."""
+
+    number: int
+    memory: type[np.generic]
+
+
+KINDS: Mapping[str, Kind] = {
+    "tensor(float)": Kind(1, np.float32),
+    "tensor(float16)": Kind(10, np.float16),
+    "tensor(bfloat16)": Kind(16, np.uint16),
+}
+"""By the names that ONNX Runtime has for them."""
+
+FLOAT32 = KINDS["tensor(float)"]
+
+
+@dataclass(frozen=True, slots=True)
 class CacheShape:
-    """Keys and values of so many layers, each float32 (rows, heads, positions, head size); at most `context`
+    """Keys and values of so many layers, each (rows, heads, positions, head size) of one `kind`; at most `context`
     positions."""
 
     layers: int
     heads: int
     head_size: int
     context: int
+    kind: Kind = FLOAT32
 
     @property
     def bytes_per_position(self) -> int:
         """Memory that each position of each row takes."""
-        return 2 * 4 * self.layers * self.heads * self.head_size
+        return 2 * np.dtype(self.kind.memory).itemsize * self.layers * self.heads * self.head_size
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -56,8 +75,10 @@ def reads(rows: Sequence[Sequence[int]]) -> Given:
 class Decoding:
     """Rows that are being continued: what was read of each is in the cache, and the next token goes to its end."""
 
-    def __init__(self, session: Any, shape: CacheShape, rows: int, capacity: int, read: Given) -> None:
-        """A cache of `capacity` positions; `read` is what an encoder made.
+    def __init__(
+        self, session: Any, shape: CacheShape, rows: int, capacity: int, read: Mapping[str, Any], at: str
+    ) -> None:
+        """A cache of `capacity` positions on the device `at`; `read` is what an encoder made there.
 
         Raises `UserError` where the model has fewer, or memory is too small.
         """
@@ -75,9 +96,10 @@ class Decoding:
         size = rows, shape.heads, capacity, shape.head_size
         try:
             for name in shape.names:
-                buffer = onnxruntime.OrtValue.ortvalue_from_numpy(np.zeros(size, dtype=np.float32))
-                self._binding.bind_ortvalue_input(f"{PAST}.{name}", buffer)
-                self._binding.bind_ortvalue_output(f"{PRESENT}.{name}", buffer)
+                buffer = onnxruntime.OrtValue.ortvalue_from_numpy(np.zeros(size, dtype=shape.kind.memory), at, 0)
+                place = at, 0, shape.kind.number, size, buffer.data_ptr()  # by its address, for types numpy lacks
+                self._binding.bind_input(f"{PAST}.{name}", *place)
+                self._binding.bind_output(f"{PRESENT}.{name}", *place)
                 self._buffers.append(buffer)
         except MemoryError as error:
             needed = rows * capacity * shape.bytes_per_position
@@ -85,10 +107,10 @@ class Decoding:
                 f"a cache of {rows} × {capacity} tokens takes {needed / 1e6:.0f} MB, more memory than there is",
                 "ask for fewer new tokens, or for fewer texts at once",
             ) from error
-        self._read = {name: np.ascontiguousarray(array) for name, array in read.items()}  # bound by their addresses
-        for name, array in self._read.items():
-            self._binding.bind_cpu_input(name, array)
-        self._binding.bind_output(LOGITS)
+        self._read = read
+        for name, value in read.items():
+            self._binding.bind_ortvalue_input(name, value)
+        self._binding.bind_output(LOGITS, HOST)
 
     @property
     def lengths(self) -> NDArray[np.int64]:
@@ -139,20 +161,26 @@ class Decoder:
     """An open graph that continues rows of tokens, and the encoder that reads first, where there is one. A row's logits
     do not depend on what else is in its batch."""
 
-    def __init__(self, session: Any, context: int, encoder: Encoder | None = None) -> None:
-        """`session` is an `onnxruntime.InferenceSession`. Raises `UserError` for a graph that is no such decoder."""
-        sizes = {item.name: item.shape for item in session.get_inputs()}
-        layers = sum(name.startswith(f"{PAST}.") and name.endswith(".key") for name in sizes)
+    def __init__(self, session: Any, context: int, encoder: Encoder | None = None, at: str = HOST) -> None:
+        """`session` is an `onnxruntime.InferenceSession`, and its cache is kept on the device `at`.
+
+        Raises `UserError` for a graph that is no such decoder.
+        """
+        inputs = {item.name: item for item in session.get_inputs()}
+        layers = sum(name.startswith(f"{PAST}.") and name.endswith(".key") for name in inputs)
         outputs = [item.name for item in session.get_outputs()]
-        if not {IDS, MASK} <= set(sizes) or not layers or LOGITS not in outputs:
+        if not {IDS, MASK} <= set(inputs) or not layers or LOGITS not in outputs:
             raise UserError("this graph is no decoder with a cache", "export it again")
-        _, heads, _, size = sizes[f"{PAST}.0.key"]
-        self._encoder = encoder
-        self._session, self.shape = session, CacheShape(layers, int(heads), int(size), context)
+        first = inputs[f"{PAST}.0.key"]
+        if first.type not in KINDS:
+            raise UserError(f"this decoder keeps a cache of {first.type}", f"known are: {', '.join(KINDS)}")
+        _, heads, _, size = first.shape
+        self._session, self._encoder, self._at = session, encoder, at
+        self.shape = CacheShape(layers, int(heads), int(size), context, KINDS[first.type])
 
     def begin(self, rows: int, capacity: int, inputs: Given = NOTHING) -> Decoding:
         """Rows with an empty cache of `capacity` positions each; an encoder reads their `inputs`, once for all."""
-        return Decoding(self._session, self.shape, rows, capacity, self._read(inputs))
+        return Decoding(self._session, self.shape, rows, capacity, self._read(inputs), self._at)
 
     def told(self, begun: Sequence[int], continued: Sequence[int], inputs: Given = NOTHING) -> Logits:
         """Logits of one row after what it begins with and after each token behind it, step by step: float32
@@ -165,14 +193,17 @@ class Decoder:
 
         Rows are filled up at their end, where `mask` is 0 and the logits mean nothing. An encoder reads `inputs`.
         """
-        shape = self.shape
-        empty = np.zeros((len(ids), shape.heads, 0, shape.head_size), dtype=np.float32)
-        wanted = np.arange(ids.shape[1], dtype=np.int64)[None]
-        feeds = {**self._read(inputs), IDS: ids, MASK: mask, POSITIONS: wanted} | {
-            f"{PAST}.{name}": empty for name in shape.names
-        }
-        found: Logits = self._session.run([LOGITS], feeds)[0]
-        return found
+        import onnxruntime
 
-    def _read(self, inputs: Given) -> Given:
-        return NOTHING if self._encoder is None else self._encoder.read(inputs)
+        shape, wanted = self.shape, np.arange(ids.shape[1], dtype=np.int64)[None]
+        size = len(ids), shape.heads, 0, shape.head_size
+        empty = onnxruntime.OrtValue.ortvalue_from_shape_and_type(size, shape.kind.number)
+        feeds = {f"{PAST}.{name}": empty for name in shape.names}
+        for name, array in {IDS: ids, MASK: mask, POSITIONS: wanted}.items():
+            feeds[name] = onnxruntime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array))
+        (found,) = self._session.run_with_ort_values([LOGITS], {**feeds, **self._read(inputs)})
+        logits: Logits = found.numpy()
+        return logits
+
+    def _read(self, inputs: Given) -> Mapping[str, Any]:
+        return {} if self._encoder is None else self._encoder.read(inputs)

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 IDS, MASK = "input_ids", "attention_mask"
 FEATURES = "input_features"
 READ, READ_MASK = "read", "read_mask"
+HOST = "cpu"
+"""The device that everything is kept on unless another is named, as ONNX Runtime calls it."""
 
 Given = Mapping[str, NDArray[Any]]
 """Inputs of a graph by their names."""
@@ -25,13 +27,24 @@ def encoder_of(decoder: Path) -> Path:
 class Encoder:
     """An open graph that reads rows once, before they are answered token by token."""
 
-    def __init__(self, session: Any) -> None:
-        """`session` is an `onnxruntime.InferenceSession`."""
-        self._session = session
+    def __init__(self, session: Any, at: str = HOST) -> None:
+        """`session` is an `onnxruntime.InferenceSession`; what it reads stays on the device `at`."""
+        self._session, self._at = session, at
         self._names = [item.name for item in session.get_outputs()]
 
-    def read(self, inputs: Given) -> Given:
-        """Keys and values of each layer, float32 (rows, heads, read, head size), and the mask of what was read, where
-        there is one."""
-        found = dict(zip(self._names, self._session.run(self._names, dict(inputs)), strict=True))
-        return found | ({READ_MASK: np.asarray(inputs[MASK])} if MASK in inputs else {})
+    def read(self, inputs: Given) -> dict[str, Any]:
+        """Keys and values of each layer, (rows, heads, read, head size), and the mask of what was read, where there is
+        one: each an `onnxruntime.OrtValue`."""
+        import onnxruntime
+
+        binding = self._session.io_binding()
+        for name, array in inputs.items():
+            binding.bind_cpu_input(name, np.ascontiguousarray(array))
+        for name in self._names:
+            binding.bind_output(name, self._at)
+        self._session.run_with_iobinding(binding)
+        found = dict(zip(self._names, binding.get_outputs(), strict=True))
+        if MASK in inputs:
+            mask = np.ascontiguousarray(inputs[MASK])
+            found[READ_MASK] = onnxruntime.OrtValue.ortvalue_from_numpy(mask, self._at, 0)
+        return found

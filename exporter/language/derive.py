@@ -1,47 +1,92 @@
 """How each precision of a decoder is made from its traced graph."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import onnx_ir
 
+from artifact.generate.decoder import FLOAT32, KINDS, PAST, PRESENT, Kind
+from artifact.generate.encoder import READ
 from artifact.precision import Precision
+from artifact.variant import Kept
+from exporter.half import nodes_to_keep, places, to_half, unsupported
 from exporter.language.blocks import block_quantized
 from exporter.language.moments import Moments
 from exporter.options import Options
 
-FP32_BITS = 32
+FP32_BITS, HALF_BITS = 32, 16
 HEAD_BITS = 8
 """Of int4's table and head: in 4 bits they cost a small model nearly as much as all its layers do
 (`docs/benchmarks.md`)."""
+
+STATES = tuple(f"{name}." for name in (PAST, PRESENT, READ))
+"""How the inputs and outputs begin that hold keys and values."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What texts showed of a model: the second moments of each layer's inputs, and the largest magnitude of each value
+    of a graph, as far as a derivation asks for them."""
+
+    moments: Moments = field(default_factory=dict)
+    largest: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Derivation:
     """Bits of the weights of products, and of the table of tokens with the head that shares it.
 
-    What `is_calibrated` is rounded by the second moments of each layer's inputs.
+    What `is_calibrated` is rounded by the second moments of each layer's inputs. `half` is the number type of weights,
+    arithmetic and cache that a CPU has to emulate. Where it `overflows`, what is near its largest number on texts stays
+    in fp32.
     """
 
     bits: int
     head_bits: int
     is_calibrated: bool = False
+    half: onnx_ir.DataType | None = None
+    overflows: bool = False
+
+    @property
+    def learns(self) -> bool:
+        """Whether it depends on what texts showed."""
+        return self.is_calibrated or self.overflows
+
+    @property
+    def cache(self) -> Kind:
+        """The number type of keys and values."""
+        return FLOAT32 if self.half is None else KINDS[f"tensor({self.half.name.lower()})"]
 
     def block(self, options: Options) -> int | None:
         """How many weights share a scale; `None` where there are none."""
-        return None if self.bits == FP32_BITS else options.block_size
+        return None if self.bits >= HALF_BITS else options.block_size
 
-    def make(self, graph: onnx_ir.Model, options: Options, moments: Moments) -> onnx_ir.Model:
-        """The graph at this precision, which may be the same one, changed in place."""
+    def make(self, graph: onnx_ir.Model, options: Options, seen: Seen) -> tuple[onnx_ir.Model, tuple[Kept, ...]]:
+        """The graph at this precision, which may be the same one, changed in place, and what half numbers were kept
+        from."""
+        if self.half is not None:
+            return self._halved(graph, self.half, seen.largest)
         block = self.block(options)
         if block is None:
-            return graph
-        known, level = moments if self.is_calibrated else None, options.accuracy_level
-        return block_quantized(graph, self.bits, block, head_bits=self.head_bits, level=level, moments=known)
+            return graph, ()
+        known, level = seen.moments if self.is_calibrated else None, options.accuracy_level
+        return block_quantized(graph, self.bits, block, head_bits=self.head_bits, level=level, moments=known), ()
+
+    def _halved(
+        self, graph: onnx_ir.Model, half: onnx_ir.DataType, largest: Mapping[str, float]
+    ) -> tuple[onnx_ir.Model, tuple[Kept, ...]]:
+        """Keys and values are half as well, and logits fp32."""
+        kept = (*places(graph), *(nodes_to_keep(graph, largest) if self.overflows else ()))
+        told = (*kept, *unsupported(graph, half))
+        values = (*graph.graph.inputs, *graph.graph.outputs)
+        states = {str(value.name) for value in values if str(value.name).startswith(STATES)}
+        return to_half(graph, half, {item.name for item in kept}, states), told
 
 
 DERIVATIONS: Mapping[Precision, Derivation] = {
     Precision.FP32: Derivation(FP32_BITS, FP32_BITS),
+    Precision.FP16: Derivation(HALF_BITS, HALF_BITS, half=onnx_ir.DataType.FLOAT16, overflows=True),
+    Precision.BF16: Derivation(HALF_BITS, HALF_BITS, half=onnx_ir.DataType.BFLOAT16),
     Precision.INT8_DYNAMIC: Derivation(8, 8),
     Precision.INT4: Derivation(4, HEAD_BITS, is_calibrated=True),
 }

@@ -36,6 +36,8 @@ ARCHITECTURES: Mapping[str, _Architecture] = {
 
 KINDS: Mapping[Precision, tuple[Kind, Kind]] = {
     Precision.FP32: (Kind.F32, Kind.F32),
+    Precision.FP16: (Kind.F16, Kind.F16),
+    Precision.BF16: (Kind.BF16, Kind.BF16),
     Precision.INT8_DYNAMIC: (Kind.Q8_0, Kind.Q8_0),
     Precision.INT4: (Kind.Q4_0, Kind.Q8_0),
 }

@@ -3,7 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,37 +27,37 @@ from artifact.language import (
     Sizes,
 )
 from artifact.precision import Precision
-from artifact.predict.cores import usable_cores
-from artifact.predict.session import SessionConfig, open_session
 from artifact.progress import Progress, silent
 from artifact.records import fingerprint, read_if_present, sha256_file, write_json
 from artifact.run_folder import RunFolder, claim_output
 from artifact.tokenizer import read_config
+from artifact.variant import Kept
 from errors import UserError
 from exporter.export import ExportedLanguage
 from exporter.from_checkpoint import check_weights
+from exporter.half import emulate
 from exporter.inspect import inspect_graph, newest
 from exporter.language.decoders import DECODERS
 from exporter.language.derive import DERIVATIONS
 from exporter.language.family import Family
 from exporter.language.gate import continuation, greedy, predictions, reasons
 from exporter.language.golden import golden_error, golden_texts
-from exporter.language.moments import Moments, second_moments
 from exporter.language.norms import OPSET
 from exporter.language.passages import Passages
+from exporter.language.practice import Practice
 from exporter.language.seq2seq.writers import ENCODER_DECODERS
 from exporter.language.source import checkpoint_folder
 from exporter.options import Options, Profile
 from exporter.request import Request, Source, versions
 from exporter.save import load_graph, save_graph, save_together
-from exporter.sessions import PROVIDER
+from exporter.sessions import file_session, graph_session
 from models.checkpoint import load_model, load_tokenizer
 
 MOST_IN_ONE_FILE = 256 * 10**6
 """Bytes of weights above which they go into a second file, from which they are read as they are needed: a file of one
 piece is held in memory three times while it is written."""
 
-RECIPE = 5
+RECIPE = 6
 """Raised whenever the same checkpoint would give another graph."""
 
 
@@ -132,11 +132,16 @@ class _Source:
     sizes: Sizes
     weights: int
     reading: Reading | None
-    calibrated_on: str | None
 
 
-def _session(path: Path) -> Any:
-    return open_session(path, provider=PROVIDER, threads=usable_cores(), config=SessionConfig())
+@dataclass(frozen=True, slots=True)
+class _Derived:
+    """How one graph was made: what half numbers were kept from, the texts that it was chosen on, and how long it
+    took."""
+
+    kept: tuple[Kept, ...]
+    chosen_on: str | None
+    seconds_s: float
 
 
 def _marked(source: Source | None) -> list[Any] | None:
@@ -219,13 +224,13 @@ class _Job:
         self.run.link_checkpoint(self.checkpoint)
         golden = golden_texts(model, family, tokenizer, shape.context, sha256)
         write_json(self.run.golden, golden)
-        seconds, practised = self._derive(todo, model, tokenizer, shape)
+        derived = self._derive(todo, model, tokenizer, shape)
         self.progress("export", total - 1, total, f"{passages.tokens:,} tokens, beside PyTorch")
         judged = self._judge(todo, model, shape, passages, golden)
         weights = sum(weight.numel() for weight in model.parameters())
-        source = _Source(sha256, shape, _sizes(model), weights, family.reading(model), practised)
+        source = _Source(sha256, shape, _sizes(model), weights, family.reading(model))
         made = {
-            precision: self._record(precision, marks[precision], source, judged[precision], seconds[precision])
+            precision: self._record(precision, marks[precision], source, judged[precision], derived[precision])
             for precision in todo
         }
         for precision, variant in made.items():
@@ -235,30 +240,29 @@ class _Job:
 
     def _derive(
         self, todo: tuple[Precision, ...], model: Any, tokenizer: Any, shape: CacheShape
-    ) -> tuple[dict[Precision, float], str | None]:
-        """Write the graphs; the seconds that each took, and the texts that any was calibrated on."""
-        seconds: dict[Precision, float] = {}
-        practised: str | None = None
-        moments: Moments = {}
-        traced = self._folder(Precision.FP32)
+    ) -> dict[Precision, _Derived]:
+        """Write the graphs."""
+        derived: dict[Precision, _Derived] = {}
+        request, traced = self.request, self._folder(Precision.FP32)
+        practice = Practice(request.calibration, self.family, model, tokenizer, shape, traced)
         for done, precision in enumerate(todo):
             self.progress("export", done, len(todo) + 2, str(precision))
-            started = time.perf_counter()
+            started, derivation = time.perf_counter(), DERIVATIONS[precision]
+            kept: tuple[Kept, ...] = ()
             if precision is Precision.FP32:
                 graphs = self.family.trace(model)
             else:
-                derivation = DERIVATIONS[precision]
-                if derivation.is_calibrated and not moments:
-                    practice = self.family.practice(self.request.calibration, model, tokenizer, shape.context)
-                    moments, practised = second_moments(model, practice), practice.name
-                graphs = {
-                    name: derivation.make(load_graph(traced / name), self.request.options, moments)
+                made = {
+                    name: derivation.make(load_graph(traced / name), request.options, practice.seen(derivation, name))
                     for name in self.family.graphs
                 }
+                graphs = {name: graph for name, (graph, _) in made.items()}
+                kept = tuple(item for _, items in made.values() for item in items)
             (self._folder(precision) / "variant.json").unlink(missing_ok=True)  # what it says is of another graph
             self._save(graphs, self._folder(precision))
-            seconds[precision] = round(time.perf_counter() - started, 3)
-        return seconds, practised
+            seconds_s = round(time.perf_counter() - started, 3)
+            derived[precision] = _Derived(kept, practice.passages.name if derivation.learns else None, seconds_s)
+        return derived
 
     def _save(self, graphs: Mapping[str, onnx_ir.Model], folder: Path) -> None:
         if self.family.weights is not None:
@@ -272,7 +276,7 @@ class _Job:
         self, todo: tuple[Precision, ...], model: Any, shape: CacheShape, passages: Passages, golden: GoldenTexts
     ) -> dict[Precision, _Judged]:
         wanted = greedy(model, passages, shape.context)
-        decoders = {precision: self._open(precision, shape) for precision in todo}
+        decoders = {precision: self._open(precision, shape.context) for precision in todo}
         predicted = predictions(model, decoders, passages)
         return {
             precision: _Judged(
@@ -283,10 +287,16 @@ class _Job:
             for precision, decoder in decoders.items()
         }
 
-    def _open(self, precision: Precision, shape: CacheShape) -> Decoder:
-        folder, family = self._folder(precision), self.family
-        encoder = None if family.encoder is None else Encoder(_session(folder / family.encoder))
-        return Decoder(_session(folder / family.decoder), shape.context, encoder)
+    def _open(self, precision: Precision, context: int) -> Decoder:
+        """As it is served; half arithmetic is emulated, because a CPU computes it in fp32 and hides overflow."""
+        family, half = self.family, DERIVATIONS[precision].half
+
+        def opened(name: str) -> Any:
+            path = self._folder(precision) / name
+            return file_session(path) if half is None else graph_session(emulate(load_graph(path), half))
+
+        encoder = None if family.encoder is None else Encoder(opened(family.encoder))
+        return Decoder(opened(family.decoder), context, encoder)
 
     def _record(
         self,
@@ -294,11 +304,11 @@ class _Job:
         mark: str,
         source: _Source,
         judged: _Judged,
-        seconds_s: float,
+        derived: _Derived,
     ) -> LanguageVariant:
         folder, derivation, family = self._folder(precision), DERIVATIONS[precision], self.family
         facts = [inspect_graph(folder / name) for name in family.graphs]
-        files, shape = self._files(precision), source.shape
+        files, shape = self._files(precision), replace(source.shape, kind=derivation.cache)
         return LanguageVariant(
             schema_version=SCHEMA_VERSION,
             fingerprint=mark,
@@ -315,7 +325,9 @@ class _Job:
             weight_bits=derivation.bits,
             head_bits=derivation.head_bits,
             block_size=derivation.block(self.request.options),
-            calibrated_on=source.calibrated_on if derivation.is_calibrated else None,
+            calibrated_on=derived.chosen_on,
+            kept=derived.kept,
+            emulated=derivation.half is not None,
             cache=Cache(
                 layers=shape.layers,
                 heads=shape.heads,
@@ -329,7 +341,7 @@ class _Job:
             continuation=judged.continuation,
             golden_error_fraction=judged.golden_error_fraction,
             reasons=reasons(precision, judged.prediction, judged.continuation),
-            seconds_s=seconds_s,
+            seconds_s=derived.seconds_s,
             versions=versions(),
         )
 
@@ -347,7 +359,7 @@ class _Job:
         """What a variant depends on."""
         data, options = self.request.data, self.request.options
         derivation = DERIVATIONS[precision]
-        source, block = self.request.calibration if derivation.is_calibrated else None, derivation.block(options)
+        block = derivation.block(options)
         return fingerprint(
             {
                 "recipe": RECIPE,
@@ -355,7 +367,7 @@ class _Job:
                 "precision": precision,
                 "data": _marked(data),
                 "rounding": block and [block, options.accuracy_level],
-                "calibration": _marked(source),
+                "calibration": _marked(self.request.calibration if derivation.learns else None),
                 "external_data_bytes": self.request.external_data_bytes,
                 "versions": versions(),
             }

@@ -23,13 +23,13 @@ def second_moments(model: Any, passages: Passages) -> Moments:
     """Of every linear layer's inputs, while a model in eval mode is told texts."""
     moments: Moments = {}
     with _watching(model, moments), torch.inference_mode():
-        for places, tokens in _alike(passages):
+        for places, tokens in alike(passages):
             ids = np.array([passages.rows[place][:tokens] for place in places])
             told(model, ids, np.ones_like(ids), passages.inputs(places))
     return moments
 
 
-def _alike(passages: Passages) -> Iterator[tuple[list[int], int]]:
+def alike(passages: Passages) -> Iterator[tuple[list[int], int]]:
     """Places of equally long texts, so that none is padded, and their length; the first `TOKENS` tokens of them all."""
     groups: dict[tuple[int, int], list[int]] = {}
     left = TOKENS

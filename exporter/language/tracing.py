@@ -12,7 +12,7 @@ import torch
 from artifact.generate.decoder import LOGITS, PAST, POSITIONS, PRESENT, CacheShape
 from artifact.generate.encoder import IDS, MASK
 from errors import UserError
-from exporter.clean import name_nodes, strip
+from exporter.clean import fill_types, name_nodes, strip
 from exporter.language.attention import Attending, Past, attending
 from exporter.language.norms import OPSET, norming
 from exporter.tie import tie
@@ -124,6 +124,7 @@ def tidied(graph: onnx_ir.Model) -> onnx_ir.Model:
             if not value.is_graph_output():
                 value.shape = None  # expressions of the tracer's symbols
     name_nodes(graph)
+    fill_types(graph)
     return strip(tie(graph))
 
 

@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from errors import GateFailed
 from exporter.clean import strip
-from exporter.half import emulate, nodes_to_keep, sensitive, to_half, unsupported, weight_range
+from exporter.half import emulate, nodes_to_keep, places, sensitive, to_half, unsupported, weight_range
 from exporter.observe import largest_values
 from tests.exporter.graphs import Weights, as_bytes, graph, node, operators, random, run, weights_of
 
@@ -161,6 +161,38 @@ def test_masks_saturate_and_a_row_that_is_all_masked_gives_numbers(
     assert np.isfinite(found).all()
     assert found[[0, 2]] == pytest.approx(expected[[0, 2]], abs=2e-3 if dtype is FP16 else 0.1)
     assert (found[0, 3:] == 0).all()
+
+
+@BOTH
+def test_places_and_angles_far_in_a_text_are_not_rounded(dtype: onnx_ir.DataType) -> None:
+    nodes = [
+        node("Cast", ["x"], "count", "count", to=TensorProto.INT64),
+        node("Cast", ["count"], "place", "place", to=TensorProto.FLOAT),
+        node("Mul", ["place", "speed"], "angle", "angle"),
+        node("Cos", ["angle"], "c", "cosine"),
+        node("Mul", ["c", "gain"], "y", "after"),
+    ]
+    made = graph(nodes, {"x": ("n",)}, {"y": ("n",)}, {"speed": np.float32(0.37), "gain": np.float32(1)})
+    x = np.array([3, 4001, 8189], np.float32)
+    kept = {item.name for item in places(made)}
+    assert kept == {"count", "place", "angle", "cosine"}
+    assert _emulated(made, dtype, kept, x) == pytest.approx(np.cos(0.37 * x), abs=1e-2)
+    assert np.abs(_emulated(made, dtype, set(), x) - np.cos(0.37 * x)).max() > 0.1
+
+
+@BOTH
+def test_inputs_and_outputs_that_are_states_become_half(dtype: onnx_ir.DataType) -> None:
+    """Whether their node does or not."""
+    nodes = [node("Add", ["x", "past"], "present", "add"), node("Neg", ["present"], "y", "last")]
+    made = graph(nodes, {"x": ("n",), "past": ("n",)}, {"present": ("n",), "y": ("n",)}, {})
+    for keep in ((), ("add",)):
+        found = onnx.load_from_string(as_bytes(to_half(_copy(made), dtype, keep, ("past", "present"))))
+        types = {item.name: item.type.tensor_type.elem_type for item in (*found.graph.input, *found.graph.output)}
+        assert types == {"x": TensorProto.FLOAT, "past": dtype, "present": dtype, "y": TensorProto.FLOAT}
+    emulated = emulate(to_half(made, dtype, (), ("past", "present")), dtype)
+    batch = {"x": np.array([1.0], np.float32), "past": np.array([0.001], np.float32)}
+    present, negative = run(emulated, batch, level="DISABLE_ALL")
+    assert present.tolist() == torch.tensor([1.001]).to(TORCH[dtype]).tolist() == (-negative).tolist()
 
 
 @BOTH

@@ -81,6 +81,15 @@ def test_the_command_writes_what_pytorch_writes(language_run: Path, learnt_llama
     assert json.loads(lines[0])["ending"] in ("end", "length")
 
 
+def test_an_fp16_artifact_writes_the_same(language_run: Path, learnt_llama: Path, tmp_path: Path) -> None:
+    pack_language(RunFolder(language_run), Precision.FP16, tmp_path / "half", card=None, card_reason="not measured")
+    done = run_predict(tmp_path / "half", PROMPTS[0], "--max-new-tokens", "6")
+    assert done.stdout.decode() == f"{PROMPTS[0]}{continued(learnt_llama, PROMPTS[0], 6)}\n"
+    run_predict(tmp_path / "half", "--selftest")
+    with pytest.raises(UserError, match="onnxruntime cannot run"):
+        pack_language(RunFolder(language_run), Precision.BF16, tmp_path / "bf16", card=None, card_reason="")
+
+
 def test_it_needs_nothing_but_its_requirements(written: Path, environments: Environments) -> None:
     python = environments.python(written / "requirements.txt")
     check = "import importlib.util as u, sys; sys.exit(any(map(u.find_spec, ('torch', 'transformers', 'msgspec'))))"

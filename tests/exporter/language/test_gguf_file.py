@@ -31,7 +31,13 @@ from runtimes.registry import known_candidate
 from tests.conftest import ROOT
 from tests.exporter.language.test_architectures import FEWER, SIZES
 
-BITS = {Precision.FP32: 32.0, Precision.INT8_DYNAMIC: 8.5, Precision.INT4: 4.5}
+BITS = {
+    Precision.FP32: 32.0,
+    Precision.FP16: 16.0,
+    Precision.BF16: 16.0,
+    Precision.INT8_DYNAMIC: 8.5,
+    Precision.INT4: 4.5,
+}
 """Of each weight of a product: a block of 32 has a scale of 16 bits."""
 
 WRITTEN: dict[str, Any] = {

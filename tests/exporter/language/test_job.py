@@ -34,7 +34,7 @@ from tests.conftest import ROOT
 from tests.exporter.conftest import session
 from tests.gguf_file import write_gguf
 
-PRECISIONS = (Precision.FP32, Precision.INT8_DYNAMIC, Precision.INT4)
+PRECISIONS = (Precision.FP32, Precision.FP16, Precision.BF16, Precision.INT8_DYNAMIC, Precision.INT4)
 
 
 def command(*given: str) -> subprocess.CompletedProcess[str]:
@@ -87,6 +87,16 @@ def test_rounded_weights_predict_nearly_the_same(exported: Path, precision: Prec
     assert found.continuation.cached_error_fraction < 1e-3
 
 
+@pytest.mark.parametrize(("precision", "most"), [(Precision.FP16, 1e-6), (Precision.BF16, 1e-4)])
+def test_half_weights_say_the_same_tokens(exported: Path, precision: Precision, most: float) -> None:
+    found = variant(exported, precision)
+    assert (found.weight_bits, found.head_bits, found.block_size, found.emulated) == (16, 16, None, True)
+    assert found.cache.bytes_per_token == variant(exported, Precision.FP32).cache.bytes_per_token / 2
+    assert 1e-10 < found.prediction.divergence_nats.value < most
+    assert found.continuation.equal + found.continuation.near_ties == found.continuation.prompts
+    assert f"{precision}: half arithmetic was emulated" in (exported / "variants.md").read_text()
+
+
 def test_a_shared_table_is_stored_once(exported: Path) -> None:
     for precision in PRECISIONS:
         graph = onnx.load(exported / "variants" / precision / "model.onnx")
@@ -96,7 +106,7 @@ def test_a_shared_table_is_stored_once(exported: Path) -> None:
         words, size = 100, 64
         assert words <= found.weights
         head, rest = words * size, found.weights - words * size
-        bytes_each = {32: 4.0, 8: 1 + 3 / 32, 4: 0.5 + 2.5 / 32}
+        bytes_each = {32: 4.0, 16: 2.0, 8: 1 + 3 / 32, 4: 0.5 + 2.5 / 32}
         expected = rest * bytes_each[found.weight_bits] + head * bytes_each[found.head_bits]
         assert 0.95 * expected < stored < 1.05 * expected
 
@@ -105,9 +115,9 @@ def test_what_is_there_is_not_made_again(exported: Path, learnt_llama: Path, sen
     source = Source(sentences, Columns(), 500)
     request = Request(learnt_llama, exported, PRECISIONS, data=source, calibration=Source(sentences, Columns()))
     again = export_language(request)
-    assert [item.made for item in again] == [False] * 3
+    assert [item.made for item in again] == [False] * len(PRECISIONS)
     (exported / "variants" / "int4" / "model.onnx").write_bytes(b"damaged")
-    assert [item.made for item in export_language(request)] == [False, False, True]
+    assert [item.made for item in export_language(request)] == [False, False, False, False, True]
 
 
 def test_a_damaged_graph_is_caught(exported: Path, learnt_llama: Path, sentences: Path, tmp_path: Path) -> None:
@@ -157,9 +167,9 @@ def test_a_gguf_file_is_unpacked_and_exported(learnt_llama: Path, sentences: Pat
 
 
 def test_what_decoders_are_not_made_in_is_refused(learnt_llama: Path, tmp_path: Path) -> None:
-    done = command(str(learnt_llama), "--out", str(tmp_path / "run"), "--precisions", "fp16")
+    done = command(str(learnt_llama), "--out", str(tmp_path / "run"), "--precisions", "int8-static")
     assert done.returncode == 2
-    assert "fp16 is not made of language models yet" in done.stderr
+    assert "int8-static is not made of language models yet" in done.stderr
     assert not (tmp_path / "run").exists()
 
 
