@@ -10,25 +10,30 @@ from artifact.records import read_json
 from artifact.run_folder import RunFolder
 from artifact.variant import Derived, graph_of, variant_file
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 
 class Cache(msgspec.Struct, frozen=True, kw_only=True):
-    """What a decoder remembers: keys and values of each layer, float32, for at most `context_tokens`."""
+    """What a decoder remembers of each text, float32: keys and values of `layers` layers, `bytes_per_token` for each of
+    at most `context_tokens`, and states of fixed shape, `state_bytes` however long the text is.
+
+    `heads` and `head_size` are 0 where no layer has keys and values, or their sizes differ.
+    """
 
     layers: int
     heads: int
     head_size: int
     context_tokens: int
     bytes_per_token: int
+    state_bytes: int
 
 
 class Sizes(msgspec.Struct, frozen=True, kw_only=True):
-    """A decoder's own sizes, which configurations call by many names."""
+    """A decoder's own sizes, which configurations call by many names; `attention_heads` is `None` where none attends."""
 
     vocabulary: int
     hidden: int
-    attention_heads: int
+    attention_heads: int | None
 
 
 class Reading(msgspec.Struct, frozen=True, kw_only=True):

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from artifact.intervals import Estimate
-from artifact.language import LanguageVariant
+from artifact.language import Cache, LanguageVariant
 from report.figures import FAILED, PASSED, UNSURE, fraction, seconds, size
 from report.tables import Table
 
@@ -49,11 +49,15 @@ def language_notes(variants: Sequence[LanguageVariant]) -> tuple[str, ...]:
         for variant in variants
         if variant.block_size
     ]
-    cache = variants[0].cache
-    lines.append(
-        f"cache: {size(1000 * cache.bytes_per_token)} for each 1,000 tokens, of {cache.context_tokens:,} at most"
-    )
+    lines.append(_cache(variants[0].cache))
     return tuple(lines)
+
+
+def _cache(cache: Cache) -> str:
+    """What is remembered of each text takes."""
+    grown = [f"{size(1000 * cache.bytes_per_token)} for each 1,000 tokens"] if cache.bytes_per_token else []
+    fixed = [f"{size(cache.state_bytes)} however long a text is"] if cache.state_bytes else []
+    return f"cache: {' and '.join(grown + fixed)}, of {cache.context_tokens:,} at most"
 
 
 def _mark(variant: LanguageVariant) -> str:

@@ -2,6 +2,8 @@
 one."""
 
 from collections.abc import Callable, Sequence
+from copy import deepcopy
+from inspect import signature
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -22,6 +24,9 @@ from runtimes.options import TORCH_LANGUAGE, TorchLanguageOptions, describe_opti
 from runtimes.torch_cpu import NAME
 from runtimes.torch_model import CONVERT, DTYPES, NOT_OPEN, Operators, compiled, to_host
 
+CACHES = "past_key_values", "cache_params"
+"""What transformers calls a cache."""
+
 
 def _tensors(given: Given) -> dict[str, torch.Tensor]:
     return {name: torch.from_numpy(np.asarray(array)) for name, array in given.items()}
@@ -32,7 +37,9 @@ class Growing:
 
     def __init__(self, model: Any, inputs: Given) -> None:
         self._model, self._inputs = model, inputs
+        self._name = next((name for name in CACHES if name in signature(model.forward).parameters), CACHES[0])
         self._cache: Any = None
+        self._begun: Any = None
         self._given: dict[str, Any] = {}
 
     def prompt(self, rows: Sequence[Sequence[int]]) -> Logits:
@@ -41,21 +48,26 @@ class Growing:
             tensors = _tensors(self._inputs)
             with torch.inference_mode():
                 self._given = {"encoder_outputs": self._model.get_encoder()(**tensors), MASK: tensors[MASK]}
-        return self._read(torch.tensor(rows))
+        found = self._read(torch.tensor(rows))
+        self._begun = deepcopy(self._cache) if any(self._cache.is_linear) else None
+        return found
 
     def step(self, tokens: NDArray[np.int64]) -> Logits:
         return self._read(torch.from_numpy(tokens)[:, None])
 
     def rewind(self, positions: int) -> None:
+        """Layers that keep states go back to the prompt's end, however many positions are asked for."""
         cache: Any = self._cache
-        if (more := cache.get_seq_length() - positions) > 0:
+        if self._begun is not None:
+            self._cache = deepcopy(self._begun)
+        elif (more := cache.get_seq_length() - positions) > 0:
             cache.crop(-more)
 
     def _read(self, ids: torch.Tensor) -> Logits:
         given = {"decoder_input_ids": ids, **self._given} if self._given else {IDS: ids, "logits_to_keep": 1}
         with torch.inference_mode():
-            found = self._model(**given, past_key_values=self._cache, use_cache=True)
-        self._cache = found.past_key_values
+            found = self._model(**given, **{self._name: self._cache}, use_cache=True)
+        self._cache = found[self._name]
         return to_host(found.logits[:, -1])
 
 
@@ -145,9 +157,10 @@ class EngineLanguage(OnCpu):
     def _check_fixed(self) -> None:
         """Raise `UserError` for a model whose static cache cannot go back."""
         config = self.model.config
-        if config.is_encoder_decoder or any(layer.is_sliding for layer in StaticCache(config, 8).layers):
+        cache: Any = None if config.is_encoder_decoder else StaticCache(config, 8)
+        if cache is None or any(cache.is_sliding) or any(cache.is_linear):
             raise UserError(
-                "compiled steps are for decoders alone so far, and for none that look through a window",
+                "compiled steps are for decoders alone so far, and for none that look through a window or keep states",
                 "leave +compile out",
             )
 

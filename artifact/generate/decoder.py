@@ -1,41 +1,19 @@
-"""A decoder's graph and its cache, which is bound in place: no key or value is copied between steps."""
+"""A decoder's graph and its cache, which is bound in place: nothing that is kept is copied between steps."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from artifact.generate.cache import CacheShape, Memory, kept_by
 from artifact.generate.encoder import IDS, MASK, NOTHING, Encoder, Given
 from errors import UserError
 
 LOGITS = "logits"
 POSITIONS = "logits_positions"
-PAST, PRESENT = "past_key_values", "present"
 
 Logits = NDArray[np.float32]
-
-
-@dataclass(frozen=True, slots=True)
-class CacheShape:
-    """Keys and values of so many layers, each float32 (rows, heads, positions, head size); at most `context`
-    positions."""
-
-    layers: int
-    heads: int
-    head_size: int
-    context: int
-
-    @property
-    def bytes_per_position(self) -> int:
-        """Memory that each position of each row takes."""
-        return 2 * 4 * self.layers * self.heads * self.head_size
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Of each layer's keys and values, in order."""
-        return tuple(f"{layer}.{part}" for layer in range(self.layers) for part in ("key", "value"))
 
 
 def padded(rows: Sequence[Sequence[int]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -66,23 +44,16 @@ class Decoding:
                 f"{capacity} tokens are more than this model's context of {shape.context}",
                 "shorten the prompt, or ask for fewer new tokens",
             )
-        import onnxruntime
-
-        self._session, self._shape, self._capacity = session, shape, capacity
+        self._session, self._capacity = session, capacity
         self._mask = np.zeros((rows, 0), dtype=np.int64)
+        self._begun = 0
         self._binding = session.io_binding()
-        self._buffers = []
-        size = rows, shape.heads, capacity, shape.head_size
         try:
-            for name in shape.names:
-                buffer = onnxruntime.OrtValue.ortvalue_from_numpy(np.zeros(size, dtype=np.float32))
-                self._binding.bind_ortvalue_input(f"{PAST}.{name}", buffer)
-                self._binding.bind_ortvalue_output(f"{PRESENT}.{name}", buffer)
-                self._buffers.append(buffer)
+            self._memory = Memory(self._binding, shape, rows, capacity)
         except MemoryError as error:
-            needed = rows * capacity * shape.bytes_per_position
             raise UserError(
-                f"a cache of {rows} × {capacity} tokens takes {needed / 1e6:.0f} MB, more memory than there is",
+                f"a cache of {rows} × {capacity} tokens takes {shape.bytes(rows, capacity) / 1e6:.0f} MB, more memory "
+                "than there is",
                 "ask for fewer new tokens, or for fewer texts at once",
             ) from error
         self._read = {name: np.ascontiguousarray(array) for name, array in read.items()}  # bound by their addresses
@@ -114,6 +85,8 @@ class Decoding:
         if longest > self._capacity:
             raise UserError(f"a prompt has {longest} tokens, and the cache room for {self._capacity}", "shorten it")
         ids, self._mask = padded(rows)
+        self._begun = longest
+        self._memory.begin()
         return self._run(ids)
 
     def step(self, tokens: NDArray[np.int64]) -> Logits:
@@ -124,15 +97,22 @@ class Decoding:
         return self._run(np.asarray(tokens, dtype=np.int64)[:, None])
 
     def rewind(self, positions: int) -> None:
-        """Forget all but the first so many positions of each row."""
+        """Forget all but the first so many positions of each row.
+
+        Raises `ValueError` where layers keep states and these are not the prompt's: a state does not go back further.
+        """
+        if self._memory.has_states and positions != self._begun:
+            raise ValueError(f"the states go back to the prompt's {self._begun} positions, not to {positions}")
         self._mask = self._mask[:, :positions]
+        self._memory.take_back()
 
     def _run(self, ids: NDArray[np.int64]) -> Logits:
         self._binding.bind_cpu_input(IDS, ids)
         self._binding.bind_cpu_input(MASK, self._mask)
         self._session.run_with_iobinding(self._binding)
-        found: Logits = self._binding.get_outputs()[-1].numpy()[:, -1]
-        return found.copy()  # the next step writes into the same memory
+        found: Logits = self._binding.get_outputs()[-1].numpy()[:, -1].copy()  # the next step writes there again
+        self._memory.go_on()
+        return found
 
 
 class Decoder:
@@ -141,14 +121,13 @@ class Decoder:
 
     def __init__(self, session: Any, context: int, encoder: Encoder | None = None) -> None:
         """`session` is an `onnxruntime.InferenceSession`. Raises `UserError` for a graph that is no such decoder."""
-        sizes = {item.name: item.shape for item in session.get_inputs()}
-        layers = sum(name.startswith(f"{PAST}.") and name.endswith(".key") for name in sizes)
-        outputs = [item.name for item in session.get_outputs()]
-        if not {IDS, MASK} <= set(sizes) or not layers or LOGITS not in outputs:
+        inputs, outputs = session.get_inputs(), {item.name for item in session.get_outputs()}
+        kept = kept_by(inputs)
+        given = {IDS, MASK, *(item.past for item in kept)}
+        if not kept or not given <= {item.name for item in inputs} or not {LOGITS, *(i.present for i in kept)} <= outputs:
             raise UserError("this graph is no decoder with a cache", "export it again")
-        _, heads, _, size = sizes[f"{PAST}.0.key"]
         self._encoder = encoder
-        self._session, self.shape = session, CacheShape(layers, int(heads), int(size), context)
+        self._session, self.shape = session, CacheShape(kept, context)
 
     def begin(self, rows: int, capacity: int, inputs: Given = NOTHING) -> Decoding:
         """Rows with an empty cache of `capacity` positions each; an encoder reads their `inputs`, once for all."""
@@ -165,11 +144,9 @@ class Decoder:
 
         Rows are filled up at their end, where `mask` is 0 and the logits mean nothing. An encoder reads `inputs`.
         """
-        shape = self.shape
-        empty = np.zeros((len(ids), shape.heads, 0, shape.head_size), dtype=np.float32)
         wanted = np.arange(ids.shape[1], dtype=np.int64)[None]
         feeds = {**self._read(inputs), IDS: ids, MASK: mask, POSITIONS: wanted} | {
-            f"{PAST}.{name}": empty for name in shape.names
+            kept.past: np.zeros(kept.size(len(ids), 0), dtype=np.float32) for kept in self.shape.kept
         }
         found: Logits = self._session.run([LOGITS], feeds)[0]
         return found

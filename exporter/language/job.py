@@ -9,7 +9,8 @@ from typing import Any
 
 import onnx_ir
 
-from artifact.generate.decoder import CacheShape, Decoder
+from artifact.generate.cache import CacheShape
+from artifact.generate.decoder import Decoder
 from artifact.generate.encoder import Encoder
 from artifact.generate.golden import GoldenTexts
 from artifact.identity import checkpoint_sha256
@@ -146,7 +147,8 @@ def _marked(source: Source | None) -> list[Any] | None:
 
 def _sizes(model: Any) -> Sizes:
     config = model.config.get_text_config()
-    return Sizes(vocabulary=config.vocab_size, hidden=config.hidden_size, attention_heads=config.num_attention_heads)
+    heads = getattr(config, "num_attention_heads", None)
+    return Sizes(vocabulary=config.vocab_size, hidden=config.hidden_size, attention_heads=heads)
 
 
 @dataclass(frozen=True, slots=True)
@@ -322,6 +324,7 @@ class _Job:
                 head_size=shape.head_size,
                 context_tokens=shape.context,
                 bytes_per_token=shape.bytes_per_position,
+                state_bytes=shape.state_bytes,
             ),
             sizes=source.sizes,
             reading=source.reading,

@@ -1,0 +1,180 @@
+"""What a decoder remembers of each row: keys and values of every position, or a state of fixed shape."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+PAST, PRESENT = "past_key_values", "present"
+PAST_STATE = "past"
+
+KEPT_NAME = re.compile(rf"(?:{PAST}|{PAST_STATE})\.(\d{{1,6}})\.(\w+)")
+
+FLOAT_BYTES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """One tensor that a layer keeps, float32 (rows, *axes); the axis that is `None` is the positions.
+
+    A `key` and a `value` grow with the text. A `conv`, the last inputs of a causal convolution, and a `recurrent` state
+    do not. Names are those that onnxruntime-genai knows.
+    """
+
+    layer: int
+    part: str
+    axes: tuple[int | None, ...]
+
+    @property
+    def grows(self) -> bool:
+        """Whether it has a place for each position."""
+        return None in self.axes
+
+    @property
+    def name(self) -> str:
+        """Layer and part."""
+        return f"{self.layer}.{self.part}"
+
+    @property
+    def past(self) -> str:
+        """The graph's input."""
+        return f"{PAST if self.grows else PAST_STATE}.{self.name}"
+
+    @property
+    def present(self) -> str:
+        """The graph's output."""
+        return f"{PRESENT}.{self.name}"
+
+    @property
+    def bytes_each(self) -> int:
+        """Memory of a row, or of each of its positions."""
+        return FLOAT_BYTES * prod(axis for axis in self.axes if axis is not None)
+
+    def size(self, rows: int, positions: int) -> tuple[int, ...]:
+        """The shape for so many rows and positions."""
+        return (rows, *(positions if axis is None else axis for axis in self.axes))
+
+
+def keys_and_values(layer: int, heads: int, head_size: int) -> tuple[Kept, Kept]:
+    """What an attention keeps, float32 (rows, heads, positions, head size) each."""
+    axes = heads, None, head_size
+    return Kept(layer, "key", axes), Kept(layer, "value", axes)
+
+
+@dataclass(frozen=True, slots=True)
+class CacheShape:
+    """What all layers keep, in the order of a graph's inputs; at most `context` positions."""
+
+    kept: tuple[Kept, ...]
+    context: int
+
+    @property
+    def layers(self) -> int:
+        """How many of them attend."""
+        return len(self._keys)
+
+    @property
+    def heads(self) -> int:
+        """Heads of each key and value; 0 where there are none, or layers differ."""
+        return self._common(0)
+
+    @property
+    def head_size(self) -> int:
+        """Their size; 0 where there are none, or layers differ."""
+        return self._common(2)
+
+    @property
+    def _keys(self) -> tuple[Kept, ...]:
+        return tuple(kept for kept in self.kept if kept.part == "key")
+
+    def _common(self, place: int) -> int:
+        sizes = {kept.axes[place] for kept in self._keys}
+        return (sizes.pop() or 0) if len(sizes) == 1 else 0
+
+    @property
+    def bytes_per_position(self) -> int:
+        """Memory that each position of each row takes."""
+        return sum(kept.bytes_each for kept in self.kept if kept.grows)
+
+    @property
+    def state_bytes(self) -> int:
+        """Memory of each row that does not grow with it."""
+        return sum(kept.bytes_each for kept in self.kept if not kept.grows)
+
+    def bytes(self, rows: int, positions: int) -> int:
+        """Memory of so many rows and positions."""
+        return rows * (positions * self.bytes_per_position + self.state_bytes)
+
+
+def kept_by(inputs: Sequence[Any]) -> tuple[Kept, ...]:
+    """What a graph with these `inputs`, onnxruntime's descriptions of them, keeps: in their order."""
+    found = []
+    for item in inputs:
+        if told := KEPT_NAME.fullmatch(item.name):
+            axes = tuple(axis if isinstance(axis, int) else None for axis in item.shape[1:])
+            found.append(Kept(int(told[1]), told[2], axes))
+    return tuple(found)
+
+
+class Memory:
+    """The cache of some rows, bound to a graph.
+
+    Keys and values are written where they are read, as the attention's kernel does it. A state is read from one buffer
+    and left in another, because an operator may write before every other has read. What a prompt leaves is never
+    written over by steps, so that these can be taken back.
+    """
+
+    BEGUN, ZEROS, OTHER = range(3)
+    """Buffers of a state: what the prompt left, and two that steps write in turns; the prompt begins with zeros."""
+
+    def __init__(self, binding: Any, shape: CacheShape, rows: int, capacity: int) -> None:
+        """Raises `MemoryError`."""
+        self._binding, self._latest = binding, self.ZEROS
+        self._grown: list[Any] = []
+        self._states: list[tuple[Kept, NDArray[np.float32], list[Any]]] = []
+        for kept in shape.kept:
+            if kept.grows:
+                buffer = _bindable(np.zeros(kept.size(rows, capacity), dtype=np.float32))
+                binding.bind_ortvalue_input(kept.past, buffer)
+                binding.bind_ortvalue_output(kept.present, buffer)
+                self._grown.append(buffer)
+            else:
+                arrays = np.zeros((3, *kept.size(rows, 0)), dtype=np.float32)
+                self._states.append((kept, arrays, [_bindable(array) for array in arrays]))
+        self.begin()
+
+    @property
+    def has_states(self) -> bool:
+        """Whether any state is in it."""
+        return bool(self._states)
+
+    def begin(self) -> None:
+        """Let the next pass read a prompt."""
+        for _, arrays, _ in self._states:
+            arrays[self.ZEROS] = 0
+        self._turn(self.ZEROS, self.BEGUN)
+
+    def go_on(self) -> None:
+        """Let the next pass read what this one left."""
+        self._turn(self._latest, self.OTHER if self._latest == self.ZEROS else self.ZEROS)
+
+    def take_back(self) -> None:
+        """Let the next pass read what the prompt left."""
+        self._turn(self.BEGUN, self.ZEROS)
+
+    def _turn(self, source: int, target: int) -> None:
+        for kept, _, buffers in self._states:
+            self._binding.bind_ortvalue_input(kept.past, buffers[source])
+            self._binding.bind_ortvalue_output(kept.present, buffers[target])
+        self._latest = target
+
+
+def _bindable(array: NDArray[np.float32]) -> Any:
+    """An array as onnxruntime takes it, in the same memory, which it keeps."""
+    import onnxruntime
+
+    return onnxruntime.OrtValue.ortvalue_from_numpy(array)
