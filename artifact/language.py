@@ -29,7 +29,7 @@ class Cache(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Sizes(msgspec.Struct, frozen=True, kw_only=True):
-    """A decoder's own sizes, which configurations call by many names; `attention_heads` is `None` where none attends."""
+    """A decoder's own sizes, which configurations call by many names; no `attention_heads` where no layer attends."""
 
     vocabulary: int
     hidden: int

@@ -54,10 +54,10 @@ def language_notes(variants: Sequence[LanguageVariant]) -> tuple[str, ...]:
 
 
 def _cache(cache: Cache) -> str:
-    """What is remembered of each text takes."""
-    grown = [f"{size(1000 * cache.bytes_per_token)} for each 1,000 tokens"] if cache.bytes_per_token else []
-    fixed = [f"{size(cache.state_bytes)} however long a text is"] if cache.state_bytes else []
-    return f"cache: {' and '.join(grown + fixed)}, of {cache.context_tokens:,} at most"
+    """What remembering a text takes."""
+    takes = [f"{size(1000 * cache.bytes_per_token)} for each 1,000 tokens"] if cache.bytes_per_token else []
+    takes += [f"{size(cache.state_bytes)} however long a text is"] if cache.state_bytes else []
+    return f"cache: {' and '.join(takes)}, of {cache.context_tokens:,} tokens at most"
 
 
 def _mark(variant: LanguageVariant) -> str:

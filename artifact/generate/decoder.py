@@ -121,10 +121,10 @@ class Decoder:
 
     def __init__(self, session: Any, context: int, encoder: Encoder | None = None) -> None:
         """`session` is an `onnxruntime.InferenceSession`. Raises `UserError` for a graph that is no such decoder."""
-        inputs, outputs = session.get_inputs(), {item.name for item in session.get_outputs()}
-        kept = kept_by(inputs)
-        given = {IDS, MASK, *(item.past for item in kept)}
-        if not kept or not given <= {item.name for item in inputs} or not {LOGITS, *(i.present for i in kept)} <= outputs:
+        kept = kept_by(session.get_inputs())
+        lacks = {IDS, MASK, *(item.past for item in kept)} - {item.name for item in session.get_inputs()}
+        lacks |= {LOGITS, *(item.present for item in kept)} - {item.name for item in session.get_outputs()}
+        if lacks or not kept:
             raise UserError("this graph is no decoder with a cache", "export it again")
         self._encoder = encoder
         self._session, self.shape = session, CacheShape(kept, context)

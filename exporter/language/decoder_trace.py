@@ -48,7 +48,7 @@ def cache_shape(model: Any) -> CacheShape:
 
 def _kept_by(model: Any, number: int, layer: Any) -> Iterator[Kept]:
     """Of one layer of transformers' cache: keys and values, the last inputs of its convolution but the latest, which
-    comes with the next token, and the state of its recurrence."""
+    comes with the next token, and the state of its recurrence, whose channels are here the last axis."""
     if getattr(layer, "keys", None) is not None:
         yield from keys_and_values(number, layer.keys.shape[1], layer.keys.shape[3])
     for part in ("conv", "recurrent"):
@@ -59,8 +59,8 @@ def _kept_by(model: Any, number: int, layer: Any) -> Iterator[Kept]:
                 "take another model",
             )
         for state in states.values():
-            *axes, last = state.shape[1:]
-            yield Kept(number, part, (*axes, last - 1 if part == "conv" else last))
+            *more, channels, size = state.shape[1:]
+            yield Kept(number, part, (channels, size - 1) if part == "conv" else (*more, size, channels))
 
 
 class Step(torch.nn.Module):

@@ -11,7 +11,6 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
-from torch._higher_order_ops.scan import scan
 from torch.nn.functional import silu, softplus
 
 from exporter.language.attention import Attending, Pass
@@ -19,46 +18,50 @@ from exporter.language.attention import Attending, Pass
 Found = tuple[torch.Tensor, torch.Tensor]
 """What a recurrence gives of each position, and the state that it leaves."""
 
-Step = Callable[[torch.Tensor, Sequence[torch.Tensor]], tuple[torch.Tensor, torch.Tensor]]
-"""From a state and what one position gives to the next state and that position's output."""
-
-Run = Callable[[Step, torch.Tensor, Sequence[torch.Tensor]], tuple[torch.Tensor, torch.Tensor]]
-"""Takes a step at every position, the first axis of all inputs; the last state, and the outputs of all positions."""
+Run = Callable[[torch.Tensor, Sequence[torch.Tensor], torch.Tensor], Found]
+"""Takes a step at every position, from a state on, with inputs whose first axis is the positions, and the decay."""
 
 
-def one_by_one(step: Step, state: torch.Tensor, inputs: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+def step(
+    state: torch.Tensor,
+    time: torch.Tensor,
+    added: torch.Tensor,
+    into: torch.Tensor,
+    out: torch.Tensor,
+    decay: torch.Tensor,
+) -> list[torch.Tensor]:
+    """hₜ = exp(timeₜ · decay) · hₜ₋₁ + intoₜ · addedₜ and yₜ = outₜ · hₜ (Gu and Dao, 2023): the next state, and yₜ.
+
+    States are (batch, ..., size, channels), so that what is multiplied has long rows; `time`, `added` and yₜ (batch,
+    ..., 1, channels), `into` (batch, ..., size, 1) and `out` (batch, ..., 1, size).
+    """
+    state = torch.exp(time * decay) * state + into * added
+    return [state, out @ state]
+
+
+def one_by_one(state: torch.Tensor, inputs: Sequence[torch.Tensor], decay: torch.Tensor) -> Found:
     """The steps themselves, for numbers."""
     found = []
     for now in zip(*inputs, strict=True):
-        state, output = step(state, now)
+        state, output = step(state, *now, decay)
         found.append(output)
-    return state, torch.stack(found)
+    return torch.stack(found), state
+
+
+def scanned(state: torch.Tensor, inputs: Sequence[torch.Tensor], decay: torch.Tensor) -> Found:
+    """The steps as one operator of a trace."""
+    left, found = torch.ops.higher_order.scan(step, [state], list(inputs), (decay,))
+    return found, left
 
 
 @dataclass(frozen=True, slots=True)
 class Begun:
     """How a recurrence is run, and the state that it begins with; `told`, (batch, tokens), is 0 where a token only
-    fills a row up."""
+    fills a row up: no time passes there, so the state stays as it is."""
 
     run: Run
     state: torch.Tensor
     told: torch.Tensor
-
-    def recur(
-        self, decay: torch.Tensor, time: torch.Tensor, inputs: torch.Tensor, into: torch.Tensor, out: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """hₜ = exp(timeₜ · decay) · hₜ₋₁ + (timeₜ · inputsₜ) ⊗ intoₜ and yₜ = hₜ · outₜ (Gu and Dao, 2023).
-
-        The first axis of all but `decay` is the positions, the last of `decay`, `into` and `out` that of the state,
-        which `inputs` lack. Where the time is 0 the state stays as it is. Returns the last state, and yₜ.
-        """
-
-        def step(state: torch.Tensor, now: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-            time, added, into, out = now
-            state = torch.exp(time[..., None] * decay) * state + added[..., None] * into.unsqueeze(-2)
-            return state, (state @ out[..., None])[..., 0]
-
-        return self.run(step, self.state, (time, time * inputs, into, out))
 
 
 def selective_scan(
@@ -74,13 +77,14 @@ def selective_scan(
     delta_softplus: bool = False,
     **more: Any,
 ) -> Found:
-    """That of Mamba: states and times are (batch, channels, tokens), `B` and `C` (batch, state, tokens), `A` (channels,
-    state)."""
+    """That of Mamba: states and times are (batch, channels, tokens), `B` and `C` (batch, size, tokens), `A` (channels,
+    size)."""
     time = dt if delta_bias is None else dt + delta_bias[:, None]
     time = (softplus(time) if delta_softplus else time) * begun.told[:, None]
-    ahead = (part.permute(2, 0, 1) for part in (time, hidden_states, B, C))
-    state, found = begun.recur(A, *ahead)
-    found = found.permute(1, 2, 0)
+    wide = [part.permute(2, 0, 1)[:, :, None] for part in (time, time * hidden_states)]
+    into, out = B.permute(2, 0, 1)[..., None], C.permute(2, 0, 1)[:, :, None]
+    found, state = begun.run(begun.state, (*wide, into, out), A.T.contiguous())
+    found = found.squeeze(2).permute(1, 2, 0)
     found = found if D is None else found + hidden_states * D[:, None]
     return (found if z is None else found * silu(z)), state
 
@@ -98,15 +102,15 @@ def chunk_scan(
     dt_limit: tuple[float, float] = (0.0, float("inf")),
     **more: Any,
 ) -> Found:
-    """That of Mamba 2 (Dao and Gu, 2024), whose heads decay as a whole: states are (batch, tokens, heads, head size),
-    times (batch, tokens, heads), `B` and `C` (batch, tokens, groups of heads, state), `A` (heads)."""
+    """That of Mamba 2 (Dao and Gu, 2024), whose heads decay as a whole: states are (batch, tokens, heads, channels),
+    times (batch, tokens, heads), `B` and `C` (batch, tokens, groups of heads, size), `A` (heads)."""
     time = dt if dt_bias is None else dt + dt_bias
-    time = (softplus(time) if dt_softplus else time).clamp(*dt_limit) * begun.told[..., None]
+    time = ((softplus(time) if dt_softplus else time).clamp(*dt_limit) * begun.told[..., None])[..., None]
     shared = A.shape[0] // B.shape[2]
-    both = (part[:, :, :, None].expand(-1, -1, -1, shared, -1).flatten(2, 3) for part in (B, C))
-    ahead = (part.transpose(0, 1) for part in (time[..., None], hidden_states, *both))
-    state, found = begun.recur(A[:, None, None], *ahead)
-    found = found.transpose(0, 1)
+    into, out = (part[:, :, :, None].expand(-1, -1, -1, shared, -1).flatten(2, 3).transpose(0, 1) for part in (B, C))
+    wide = [part.transpose(0, 1)[..., None, :] for part in (time, time * hidden_states)]
+    found, state = begun.run(begun.state, (*wide, into[..., None], out[..., None, :]), A[:, None, None])
+    found = found.squeeze(3).transpose(0, 1)
     return (found if D is None else found + hidden_states * D[:, None]), state
 
 
@@ -133,7 +137,8 @@ class Recurrence:
                 found = own(**given, **self.more, **{self.asked: True})
         except (TypeError, RuntimeError, IndexError):
             return False
-        wanted = self.ours(begun, **given, **self.more)
+        said, state = self.ours(begun, **given, **self.more)
+        wanted = said, state.mT  # modelling files have channels before sizes
         return isinstance(found, tuple) and all(
             one.shape == other.shape and torch.allclose(one, other, atol=1e-4, rtol=1e-4)
             for one, other in zip(found, wanted, strict=True)
@@ -144,7 +149,7 @@ RECURRENCES: Mapping[str, Recurrence] = {
     "mamba_selective_scan": Recurrence(
         selective_scan,
         "return_last_state",
-        (2, 4, 3),
+        (2, 3, 4),
         5,
         {
             **dict.fromkeys(("hidden_states", "dt", "z"), (2, 4, 5)),
@@ -157,7 +162,7 @@ RECURRENCES: Mapping[str, Recurrence] = {
     "mamba2_chunk_scan": Recurrence(
         chunk_scan,
         "return_final_states",
-        (2, 4, 6, 3),
+        (2, 4, 3, 6),
         5,
         {
             "hidden_states": (2, 5, 4, 6),
@@ -191,7 +196,7 @@ def _traced(recurrence: Recurrence, attending: Attending) -> Callable[..., Found
         now = attending.current
         if not isinstance(now, Pass) or now.state is None:
             raise RuntimeError("this recurrence is for a trace")
-        found, now.left = recurrence.ours(Begun(scan, now.state, now.told), *given, **more)
+        found, now.left = recurrence.ours(Begun(scanned, now.state, now.told), *given, **more)
         return found, now.left
 
     return run

@@ -22,8 +22,8 @@ from exporter.language.seq2seq.caches import Caches, CrossCache, SelfCache
 from exporter.language.tracing import (
     UNKNOWN_CONTEXT,
     VARY,
-    default_to_last,
     cache_axes,
+    default_to_last,
     empty_cache,
     name_kept,
     name_step,
