@@ -33,8 +33,7 @@ def keep_cache(graph: Any) -> None:
     """
     if any(item.get_any_name().startswith(f"{PAST_STATE}.") for item in graph.inputs):
         raise UserError(
-            "OpenVINO runs decoders whose layers keep keys and values so far, and some of this model's keep states",
-            "leave this candidate out",
+            "OpenVINO runs decoders so far whose layers all keep keys and values", "leave this candidate out"
         )
     attentions = [node for node in graph.get_ordered_ops() if node.get_type_name() == ATTENTION]
     wanted = next((node for node in graph.get_ops() if node.get_friendly_name() == POSITIONS), None)

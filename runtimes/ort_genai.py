@@ -27,7 +27,7 @@ from runtimes.ort_cpu import PROVIDER
 from runtimes.ort_model import refuse_two_builds
 
 NAME = "ort-genai"
-KEYS_AND_VALUES = "onnxruntime-genai runs decoders alone so far, whose layers all keep keys and values"
+KEYS_AND_VALUES = "onnxruntime-genai runs decoders alone so far whose layers all keep keys and values"
 AGREED = 1e-3
 """Of the largest logit: how far its last logits may be from those of ONNX Runtime on the same file."""
 

@@ -52,7 +52,7 @@ from exporter.options import Options, Profile
 from exporter.request import Request, Source, versions
 from exporter.save import load_graph, save_graph, save_together
 from exporter.sessions import PROVIDER
-from models.checkpoint import load_model, load_tokenizer
+from models.checkpoint import load_model, load_tokenizer, quiet
 
 MOST_IN_ONE_FILE = 256 * 10**6
 """Bytes of weights above which they go into a second file, from which they are read as they are needed: a file of one
@@ -82,7 +82,8 @@ def export_language(request: Request, progress: Progress = silent) -> tuple[Expo
         from exporter.language.gguf_file import check_written
 
         check_written(read_config(checkpoint, "config.json"))
-    made = job.make()
+    with quiet():  # transformers names kernels that only its own loops would use
+        made = job.make()
     if request.gguf:
         job.write_ggufs()
     return made

@@ -42,8 +42,8 @@ def step(
 def one_by_one(state: torch.Tensor, inputs: Sequence[torch.Tensor], decay: torch.Tensor) -> Found:
     """The steps themselves, for numbers."""
     found = []
-    for now in zip(*inputs, strict=True):
-        state, output = step(state, *now, decay)
+    for time, added, into, out in zip(*inputs, strict=True):
+        state, output = step(state, time, added, into, out, decay)
         found.append(output)
     return torch.stack(found), state
 
