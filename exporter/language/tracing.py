@@ -118,10 +118,11 @@ def default_to_last(graph: onnx_ir.Model, wanted: onnx_ir.Value) -> None:
 def tidied(graph: onnx_ir.Model) -> onnx_ir.Model:
     """Clear names and shared weights; nothing of the builder."""
     _join_reshapes(graph)
-    for node in graph.graph.all_nodes():
-        for value in node.outputs:
-            if not value.is_graph_output():
-                value.shape = None  # expressions of the tracer's symbols
+    outputs = set(graph.graph.outputs)
+    within = [value for body in graph.graph.subgraphs() for value in body.inputs]
+    for value in (*within, *(made for node in graph.graph.all_nodes() for made in node.outputs)):
+        if value not in outputs:
+            value.shape = None  # expressions of the tracer's symbols
     name_nodes(graph)
     return strip(tie(graph))
 
