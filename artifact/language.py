@@ -15,7 +15,7 @@ SCHEMA_VERSION = 3
 
 class Cache(msgspec.Struct, frozen=True, kw_only=True):
     """What a decoder remembers of each text, float32: keys and values of `layers` layers, `bytes_per_token` for each of
-    at most `context_tokens`, and states of fixed shape, `state_bytes` however long the text is.
+    at most `context_tokens`, and states of fixed shape, `state_bytes` in all their buffers, however long the text is.
 
     `heads` and `head_size` are 0 where no layer has keys and values, or their sizes differ.
     """

@@ -39,7 +39,7 @@ class Growing:
         self._model, self._inputs = model, inputs
         self._name = next((name for name in CACHES if name in signature(model.forward).parameters), CACHES[0])
         self._cache: Any = None
-        self._begun: Any = None
+        self._begun: tuple[int, Any] | None = None
         self._given: dict[str, Any] = {}
 
     def prompt(self, rows: Sequence[Sequence[int]]) -> Logits:
@@ -49,17 +49,20 @@ class Growing:
             with torch.inference_mode():
                 self._given = {"encoder_outputs": self._model.get_encoder()(**tensors), MASK: tensors[MASK]}
         found = self._read(torch.tensor(rows))
-        self._begun = deepcopy(self._cache) if any(self._cache.is_linear) else None
+        self._begun = (len(rows[0]), deepcopy(self._cache)) if any(self._cache.is_linear) else None
         return found
 
     def step(self, tokens: NDArray[np.int64]) -> Logits:
         return self._read(torch.from_numpy(tokens)[:, None])
 
     def rewind(self, positions: int) -> None:
-        """Layers that keep states go back to the prompt's end, however many positions are asked for."""
+        """Raises `ValueError` where layers keep states, which only go back to the prompt's."""
         cache: Any = self._cache
         if self._begun is not None:
-            self._cache = deepcopy(self._begun)
+            begun, left = self._begun
+            if positions != begun:
+                raise ValueError(f"the states go back to the prompt's {begun} positions, not to {positions}")
+            self._cache = deepcopy(left)
         elif (more := cache.get_seq_length() - positions) > 0:
             cache.crop(-more)
 

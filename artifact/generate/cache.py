@@ -16,6 +16,9 @@ KEPT_NAME = re.compile(rf"(?:{PAST}|{PAST_STATE})\.(\d{{1,6}})\.(\w+)")
 
 FLOAT_BYTES = 4
 
+STATE_BUFFERS = BEGUN, ZEROS, OTHER = range(3)
+"""Of each state: what the prompt left, and two that steps write in turns; the first of these is zeros for a prompt."""
+
 
 @dataclass(frozen=True, slots=True)
 class Kept:
@@ -102,8 +105,8 @@ class CacheShape:
 
     @property
     def state_bytes(self) -> int:
-        """Memory of each row that does not grow with it."""
-        return sum(kept.bytes_each for kept in self.kept if not kept.grows)
+        """Memory of each row that does not grow with it: all buffers of its states."""
+        return len(STATE_BUFFERS) * sum(kept.bytes_each for kept in self.kept if not kept.grows)
 
     def bytes(self, rows: int, positions: int) -> int:
         """Memory of so many rows and positions."""
@@ -128,12 +131,9 @@ class Memory:
     written over by steps, so that these can be taken back.
     """
 
-    BEGUN, ZEROS, OTHER = range(3)
-    """Buffers of a state: what the prompt left, and two that steps write in turns; the prompt begins with zeros."""
-
     def __init__(self, binding: Any, shape: CacheShape, rows: int, capacity: int) -> None:
         """Raises `MemoryError`."""
-        self._binding, self._latest = binding, self.ZEROS
+        self._binding, self._latest = binding, ZEROS
         self._grown: list[Any] = []
         self._states: list[tuple[Kept, NDArray[np.float32], list[Any]]] = []
         for kept in shape.kept:
@@ -143,7 +143,7 @@ class Memory:
                 binding.bind_ortvalue_output(kept.present, buffer)
                 self._grown.append(buffer)
             else:
-                arrays = np.zeros((3, *kept.size(rows, 0)), dtype=np.float32)
+                arrays = np.zeros((len(STATE_BUFFERS), *kept.size(rows, 0)), dtype=np.float32)
                 self._states.append((kept, arrays, [_bindable(array) for array in arrays]))
         self.begin()
 
@@ -155,16 +155,16 @@ class Memory:
     def begin(self) -> None:
         """Let the next pass read a prompt."""
         for _, arrays, _ in self._states:
-            arrays[self.ZEROS] = 0
-        self._turn(self.ZEROS, self.BEGUN)
+            arrays[ZEROS] = 0
+        self._turn(ZEROS, BEGUN)
 
     def go_on(self) -> None:
         """Let the next pass read what this one left."""
-        self._turn(self._latest, self.OTHER if self._latest == self.ZEROS else self.ZEROS)
+        self._turn(self._latest, OTHER if self._latest == ZEROS else ZEROS)
 
     def take_back(self) -> None:
         """Let the next pass read what the prompt left."""
-        self._turn(self.BEGUN, self.ZEROS)
+        self._turn(BEGUN, ZEROS)
 
     def _turn(self, source: int, target: int) -> None:
         for kept, _, buffers in self._states:

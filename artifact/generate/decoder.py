@@ -124,7 +124,7 @@ class Decoder:
         kept = kept_by(session.get_inputs())
         lacks = {IDS, MASK, *(item.past for item in kept)} - {item.name for item in session.get_inputs()}
         lacks |= {LOGITS, *(item.present for item in kept)} - {item.name for item in session.get_outputs()}
-        if lacks or not kept:
+        if lacks or not kept or any(item.axes.count(None) > 1 for item in kept):
             raise UserError("this graph is no decoder with a cache", "export it again")
         self._encoder = encoder
         self._session, self.shape = session, CacheShape(kept, context)
