@@ -3,11 +3,18 @@
 from collections.abc import Sequence
 from typing import Any
 
-from artifact.generate.decoder import LOGITS, PAST, PRESENT
+from artifact.generate.cache import PAST, PRESENT
+from artifact.generate.decoder import LOGITS
 from artifact.generate.encoder import IDS, MASK
-from artifact.language import Cache, Sizes
+from artifact.language import Cache, LanguageVariant, Sizes
 
 GENAI_CONFIG = "genai_config.json"
+
+
+def is_for_genai(variant: LanguageVariant) -> bool:
+    """Whether onnxruntime-genai can be told how the graph is used: a decoder alone whose layers all keep keys and
+    values, of one size."""
+    return variant.reading is None and not variant.cache.state_bytes and variant.cache.heads > 0
 
 
 def genai_config(

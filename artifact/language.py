@@ -14,21 +14,26 @@ SCHEMA_VERSION = 3
 
 
 class Cache(msgspec.Struct, frozen=True, kw_only=True):
-    """What a decoder remembers: keys and values of each layer, for at most `context_tokens`."""
+    """What a decoder remembers of each text: keys and values of `layers` layers, `bytes_per_token` for each of at most
+    `context_tokens`, and states of fixed shape, `state_bytes` in all their buffers, however long the text is.
+
+    `heads` and `head_size` are 0 where no layer has keys and values, or their sizes differ.
+    """
 
     layers: int
     heads: int
     head_size: int
     context_tokens: int
     bytes_per_token: int
+    state_bytes: int
 
 
 class Sizes(msgspec.Struct, frozen=True, kw_only=True):
-    """A decoder's own sizes, which configurations call by many names."""
+    """A decoder's own sizes, which configurations call by many names; no `attention_heads` where no layer attends."""
 
     vocabulary: int
     hidden: int
-    attention_heads: int
+    attention_heads: int | None
 
 
 class Reading(msgspec.Struct, frozen=True, kw_only=True):

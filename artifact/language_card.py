@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from artifact.genai import is_for_genai
 from artifact.generate.manifest import LanguageManifest
 from artifact.language import LanguageVariant
 from artifact.model_card import figures_section, front_matter, header_of, provenance_of
@@ -15,10 +16,10 @@ def language_card(manifest: LanguageManifest, variant: LanguageVariant, checkpoi
     """The card in Markdown, with the front matter that model hubs read."""
     origin = front_matter(checkpoint)
     parts = [
-        header_of(manifest.task, "[onnx]" if manifest.rewriting else "[onnx, onnxruntime-genai]", origin),
+        header_of(manifest.task, "[onnx, onnxruntime-genai]" if is_for_genai(variant) else "[onnx]", origin),
         f"# {manifest.task}, {manifest.precision}, for CPUs without PyTorch",
         "Everything it needs is in this folder and in `requirements.txt`: onnxruntime, numpy, tokenizers and jinja2.",
-        _use(manifest),
+        _use(manifest, variant),
         _quality(manifest),
         _limits(manifest, variant),
         figures_section(manifest.card, manifest.card_reason),
@@ -27,7 +28,7 @@ def language_card(manifest: LanguageManifest, variant: LanguageVariant, checkpoi
     return "\n\n".join(parts) + "\n"
 
 
-def _use(manifest: LanguageManifest) -> str:
+def _use(manifest: LanguageManifest, variant: LanguageVariant) -> str:
     text = "A text that is read" if manifest.rewriting else "Once upon a time"
     chat = '\npython predict.py --chat "Who wrote Emma?"' if manifest.chats else ""
     answer = (
@@ -35,7 +36,7 @@ def _use(manifest: LanguageManifest) -> str:
         if manifest.chats
         else f'generator.complete(["{text}"])[0].text'
     )
-    genai = "" if manifest.rewriting else GENAI
+    genai = GENAI if is_for_genai(variant) else ""
     return f"""## Use
 
 ```console
@@ -66,16 +67,17 @@ def _quality(manifest: LanguageManifest) -> str:
 
 
 def _limits(manifest: LanguageManifest, variant: LanguageVariant) -> str:
-    megabytes = 1000 * variant.cache.bytes_per_token / 1e6
-    rewriting, most = manifest.rewriting, manifest.context_tokens
+    cache, rewriting, most = variant.cache, manifest.rewriting, manifest.context_tokens
     if rewriting is None:
         tokens = f"A prompt and what follows it have at most {most:,} tokens together."
     else:
         read = rewriting.most_read_tokens
         tokens = f"It writes at most {most:,} tokens" + (f", and reads at most {read:,}." if read else ".")
         tokens += " It takes the likeliest token each time, or draws: beams are not searched."
+    takes = [f"{cache.bytes_per_token / 1e3:.3g} MB for each 1,000 tokens"] if cache.bytes_per_token else []
+    takes += [f"{cache.state_bytes / 1e6:.3g} MB however long it is"] if cache.state_bytes else []
     return f"""## Limits
 
 - {tokens}
-- The cache takes {megabytes:.0f} MB for each 1,000 tokens of each text that is being written.
+- The cache takes, of each text that is being written, {" and ".join(takes)}.
 - What it writes is likely, not true. Nothing here says what it was not trained for, or whom it treats unfairly."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from artifact.bundle import bundle
 from artifact.contents import copy_documents, copy_graphs, packable, write_program
-from artifact.genai import GENAI_CONFIG, genai_config
+from artifact.genai import GENAI_CONFIG, genai_config, is_for_genai
 from artifact.generate.chat import ChatTemplate
 from artifact.generate.generator import Generator
 from artifact.generate.golden import GoldenTexts
@@ -110,7 +110,7 @@ def _fill(folder: Path, parts: _Parts, extras: Extras) -> None:
     write_program(folder, bundle(ENTRY), PACKAGES, extras)
     manifest = _manifest(parts, graphs)
     config = read_config(checkpoint, "config.json")
-    if manifest.rewriting is None:
+    if is_for_genai(variant):
         told = genai_config(config, variant.cache, variant.sizes, manifest.model_file, manifest.end_ids)
         write_json(folder / GENAI_CONFIG, told)
     write_bytes(folder / "README.md", language_card(manifest, variant, checkpoint).encode())

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from artifact.intervals import Estimate
-from artifact.language import LanguageVariant
+from artifact.language import Cache, LanguageVariant
 from report.figures import FAILED, PASSED, UNSURE, fraction, seconds, size
 from report.kept import EMULATED, kept_in_fp32
 from report.tables import Table
@@ -60,13 +60,19 @@ def language_notes(variants: Sequence[LanguageVariant]) -> tuple[str, ...]:
 
 def _caches(variants: Sequence[LanguageVariant]) -> list[str]:
     """What the cache takes, and of which precisions where they differ."""
-    named: dict[int, list[str]] = {}
+    named: dict[str, list[str]] = {}
     for variant in variants:
-        named.setdefault(variant.cache.bytes_per_token, []).append(variant.precision)
-    most = f"for each 1,000 tokens, of {variants[0].cache.context_tokens:,} at most"
+        named.setdefault(_cache(variant.cache), []).append(variant.precision)
     if len(named) == 1:
-        return [f"cache: {size(1000 * taken)} {most}" for taken in named]
-    return [f"cache of {', '.join(names)}: {size(1000 * taken)} {most}" for taken, names in named.items()]
+        return [f"cache: {takes}" for takes in named]
+    return [f"cache of {', '.join(names)}: {takes}" for takes, names in named.items()]
+
+
+def _cache(cache: Cache) -> str:
+    """What remembering a text takes."""
+    takes = [f"{size(1000 * cache.bytes_per_token)} for each 1,000 tokens"] if cache.bytes_per_token else []
+    takes += [f"{size(cache.state_bytes)} however long a text is"] if cache.state_bytes else []
+    return f"{' and '.join(takes)}, of {cache.context_tokens:,} tokens at most"
 
 
 def _mark(variant: LanguageVariant) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from artifact.generate.decoder import padded
 from artifact.generate.encoder import IDS
 from runtimes.base import About, Batch, check_indices
 from runtimes.language import Continuing, Logits
@@ -31,7 +32,7 @@ class Guarded:
         self._continuing, self._guard = continuing, guard
 
     def prompt(self, rows: Sequence[Sequence[int]]) -> Logits:
-        with self._guard({IDS: np.array(rows, dtype=np.int64)}):
+        with self._guard({IDS: padded(rows)[0]}):
             return self._continuing.prompt(rows)
 
     def step(self, tokens: NDArray[np.int64]) -> Logits:

@@ -1,4 +1,4 @@
-"""The contract of engines that continue texts: a cache that grows by a token at a time."""
+"""The contract of engines that continue texts: what was read is kept, and a token at a time is read behind it."""
 
 from collections.abc import Sequence
 from types import TracebackType
@@ -23,7 +23,7 @@ class Continuing(Protocol):
         """Read one more token of each row; the logits of what comes next, float32 (rows, vocabulary)."""
 
     def rewind(self, positions: int) -> None:
-        """Forget all but the first so many positions of each row."""
+        """Forget all but the first so many positions of each row; where layers keep states, those of the prompt."""
 
 
 class LanguageRuntime(Protocol):

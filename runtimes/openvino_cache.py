@@ -12,7 +12,8 @@ import numpy as np
 import openvino
 from openvino import opset6, opset13
 
-from artifact.generate.decoder import PAST, POSITIONS, PRESENT
+from artifact.generate.cache import PAST, PAST_STATE, PRESENT
+from artifact.generate.decoder import POSITIONS
 from artifact.generate.encoder import IDS
 from errors import UserError
 from runtimes.openvino_lookup import constant
@@ -30,6 +31,10 @@ def keep_cache(graph: Any) -> None:
     The rows of a batch have as many positions each: the mask only fills them up at their end. Raises `UserError` for a
     graph that is no decoder, or one whose attention cannot be said so.
     """
+    if any(item.get_any_name().startswith(f"{PAST_STATE}.") for item in graph.inputs):
+        raise UserError(
+            "OpenVINO runs decoders so far whose layers all keep keys and values", "leave this candidate out"
+        )
     attentions = [node for node in graph.get_ordered_ops() if node.get_type_name() == ATTENTION]
     wanted = next((node for node in graph.get_ops() if node.get_friendly_name() == POSITIONS), None)
     if not attentions or wanted is None:

@@ -12,7 +12,7 @@ import onnxruntime
 import onnxruntime_genai
 from numpy.typing import NDArray
 
-from artifact.genai import GENAI_CONFIG, genai_config
+from artifact.genai import GENAI_CONFIG, genai_config, is_for_genai
 from artifact.generate.decoder import Decoder
 from artifact.generate.encoder import IDS, NOTHING, Given
 from artifact.language import LanguageVariant
@@ -27,7 +27,7 @@ from runtimes.ort_cpu import PROVIDER
 from runtimes.ort_model import refuse_two_builds
 
 NAME = "ort-genai"
-DECODERS_ALONE = "onnxruntime-genai runs decoders alone so far"
+KEYS_AND_VALUES = "onnxruntime-genai runs decoders alone so far whose layers all keep keys and values"
 AGREED = 1e-3
 """Of the largest logit: how far its last logits may be from those of ONNX Runtime on the same file."""
 
@@ -184,7 +184,7 @@ def configuration(graph: Path) -> dict[str, Any]:
     """The `genai_config.json` for a graph of a run or an artifact, whose texts end at the last of all tokens: one has
     to be named, and that is hardly ever the likeliest.
 
-    Raises `UserError` for a graph that is no decoder alone.
+    Raises `UserError` for a graph that is no decoder alone, or one whose layers keep states.
     """
     packed = graph.with_name(GENAI_CONFIG)
     if packed.is_file():
@@ -192,6 +192,6 @@ def configuration(graph: Path) -> dict[str, Any]:
         last = int(found["model"]["vocab_size"]) - 1
         return {**found, "model": {**found["model"], "eos_token_id": last, "pad_token_id": last}}
     variant = read_if_present(graph.with_name("variant.json"), LanguageVariant)
-    if variant is None or variant.reading is not None:
-        raise UserError(f"{graph} cannot run: {DECODERS_ALONE}", "leave this candidate out")
+    if variant is None or not is_for_genai(variant):
+        raise UserError(f"{graph} cannot run: {KEYS_AND_VALUES}", "leave this candidate out")
     return genai_config({}, variant.cache, variant.sizes, graph.name, [variant.sizes.vocabulary - 1])

@@ -2,6 +2,8 @@
 compiled with a fixed one."""
 
 from collections.abc import Callable, Sequence
+from copy import deepcopy
+from inspect import signature
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -21,6 +23,9 @@ from runtimes.lending import Pool
 from runtimes.options import TorchLanguageOptions, describe_options
 from runtimes.torch_model import CONVERT, DTYPES, NOT_OPEN, Operators, compiled, forget, peak_bytes, to_host
 
+CACHES = "past_key_values", "cache_params"
+"""What transformers calls a cache."""
+
 
 def _tensors(given: Given, model: Any) -> dict[str, torch.Tensor]:
     """On the model's device."""
@@ -37,7 +42,9 @@ class Growing:
 
     def __init__(self, model: Any, inputs: Given) -> None:
         self._model, self._inputs = model, inputs
+        self._name = next((name for name in CACHES if name in signature(model.forward).parameters), CACHES[0])
         self._cache: Any = None
+        self._begun: tuple[int, Any] | None = None
         self._given: dict[str, Any] = {}
 
     def prompt(self, rows: Sequence[Sequence[int]]) -> Logits:
@@ -46,21 +53,29 @@ class Growing:
             tensors = _tensors(self._inputs, self._model)
             with torch.inference_mode():
                 self._given = {"encoder_outputs": self._model.get_encoder()(**tensors), MASK: tensors[MASK]}
-        return self._read(_ids(rows, self._model))
+        found = self._read(_ids(rows, self._model))
+        self._begun = (len(rows[0]), deepcopy(self._cache)) if any(self._cache.is_linear) else None
+        return found
 
     def step(self, tokens: NDArray[np.int64]) -> Logits:
         return self._read(_ids(tokens[:, None], self._model))
 
     def rewind(self, positions: int) -> None:
+        """Raises `ValueError` where layers keep states, which only go back to the prompt's."""
         cache: Any = self._cache
-        if (more := cache.get_seq_length() - positions) > 0:
+        if self._begun is not None:
+            begun, left = self._begun
+            if positions != begun:
+                raise ValueError(f"the states go back to the prompt's {begun} positions, not to {positions}")
+            self._cache = deepcopy(left)
+        elif (more := cache.get_seq_length() - positions) > 0:
             cache.crop(-more)
 
     def _read(self, ids: torch.Tensor) -> Logits:
         given = {"decoder_input_ids": ids, **self._given} if self._given else {IDS: ids, "logits_to_keep": 1}
         with torch.inference_mode():
-            found = self._model(**given, past_key_values=self._cache, use_cache=True)
-        self._cache = found.past_key_values
+            found = self._model(**given, **{self._name: self._cache}, use_cache=True)
+        self._cache = found[self._name]
         return to_host(found.logits[:, -1])
 
 
@@ -166,9 +181,10 @@ class TorchLanguage:
     def _check_fixed(self) -> None:
         """Raise `UserError` for a model whose static cache cannot go back."""
         config = self.model.config
-        if config.is_encoder_decoder or any(layer.is_sliding for layer in StaticCache(config, 8).layers):
+        cache: Any = None if config.is_encoder_decoder else StaticCache(config, 8)
+        if cache is None or any(cache.is_sliding) or any(cache.is_linear):
             raise UserError(
-                "compiled steps are for decoders alone so far, and for none that look through a window",
+                "compiled steps are for decoders alone so far, and for none that look through a window or keep states",
                 "leave +compile out",
             )
 

@@ -1,60 +1,19 @@
-"""A decoder's graph and its cache, which is bound in place: no key or value is copied between steps."""
+"""A decoder's graph and its cache, which is bound in place: nothing that is kept is copied between steps."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from artifact.generate.cache import CacheShape, Memory, buffer, kept_by
 from artifact.generate.encoder import HOST, IDS, MASK, NOTHING, Encoder, Given
 from errors import UserError
 
 LOGITS = "logits"
 POSITIONS = "logits_positions"
-PAST, PRESENT = "past_key_values", "present"
 
 Logits = NDArray[np.float32]
-
-
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """A number type of keys and values: its number in ONNX, and a type of numpy whose zeros are as long as its own."""
-
-    number: int
-    memory: type[np.generic]
-
-
-KINDS: Mapping[str, Kind] = {
-    "tensor(float)": Kind(1, np.float32),
-    "tensor(float16)": Kind(10, np.float16),
-    "tensor(bfloat16)": Kind(16, np.uint16),
-}
-"""By the names that ONNX Runtime has for them."""
-
-FLOAT32 = KINDS["tensor(float)"]
-
-
-@dataclass(frozen=True, slots=True)
-class CacheShape:
-    """Keys and values of so many layers, each (rows, heads, positions, head size) of one `kind`; at most `context`
-    positions."""
-
-    layers: int
-    heads: int
-    head_size: int
-    context: int
-    kind: Kind = FLOAT32
-
-    @property
-    def bytes_per_position(self) -> int:
-        """Memory that each position of each row takes."""
-        return 2 * np.dtype(self.kind.memory).itemsize * self.layers * self.heads * self.head_size
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Of each layer's keys and values, in order."""
-        return tuple(f"{layer}.{part}" for layer in range(self.layers) for part in ("key", "value"))
 
 
 def padded(rows: Sequence[Sequence[int]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -87,24 +46,16 @@ class Decoding:
                 f"{capacity} tokens are more than this model's context of {shape.context}",
                 "shorten the prompt, or ask for fewer new tokens",
             )
-        import onnxruntime
-
-        self._session, self._shape, self._capacity = session, shape, capacity
+        self._session, self._capacity = session, capacity
         self._mask = np.zeros((rows, 0), dtype=np.int64)
+        self._begun = 0
         self._binding = session.io_binding()
-        self._buffers = []
-        size = rows, shape.heads, capacity, shape.head_size
         try:
-            for name in shape.names:
-                buffer = onnxruntime.OrtValue.ortvalue_from_numpy(np.zeros(size, dtype=shape.kind.memory), at, 0)
-                place = at, 0, shape.kind.number, size, buffer.data_ptr()  # by its address, for types numpy lacks
-                self._binding.bind_input(f"{PAST}.{name}", *place)
-                self._binding.bind_output(f"{PRESENT}.{name}", *place)
-                self._buffers.append(buffer)
+            self._memory = Memory(self._binding, shape, rows, capacity, at)
         except MemoryError as error:
-            needed = rows * capacity * shape.bytes_per_position
             raise UserError(
-                f"a cache of {rows} × {capacity} tokens takes {needed / 1e6:.0f} MB, more memory than there is",
+                f"a cache of {rows} × {capacity} tokens takes {shape.bytes(rows, capacity) / 1e6:.0f} MB, more memory "
+                "than there is",
                 "ask for fewer new tokens, or for fewer texts at once",
             ) from error
         self._read = read
@@ -136,6 +87,8 @@ class Decoding:
         if longest > self._capacity:
             raise UserError(f"a prompt has {longest} tokens, and the cache room for {self._capacity}", "shorten it")
         ids, self._mask = padded(rows)
+        self._begun = longest
+        self._memory.begin()
         return self._run(ids)
 
     def step(self, tokens: NDArray[np.int64]) -> Logits:
@@ -146,15 +99,22 @@ class Decoding:
         return self._run(np.asarray(tokens, dtype=np.int64)[:, None])
 
     def rewind(self, positions: int) -> None:
-        """Forget all but the first so many positions of each row."""
+        """Forget all but the first so many positions of each row.
+
+        Raises `ValueError` where layers keep states and these are not the prompt's: a state does not go back further.
+        """
+        if self._memory.has_states and positions != self._begun:
+            raise ValueError(f"the states go back to the prompt's {self._begun} positions, not to {positions}")
         self._mask = self._mask[:, :positions]
+        self._memory.take_back()
 
     def _run(self, ids: NDArray[np.int64]) -> Logits:
         self._binding.bind_cpu_input(IDS, ids)
         self._binding.bind_cpu_input(MASK, self._mask)
         self._session.run_with_iobinding(self._binding)
-        found: Logits = self._binding.get_outputs()[-1].numpy()[:, -1]
-        return found.copy()  # the next step writes into the same memory
+        found: Logits = self._binding.get_outputs()[-1].numpy()[:, -1].copy()  # the next step writes there again
+        self._memory.go_on()
+        return found
 
 
 class Decoder:
@@ -166,17 +126,13 @@ class Decoder:
 
         Raises `UserError` for a graph that is no such decoder.
         """
-        inputs = {item.name: item for item in session.get_inputs()}
-        layers = sum(name.startswith(f"{PAST}.") and name.endswith(".key") for name in inputs)
-        outputs = [item.name for item in session.get_outputs()]
-        if not {IDS, MASK} <= set(inputs) or not layers or LOGITS not in outputs:
+        kept = kept_by(session.get_inputs())
+        lacks = {IDS, MASK, *(item.past for item in kept)} - {item.name for item in session.get_inputs()}
+        lacks |= {LOGITS, *(item.present for item in kept)} - {item.name for item in session.get_outputs()}
+        if lacks or not kept or any(item.axes.count(None) > 1 for item in kept):
             raise UserError("this graph is no decoder with a cache", "export it again")
-        first = inputs[f"{PAST}.0.key"]
-        if first.type not in KINDS:
-            raise UserError(f"this decoder keeps a cache of {first.type}", f"known are: {', '.join(KINDS)}")
-        _, heads, _, size = first.shape
         self._session, self._encoder, self._at = session, encoder, at
-        self.shape = CacheShape(layers, int(heads), int(size), context, KINDS[first.type])
+        self.shape = CacheShape(kept, context)
 
     def begin(self, rows: int, capacity: int, inputs: Given = NOTHING) -> Decoding:
         """Rows with an empty cache of `capacity` positions each; an encoder reads their `inputs`, once for all."""
@@ -195,10 +151,8 @@ class Decoder:
         """
         import onnxruntime
 
-        shape, wanted = self.shape, np.arange(ids.shape[1], dtype=np.int64)[None]
-        size = len(ids), shape.heads, 0, shape.head_size
-        empty = onnxruntime.OrtValue.ortvalue_from_shape_and_type(size, shape.kind.number)
-        feeds = {f"{PAST}.{name}": empty for name in shape.names}
+        wanted = np.arange(ids.shape[1], dtype=np.int64)[None]
+        feeds = {kept.past: buffer(kept, len(ids), 0, HOST) for kept in self.shape.kept}
         for name, array in {IDS: ids, MASK: mask, POSITIONS: wanted}.items():
             feeds[name] = onnxruntime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array))
         (found,) = self._session.run_with_ort_values([LOGITS], {**feeds, **self._read(inputs)})

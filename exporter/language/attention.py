@@ -4,10 +4,10 @@ transformers lets an attention be registered by name, so that no modelling file 
 to its queries and keys before, the new ones arrive here.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import torch
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
@@ -32,26 +32,38 @@ class Attends(Protocol):
 
 @dataclass
 class Pass:
-    """One pass over new tokens: what the attentions read, and what they leave.
+    """One pass over new tokens: what the layers read, and what they leave, by the names of what they keep.
 
     `last` is the position of each row's last token, int32 (batch); `total` the number of positions that are in use in
-    the longest row, an int32 scalar. `rotation` are the tables that the next attention rotates by.
+    the longest row, an int32 scalar. `told` is 1 where a new token is a row's own, and 0 where it fills the row up,
+    int64 (batch, tokens). `rotation` are the tables that the next attention rotates by, `state` what the next
+    recurrence begins with, and `left` the state that the last one left.
     """
 
-    past: Sequence[Past]
+    past: Mapping[str, torch.Tensor]
     last: torch.Tensor
     total: torch.Tensor
-    present: dict[int, Past] = field(default_factory=dict)
+    told: torch.Tensor
+    present: dict[str, torch.Tensor] = field(default_factory=dict)
     rotation: tuple[torch.Tensor, torch.Tensor] | None = None
+    state: torch.Tensor | None = None
+    left: torch.Tensor | None = None
+
+    @classmethod
+    def over(cls, tokens: Any, attention_mask: torch.Tensor, past: Mapping[str, torch.Tensor], **more: Any) -> Self:
+        """A pass over the last so many `tokens`, a number or a symbol of the tracer, of a mask over all positions."""
+        last = attention_mask.sum(dim=1).to(torch.int32) - 1
+        total = torch.tensor(attention_mask.shape[1], dtype=torch.int32)
+        return cls(past, last, total, attention_mask[:, -tokens:], **more)
 
     def attend(
         self, module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, **more: Any
     ) -> torch.Tensor:
         """Attend to the past and to the new tokens before each; queries are (batch, heads, tokens, head size)."""
-        layer = int(module.layer_idx)
-        if layer in self.present or layer >= len(self.past):
+        names = [f"{int(module.layer_idx)}.{part}" for part in ("key", "value")]
+        if names[0] in self.present or names[0] not in self.past:
             raise UserError("layers share a cache, which cannot be exported yet", "take another model")
-        past_key, past_value = self.past[layer]
+        past_key, past_value = (self.past[name] for name in names)
         batch, heads, tokens, size = query.shape
         if value.shape[-1] != size:
             raise UserError("keys and values differ in size, which cannot be exported yet", "take another model")
@@ -68,7 +80,7 @@ class Pass:
             attributes["softcap"] = float(more["softcap"])
         if more.get("sliding_window"):
             attributes["local_window_size"] = int(more["sliding_window"])
-        found, present_key, present_value = torch.onnx.ops.symbolic_multi_out(
+        found, *present = torch.onnx.ops.symbolic_multi_out(
             "com.microsoft::GroupQueryAttention",
             [*flat, past_key, past_value, self.last, self.total, *tables, *(() if bias is None else (None, bias))],
             attributes,
@@ -76,7 +88,7 @@ class Pass:
             shapes=[flat[0].shape, past_key.shape, past_value.shape],
             version=1,
         )
-        self.present[layer] = present_key, present_value
+        self.present.update(zip(names, present, strict=True))
         return found.reshape(batch, tokens, heads, size)
 
 

@@ -1,15 +1,19 @@
 """The one trace of a causal language model."""
 
+from collections.abc import Iterator
+from inspect import signature
 from typing import Any
 
 import onnx_ir
 import torch
 
-from artifact.generate.decoder import CacheShape
+from artifact.generate.cache import CacheShape, Kept, keys_and_values
 from errors import UserError
-from exporter.language.attention import Attending, Pass, Past
+from exporter.language.attention import Attending, Pass
 from exporter.language.head import Head, heading
+from exporter.language.recurrence import recurring
 from exporter.language.rotary import rotating
+from exporter.language.stand_in import States
 from exporter.language.tracing import (
     UNKNOWN_CONTEXT,
     default_to_last,
@@ -20,17 +24,43 @@ from exporter.language.tracing import (
     traced,
 )
 
+CACHES = "past_key_values", "cache_params"
+"""What transformers calls a cache."""
+
+TRIED = 4
+"""Tokens after which a cache is looked at."""
+
 
 def cache_shape(model: Any) -> CacheShape:
-    """Read from a model's configuration. Raises `UserError` for one without a cache of keys and values."""
-    config = model.config.get_text_config()
-    heads = getattr(config, "num_attention_heads", None)
-    layers = getattr(config, "num_hidden_layers", None)
-    if not heads or not layers or model.get_output_embeddings() is None:
-        raise UserError(f"{type(model).__name__} has no cache of keys and values", "take a decoder, such as a Llama")
-    size = getattr(config, "head_dim", None) or config.hidden_size // heads
-    kept = getattr(config, "num_key_value_heads", None) or heads
-    return CacheShape(layers, kept, size, int(getattr(config, "max_position_embeddings", 0) or UNKNOWN_CONTEXT))
+    """What a model's layers keep, as one pass leaves it. Raises `UserError` for one that keeps nothing."""
+    if model.get_output_embeddings() is None:
+        raise UserError(f"{type(model).__name__} predicts no tokens", "take a decoder, such as a Llama or a Mamba")
+    with torch.inference_mode():
+        found = model(input_ids=torch.zeros(1, TRIED, dtype=torch.int64), use_cache=True)
+    cache = next((found[name] for name in CACHES if found.get(name) is not None), None)
+    layers = getattr(cache, "layers", ())
+    kept = tuple(kept for number, layer in enumerate(layers) for kept in _kept_by(model, number, layer))
+    if not kept:
+        raise UserError(f"{type(model).__name__} keeps nothing between tokens", "take a decoder, such as a Llama")
+    context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    return CacheShape(kept, int(context or UNKNOWN_CONTEXT))
+
+
+def _kept_by(model: Any, number: int, layer: Any) -> Iterator[Kept]:
+    """Of one layer of transformers' cache: keys and values, the last inputs of its convolution but the latest, which
+    comes with the next token, and the state of its recurrence, whose channels are here the last axis."""
+    if getattr(layer, "keys", None) is not None:
+        yield from keys_and_values(number, layer.keys.shape[1], layer.keys.shape[3])
+    for part in ("conv", "recurrent"):
+        states = {place: state for place, state in getattr(layer, f"{part}_states", {}).items() if state is not None}
+        if set(states) - {0}:
+            raise UserError(
+                f"layers of this {type(model).__name__} keep several states each, which cannot be exported yet",
+                "take another model",
+            )
+        for state in states.values():
+            *more, channels, size = state.shape[1:]
+            yield Kept(number, part, (channels, size - 1) if part == "conv" else (*more, size, channels))
 
 
 class Step(torch.nn.Module):
@@ -40,30 +70,35 @@ class Step(torch.nn.Module):
     token. With an empty cache this is the prompt, with one token for each row a step.
     """
 
-    def __init__(self, model: Any, attending: Attending, head: Head) -> None:
+    def __init__(self, model: Any, shape: CacheShape, attending: Attending, head: Head) -> None:
         super().__init__()
-        self.model, self._attending, self._head = model, attending, head
+        self.model, self._shape, self._attending, self._head = model, shape, attending, head
+        self._cache = next((name for name in CACHES if name in signature(model.forward).parameters), CACHES[0])
 
     def forward(
         self,
         input_ids: torch.Tensor,
         attention_mask: torch.Tensor,
         logits_positions: torch.Tensor,
-        past_key_values: list[Past],
-    ) -> tuple[torch.Tensor, list[Past]]:
-        tokens = input_ids.shape[1]
-        last = attention_mask.sum(dim=1).to(torch.int32) - 1
+        past: list[torch.Tensor],
+    ) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        tokens, shape = input_ids.shape[1], self._shape
         positions = (attention_mask.cumsum(dim=1) - 1).clamp(min=0)[:, -tokens:]
-        total = torch.tensor(attention_mask.shape[1], dtype=torch.int32)
-        now = self._attending.current = Pass(past_key_values, last, total)
+        given = dict(zip((kept.name for kept in shape.kept), past, strict=True))
+        now = self._attending.current = Pass.over(tokens, attention_mask, given)
         self._head.want(attention_mask, tokens, logits_positions)
-        logits = self.model(input_ids=input_ids, position_ids=positions, use_cache=False).logits
-        if len(now.present) != len(past_key_values):
+        more: dict[str, Any] = {"use_cache": False}
+        if shape.state_bytes:
+            layers = 1 + max(kept.layer for kept in shape.kept)
+            more = {"use_cache": True, self._cache: States(now, attention_mask.shape[1] - tokens, layers)}
+        logits = self.model(input_ids=input_ids, position_ids=positions, **more).logits
+        if set(now.present) != set(given):
             raise UserError(
-                f"{len(now.present)} of {len(past_key_values)} layers of this {type(self.model).__name__} attend",
-                "models that mix attention with other layers cannot be exported yet",
+                f"{len(now.present)} of {len(given)} things that layers of this {type(self.model).__name__} keep are "
+                "known here",
+                "take another model",
             )
-        return logits, [now.present[layer] for layer in range(len(past_key_values))]
+        return logits, [now.present[name] for name in given]
 
 
 def trace(model: Any) -> onnx_ir.Model:
@@ -74,7 +109,17 @@ def trace(model: Any) -> onnx_ir.Model:
     """
     shape = cache_shape(model)
     given, axes = step_example(shape)
-    with ready_to_trace(model) as found, rotating(model, found, shape), heading(model) as head:
-        graph = traced(Step(model, found, head), model, given, axes)
+    with (
+        ready_to_trace(model) as found,
+        rotating(model, found, shape),
+        recurring(model, found) as recurrences,
+        heading(model) as head,
+    ):
+        if not recurrences and any(kept.part == "recurrent" for kept in shape.kept):
+            raise UserError(
+                f"layers of this {type(model).__name__} keep a state by a recurrence that cannot be exported yet",
+                "take another model",
+            )
+        graph = traced(Step(model, shape, found, head), model, given, axes)
     default_to_last(graph, name_step(graph, shape))
     return tidied(graph)

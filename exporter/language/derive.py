@@ -1,11 +1,12 @@
 """How each precision of a decoder is made from its traced graph."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import onnx_ir
 
-from artifact.generate.decoder import FLOAT32, KINDS, PAST, PRESENT, Kind
+from artifact.generate.cache import FLOAT32, KINDS, PAST, PRESENT, Kind
 from artifact.generate.encoder import READ
 from artifact.precision import Precision
 from artifact.variant import Kept
@@ -19,8 +20,8 @@ HEAD_BITS = 8
 """Of int4's table and head: in 4 bits they cost a small model nearly as much as all its layers do
 (`docs/benchmarks.md`)."""
 
-STATES = tuple(f"{name}." for name in (PAST, PRESENT, READ))
-"""How the inputs and outputs begin that hold keys and values."""
+READABLE = re.compile(rf"({PAST}|{PRESENT}|{READ})\.\d+\.(key|value)")
+"""Inputs and outputs that hold keys and values. States of fixed shape are none: they stay in fp32."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +80,7 @@ class Derivation:
         kept = (*places(graph), *(nodes_to_keep(graph, largest) if self.overflows else ()))
         told = (*kept, *unsupported(graph, half))
         values = (*graph.graph.inputs, *graph.graph.outputs)
-        states = {str(value.name) for value in values if str(value.name).startswith(STATES)}
+        states = {str(value.name) for value in values if READABLE.fullmatch(str(value.name))}
         return to_half(graph, half, {item.name for item in kept}, states), told
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import onnx_ir
 
-from artifact.generate.decoder import CacheShape
+from artifact.generate.cache import CacheShape
 from artifact.generate.encoder import Given
 from artifact.language import Reading
 from artifact.task import Task

@@ -3,13 +3,14 @@
 import time
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import onnx_ir
 
-from artifact.generate.decoder import CacheShape, Decoder
+from artifact.generate.cache import CacheShape
+from artifact.generate.decoder import Decoder
 from artifact.generate.encoder import Encoder
 from artifact.generate.golden import GoldenTexts
 from artifact.identity import checkpoint_sha256
@@ -32,7 +33,7 @@ from artifact.records import fingerprint, read_if_present, sha256_file, write_js
 from artifact.run_folder import RunFolder, claim_output
 from artifact.tokenizer import read_config
 from artifact.variant import Kept
-from errors import UserError
+from errors import GateFailed, UserError
 from exporter.export import ExportedLanguage
 from exporter.from_checkpoint import check_weights
 from exporter.half import emulate
@@ -51,7 +52,7 @@ from exporter.options import Options, Profile
 from exporter.request import Request, Source, versions
 from exporter.save import load_graph, save_graph, save_together
 from exporter.sessions import file_session, graph_session
-from models.checkpoint import load_model, load_tokenizer
+from models.checkpoint import load_model, load_tokenizer, quiet
 
 MOST_IN_ONE_FILE = 256 * 10**6
 """Bytes of weights above which they go into a second file, from which they are read as they are needed: a file of one
@@ -66,7 +67,8 @@ def export_language(request: Request, progress: Progress = silent) -> tuple[Expo
 
     Writes `variants/PRECISION/{model.onnx, variant.json}` into the run folder; a GGUF file is unpacked to the run's
     own `checkpoint/` first. A variant that is not good enough is written and returned all the same. Raises `UserError`
-    for what cannot be exported.
+    for what cannot be exported, and `GateFailed` after all others are made for precisions that this graph cannot be
+    turned into.
     """
     if not isinstance(request.model, Path):
         raise UserError("--module is for modules that answer in one pass", "name a checkpoint")
@@ -81,7 +83,8 @@ def export_language(request: Request, progress: Progress = silent) -> tuple[Expo
         from exporter.language.gguf_file import check_written
 
         check_written(read_config(checkpoint, "config.json"))
-    made = job.make()
+    with quiet():  # transformers names kernels that only its own loops would use
+        made = job.make()
     if request.gguf:
         job.write_ggufs()
     return made
@@ -151,7 +154,8 @@ def _marked(source: Source | None) -> list[Any] | None:
 
 def _sizes(model: Any) -> Sizes:
     config = model.config.get_text_config()
-    return Sizes(vocabulary=config.vocab_size, hidden=config.hidden_size, attention_heads=config.num_attention_heads)
+    heads = getattr(config, "num_attention_heads", None)
+    return Sizes(vocabulary=config.vocab_size, hidden=config.hidden_size, attention_heads=heads)
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,7 +228,8 @@ class _Job:
         self.run.link_checkpoint(self.checkpoint)
         golden = golden_texts(model, family, tokenizer, shape.context, sha256)
         write_json(self.run.golden, golden)
-        derived = self._derive(todo, model, tokenizer, shape)
+        derived, refused = self._derive(todo, model, tokenizer, shape)
+        todo = tuple(derived)
         self.progress("export", total - 1, total, f"{passages.tokens:,} tokens, beside PyTorch")
         judged = self._judge(todo, model, shape, passages, golden)
         weights = sum(weight.numel() for weight in model.parameters())
@@ -236,13 +241,17 @@ class _Job:
         for precision, variant in made.items():
             write_json(self._folder(precision) / "variant.json", variant)
         self.progress("export", total, total)
+        if refused:
+            said = (f"{precision}: {reason}" for precision, reason in refused.items())
+            raise GateFailed("; ".join(said), "leave that precision out with --precisions")
         return made
 
     def _derive(
         self, todo: tuple[Precision, ...], model: Any, tokenizer: Any, shape: CacheShape
-    ) -> dict[Precision, _Derived]:
-        """Write the graphs."""
+    ) -> tuple[dict[Precision, _Derived], dict[Precision, str]]:
+        """Write the graphs; and why some precisions cannot be made of this one."""
         derived: dict[Precision, _Derived] = {}
+        refused: dict[Precision, str] = {}
         request, traced = self.request, self._folder(Precision.FP32)
         practice = Practice(request.calibration, self.family, model, tokenizer, shape, traced)
         for done, precision in enumerate(todo):
@@ -252,17 +261,23 @@ class _Job:
             if precision is Precision.FP32:
                 graphs = self.family.trace(model)
             else:
-                made = {
-                    name: derivation.make(load_graph(traced / name), request.options, practice.seen(derivation, name))
-                    for name in self.family.graphs
-                }
+                try:
+                    made = {
+                        name: derivation.make(
+                            load_graph(traced / name), request.options, practice.seen(derivation, name)
+                        )
+                        for name in self.family.graphs
+                    }
+                except GateFailed as error:
+                    refused[precision] = error.message
+                    continue
                 graphs = {name: graph for name, (graph, _) in made.items()}
                 kept = tuple(item for _, items in made.values() for item in items)
             (self._folder(precision) / "variant.json").unlink(missing_ok=True)  # what it says is of another graph
             self._save(graphs, self._folder(precision))
             seconds_s = round(time.perf_counter() - started, 3)
             derived[precision] = _Derived(kept, practice.passages.name if derivation.learns else None, seconds_s)
-        return derived
+        return derived, refused
 
     def _save(self, graphs: Mapping[str, onnx_ir.Model], folder: Path) -> None:
         if self.family.weights is not None:
@@ -308,7 +323,7 @@ class _Job:
     ) -> LanguageVariant:
         folder, derivation, family = self._folder(precision), DERIVATIONS[precision], self.family
         facts = [inspect_graph(folder / name) for name in family.graphs]
-        files, shape = self._files(precision), replace(source.shape, kind=derivation.cache)
+        files, shape = self._files(precision), source.shape.of(derivation.cache)
         return LanguageVariant(
             schema_version=SCHEMA_VERSION,
             fingerprint=mark,
@@ -334,6 +349,7 @@ class _Job:
                 head_size=shape.head_size,
                 context_tokens=shape.context,
                 bytes_per_token=shape.bytes_per_position,
+                state_bytes=shape.state_bytes,
             ),
             sizes=source.sizes,
             reading=source.reading,

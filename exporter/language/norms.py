@@ -55,6 +55,8 @@ def _norm(module: Any) -> Norm | None:
     if not type(module).__name__.endswith("RMSNorm") or weight is None or weight.ndim != 1 or epsilon is None:
         return None
     states = torch.randn(3, weight.shape[0], generator=torch.Generator().manual_seed(0))
+    if _takes(module, states[:, 1:]):
+        return None  # it has a weight, and does not use it
     with torch.no_grad():
         found = module(states)
         plain = states * torch.rsqrt(states.square().mean(-1, keepdim=True) + epsilon)
@@ -62,3 +64,13 @@ def _norm(module: Any) -> Norm | None:
         if found.shape == plain.shape and torch.allclose(found, plain * scale, atol=1e-5, rtol=1e-5):
             return Norm(scale.detach().clone(), float(epsilon))
     return None
+
+
+def _takes(module: Any, states: torch.Tensor) -> bool:
+    """Whether a module computes anything of these states."""
+    try:
+        with torch.no_grad():
+            module(states)
+    except RuntimeError:
+        return False
+    return True

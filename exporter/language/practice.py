@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from artifact.generate.decoder import PAST, CacheShape
+from artifact.generate.cache import CacheShape
 from artifact.generate.encoder import IDS, MASK, READ_MASK, Given
 from exporter.language.derive import Derivation, Seen
 from exporter.language.family import Family
@@ -58,8 +58,7 @@ class Practice:
         encoder = self.family.encoder
         reader = None if encoder is None else open_file(self.traced / encoder)
         for ids, inputs in self._batches():
-            size = len(ids), self.shape.heads, 0, self.shape.head_size
-            past = {f"{PAST}.{name}": np.zeros(size, dtype=np.float32) for name in self.shape.names}
+            past = {kept.past: np.zeros(kept.size(len(ids), 0), dtype=np.float32) for kept in self.shape.kept}
             read = {} if reader is None else {**reader.answer(inputs), READ_MASK: inputs[MASK]}
             yield {IDS: ids, MASK: np.ones_like(ids), **past, **read}
 

@@ -11,7 +11,7 @@ from unittest.mock import patch
 
 import torch
 
-from artifact.generate.decoder import CacheShape
+from artifact.generate.cache import CacheShape
 from exporter.language.attention import Attending, Pass
 
 APPLY = "apply_rotary_pos_emb"

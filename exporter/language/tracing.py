@@ -9,11 +9,12 @@ import numpy as np
 import onnx_ir
 import torch
 
-from artifact.generate.decoder import LOGITS, PAST, POSITIONS, PRESENT, CacheShape
+from artifact.generate.cache import CacheShape, Kept
+from artifact.generate.decoder import LOGITS, POSITIONS
 from artifact.generate.encoder import IDS, MASK
 from errors import UserError
 from exporter.clean import fill_types, name_nodes, strip
-from exporter.language.attention import Attending, Past, attending
+from exporter.language.attention import Attending, attending
 from exporter.language.norms import OPSET, norming
 from exporter.tie import tie
 from exporter.trace import hushed_tracer
@@ -37,10 +38,9 @@ def ready_to_trace(model: Any) -> Iterator[Attending]:
         yield found
 
 
-def empty_cache(shape: CacheShape, rows: int, positions: int) -> list[Past]:
+def empty_cache(shape: CacheShape, rows: int, positions: int) -> list[torch.Tensor]:
     """A cache of zeros for so many rows."""
-    size = rows, shape.heads, positions, shape.head_size
-    return [(torch.zeros(size), torch.zeros(size)) for _ in range(shape.layers)]
+    return [torch.zeros(kept.size(rows, positions)) for kept in shape.kept]
 
 
 def step_example(shape: CacheShape) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -49,16 +49,15 @@ def step_example(shape: CacheShape) -> tuple[dict[str, Any], dict[str, Any]]:
         "input_ids": torch.arange(6).reshape(2, 3),
         "attention_mask": torch.ones(2, 7, dtype=torch.int64),
         "logits_positions": torch.tensor([[1, 2], [0, 2]]),
-        "past_key_values": empty_cache(shape, 2, 16),
+        "past": empty_cache(shape, 2, 16),
     }
     axes: dict[str, Any] = {name: {0: VARY, 1: VARY} for name in given}
-    return given, axes | {"past_key_values": layer_axes(shape)}
+    return given, axes | {"past": cache_axes(shape)}
 
 
-def layer_axes(shape: CacheShape) -> list[Any]:
-    """The axes that vary of keys and values: rows and positions."""
-    grown = {0: VARY, 2: VARY}
-    return [(grown, grown)] * shape.layers
+def cache_axes(shape: CacheShape) -> list[dict[int, Any]]:
+    """The axes that vary of what is kept: rows, and positions where there are any."""
+    return [{0: VARY} | ({1 + kept.axes.index(None): VARY} if kept.grows else {}) for kept in shape.kept]
 
 
 def traced(module: torch.nn.Module, model: Any, given: Mapping[str, Any], shapes: Mapping[str, Any]) -> onnx_ir.Model:
@@ -89,24 +88,24 @@ def name_value(value: onnx_ir.Value, name: str, axes: Sequence[Any]) -> None:
     value.name, value.shape = name, onnx_ir.Shape(axes)
 
 
-def name_layers(values: Sequence[onnx_ir.Value], begin: str, shape: CacheShape, positions: str = "positions") -> None:
-    """Name keys and values of each layer."""
-    for value, name in zip(values, shape.names, strict=True):
-        name_value(value, f"{begin}.{name}", ("batch", shape.heads, positions, shape.head_size))
+def name_kept(value: onnx_ir.Value, name: str, kept: Kept, positions: str = "positions") -> None:
+    """Name something that is kept, and its axes."""
+    name_value(value, name, ("batch", *(positions if axis is None else axis for axis in kept.axes)))
 
 
 def name_step(graph: onnx_ir.Model, shape: CacheShape) -> onnx_ir.Value:
     """Name what every step of a decoder takes and gives: its first inputs and all outputs; returns the input that says
     which logits are wanted."""
-    ids, mask, wanted, *past = graph.graph.inputs[: 3 + 2 * shape.layers]
+    ids, mask, wanted, *past = graph.graph.inputs[: 3 + len(shape.kept)]
     logits, *present = graph.graph.outputs
     name_value(ids, IDS, ("batch", "sequence"))
     name_value(mask, MASK, ("batch", "total"))
     name_value(wanted, POSITIONS, ("kept_rows", "kept"))
     words = None if logits.shape is None else logits.shape[2]
     name_value(logits, LOGITS, ("batch", 1, words))  # what serves gets; onnxruntime-genai makes room for that
-    name_layers(past, PAST, shape)
-    name_layers(present, PRESENT, shape)
+    for kept, before, after in zip(shape.kept, past, present, strict=True):
+        name_kept(before, kept.past, kept)
+        name_kept(after, kept.present, kept)
     return wanted
 
 
@@ -119,10 +118,11 @@ def default_to_last(graph: onnx_ir.Model, wanted: onnx_ir.Value) -> None:
 def tidied(graph: onnx_ir.Model) -> onnx_ir.Model:
     """Clear names and shared weights; nothing of the builder."""
     _join_reshapes(graph)
-    for node in graph.graph:
-        for value in node.outputs:
-            if not value.is_graph_output():
-                value.shape = None  # expressions of the tracer's symbols
+    outputs = set(graph.graph.outputs)
+    within = [value for body in graph.graph.subgraphs() for value in body.inputs]
+    for value in (*within, *(made for node in graph.graph.all_nodes() for made in node.outputs)):
+        if value not in outputs:
+            value.shape = None  # expressions of the tracer's symbols
     name_nodes(graph)
     fill_types(graph)
     return strip(tie(graph))

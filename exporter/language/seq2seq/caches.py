@@ -1,7 +1,6 @@
 """transformers' cache of an encoder-decoder, standing for what a traced step is given and leaves.
 
-Models ask a cache where the new tokens begin and hand it their new keys and values; what they get back is only looked
-at, because the attention reads the cache itself.
+What models get back for their new keys and values is only looked at, because the attention reads the cache itself.
 """
 
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ import torch
 from transformers import Cache, EncoderDecoderCache
 
 from exporter.language.attention import Past
+from exporter.language.stand_in import StandIn
 
 
 @dataclass
@@ -22,23 +22,12 @@ class Layer:
     values: torch.Tensor
 
 
-class SelfCache(Cache):  # type: ignore[misc]  # transformers is untyped
-    """What a decoder wrote before, of which only the length is told; `new` are the keys and values of each layer's new
-    tokens."""
+class SelfCache(StandIn):
+    """What a decoder wrote before; `new` are the keys and values of each layer's new tokens."""
 
     def __init__(self, before: Any, layers: int) -> None:
-        """`before` is a number of positions, a symbol of the tracer."""
-        self._before, self.new = before, dict[int, Past]()
-        self.layers = [None] * layers
-
-    def get_seq_length(self, layer_idx: int = 0) -> Any:
-        return self._before
-
-    def get_query_offset(self, layer_idx: int = 0) -> Any:
-        return self._before
-
-    def get_mask_sizes(self, query_length: Any, layer_idx: int = 0) -> tuple[Any, int]:
-        return self._before + query_length, 0
+        super().__init__(before, layers)
+        self.new = dict[int, Past]()
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, layer_idx: int, *args: Any, **kwargs: Any

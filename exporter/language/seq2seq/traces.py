@@ -3,15 +3,16 @@
 Both are traced once; the weights of a layer are in one of them, but for a table of tokens that both look up.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import onnx_ir
 import torch
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 from transformers.modeling_outputs import BaseModelOutput
 
-from artifact.generate.decoder import CacheShape
+from artifact.generate.cache import CacheShape, keys_and_values
 from artifact.generate.encoder import FEATURES, IDS, MASK, READ, READ_MASK
 from errors import UserError
 from exporter.language.attention import Attending, Past
@@ -21,10 +22,10 @@ from exporter.language.seq2seq.caches import Caches, CrossCache, SelfCache
 from exporter.language.tracing import (
     UNKNOWN_CONTEXT,
     VARY,
+    cache_axes,
     default_to_last,
     empty_cache,
-    layer_axes,
-    name_layers,
+    name_kept,
     name_step,
     name_value,
     ready_to_trace,
@@ -32,6 +33,8 @@ from exporter.language.tracing import (
     tidied,
     traced,
 )
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +56,8 @@ def writer_shape(model: Any) -> CacheShape:
     _, heads, _, size = layers[0].keys.shape
     config = model.config
     context = getattr(config, "max_target_positions", None) or getattr(config, "max_position_embeddings", None)
-    return CacheShape(len(layers), heads, size, int(context or UNKNOWN_CONTEXT))
+    kept = tuple(kept for layer in range(len(layers)) for kept in keys_and_values(layer, heads, size))
+    return CacheShape(kept, int(context or UNKNOWN_CONTEXT))
 
 
 def sample(model: Any, rows: int, length: int) -> dict[str, torch.Tensor]:
@@ -97,24 +101,23 @@ class _Step(torch.nn.Module):
     """A pass over new tokens of rows that are equally long: their ids, a mask over all positions so far, the cache, and
     what was read; logits and the cache."""
 
-    def __init__(self, model: Any, attending: Attending, head: Head) -> None:
+    def __init__(self, model: Any, shape: CacheShape, attending: Attending, head: Head) -> None:
         super().__init__()
-        self.model, self._attending, self._head = model, attending, head
+        self.model, self._shape, self._attending, self._head = model, shape, attending, head
 
     def forward(
         self,
         input_ids: torch.Tensor,
         attention_mask: torch.Tensor,
         logits_positions: torch.Tensor,
-        past_key_values: list[Past],
+        past: list[torch.Tensor],
         read: list[Past],
         read_mask: torch.Tensor | None = None,
-    ) -> tuple[torch.Tensor, list[Past]]:
+    ) -> tuple[torch.Tensor, list[torch.Tensor]]:
         tokens = input_ids.shape[1]
-        last = attention_mask.sum(dim=1).to(torch.int32) - 1
-        total = torch.tensor(attention_mask.shape[1], dtype=torch.int32)
-        cache = SelfCache(attention_mask.shape[1] - tokens, len(past_key_values))
-        now = DecoderPass(past_key_values, last, total, read=tuple(read), mask=read_mask, new=cache.new)
+        cache = SelfCache(attention_mask.shape[1] - tokens, self._shape.layers)
+        given = dict(zip((kept.name for kept in self._shape.kept), past, strict=True))
+        now = DecoderPass.over(tokens, attention_mask, given, read=tuple(read), mask=read_mask, new=cache.new)
         self._attending.current = now
         self._head.want(attention_mask, tokens, logits_positions)
         size = self.model.config.d_model
@@ -125,7 +128,7 @@ class _Step(torch.nn.Module):
             past_key_values=Caches(cache, CrossCache(read)),
             use_cache=True,
         ).logits
-        return logits, [now.present[layer] for layer in range(len(past_key_values))]
+        return logits, [now.present[name] for name in given]
 
 
 def trace(model: Any) -> Traced:
@@ -148,22 +151,33 @@ def _encoder(model: Any, found: Attending, shape: CacheShape) -> onnx_ir.Model:
     for value, name in zip(graph.graph.inputs, given, strict=True):
         axes = ("batch", "read") if name != FEATURES else ("batch", *given[name].shape[1:])
         name_value(value, name, axes)
-    name_layers(graph.graph.outputs, READ, shape, "read")
+    _name_read(graph.graph.outputs, shape)
     return tidied(_pruned(graph))
 
 
 def _decoder(model: Any, found: Attending, head: Head, shape: CacheShape) -> onnx_ir.Model:
     (given, axes), is_masked = step_example(shape), model.main_input_name != FEATURES
-    given["read"], axes["read"] = empty_cache(shape, 2, 9), layer_axes(shape)
+    given["read"], axes["read"] = _pairs(empty_cache(shape, 2, 9)), _pairs(cache_axes(shape))
     if is_masked:
         given["read_mask"], axes["read_mask"] = torch.ones(2, 9, dtype=torch.int64), {0: VARY, 1: VARY}
-    graph = traced(_Step(model, found, head), model, given, axes)
-    wanted, more = name_step(graph, shape), graph.graph.inputs[3 + 2 * shape.layers :]
-    name_layers(more[: 2 * shape.layers], READ, shape, "read")
+    graph = traced(_Step(model, shape, found, head), model, given, axes)
+    wanted, more = name_step(graph, shape), graph.graph.inputs[3 + len(shape.kept) :]
+    _name_read(more[: len(shape.kept)], shape)
     if is_masked:
         name_value(more[-1], READ_MASK, ("batch", "read"))
     default_to_last(graph, wanted)
     return tidied(_pruned(graph))
+
+
+def _pairs(each: Sequence[T]) -> list[tuple[T, T]]:
+    """What goes for a key and for a value, layer after layer."""
+    return list(zip(each[::2], each[1::2], strict=True))
+
+
+def _name_read(values: Sequence[onnx_ir.Value], shape: CacheShape) -> None:
+    """Name the keys and values of what was read."""
+    for value, kept in zip(values, shape.kept, strict=True):
+        name_kept(value, f"{READ}.{kept.name}", kept, "read")
 
 
 def _pruned(graph: onnx_ir.Model) -> onnx_ir.Model:

@@ -7,7 +7,8 @@ import numpy as np
 import onnx_ir
 import torch
 
-from artifact.generate.decoder import CacheShape, reads
+from artifact.generate.cache import CacheShape
+from artifact.generate.decoder import reads
 from artifact.generate.encoder import FEATURES
 from artifact.language import Reading
 from artifact.task import Task

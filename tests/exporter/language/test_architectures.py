@@ -1,5 +1,6 @@
 """Decoders of many architectures, small and random: one graph says what `generate` says, with its cache and without."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +9,15 @@ import pytest
 import torch
 from transformers import (
     AutoModelForCausalLM,
+    FalconMambaConfig,
     Gemma2Config,
     GenerationConfig,
     GPT2Config,
     GPTNeoXConfig,
+    Lfm2Config,
     LlamaConfig,
+    Mamba2Config,
+    MambaConfig,
     MistralConfig,
     OPTConfig,
     PhiConfig,
@@ -29,17 +34,15 @@ from runtimes.openvino_cpu_language import EngineLanguage
 from tests.exporter.conftest import session
 
 WORDS = 120
-SIZES = {
+STATES = {
     "vocab_size": WORDS,
     "hidden_size": 64,
-    "intermediate_size": 96,
     "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "max_position_embeddings": 64,
     "bos_token_id": 0,
     "eos_token_id": None,
     "pad_token_id": 0,
 }
+SIZES = {**STATES, "intermediate_size": 96, "num_attention_heads": 4, "max_position_embeddings": 64}
 FEWER = {"num_key_value_heads": 2}
 CONFIGS: dict[str, Any] = {
     "llama": LlamaConfig(**SIZES, **FEWER, tie_word_embeddings=True),
@@ -64,6 +67,10 @@ CONFIGS: dict[str, Any] = {
         eos_token_id=None,
         pad_token_id=0,
     ),
+    "mamba": MambaConfig(**STATES, state_size=8),
+    "falcon-mamba": FalconMambaConfig(**STATES, state_size=8),
+    "mamba2": Mamba2Config(**STATES, state_size=16, num_heads=8, head_dim=16, n_groups=2, chunk_size=16),
+    "lfm2, both": Lfm2Config(**SIZES, **FEWER, layer_types=["conv", "full_attention"], block_auto_adjust_ff_dim=False),
 }
 STEPS = 24
 ROWS = ([5], [7, 11, 13, 17, 19, 23, 29], [3, 2, 1])
@@ -81,7 +88,7 @@ def generated(model: Any, rows: tuple[list[int], ...]) -> list[list[int]]:
     return found
 
 
-MORE = ("qwen2", "gpt-neox", "opt")
+MORE = ("qwen2", "gpt-neox", "opt", "falcon-mamba", "mamba2")
 """Much like others of these."""
 
 
@@ -125,17 +132,25 @@ def test_one_graph_continues_as_generate_does(exported: tuple[Any, Path]) -> Non
         assert np.abs(uncached - expected).max() <= 1e-4 * scale
 
 
+def opened(graph: Path) -> EngineLanguage:
+    return EngineLanguage(graph, Precision.FP32, 1)
+
+
 def test_openvino_continues_as_generate_does(exported: tuple[Any, Path]) -> None:
     """Its own cache, rotation and windows: one row after another, then all of one length at once.
 
-    It says itself that it has no attention with bounded scores.
+    It says itself that it has no attention with bounded scores; states are not kept there yet.
     """
     model, graph = exported
-    if getattr(model.config, "attn_logit_softcapping", None):
-        with pytest.raises(UserError, match="GroupQueryAttention"), EngineLanguage(graph, Precision.FP32, 1):
+    if cache_shape(model).state_bytes:
+        with pytest.raises(UserError, match="whose layers all keep keys and values"), opened(graph):
             pass
         return
-    with EngineLanguage(graph, Precision.FP32, 1) as runtime:
+    if getattr(model.config, "attn_logit_softcapping", None):
+        with pytest.raises(UserError, match="GroupQueryAttention"), opened(graph):
+            pass
+        return
+    with opened(graph) as runtime:
         for row, said in zip(ROWS, generated(model, ROWS), strict=True):
             continuing = runtime.begin(1, 48)
             logits = [continuing.prompt([row])]
@@ -152,3 +167,18 @@ def test_openvino_continues_as_generate_does(exported: tuple[Any, Path]) -> None
         continuing = runtime.begin(len(rows), 9)
         found = [continuing.prompt(rows[:, :4].tolist()), *(continuing.step(rows[:, at]) for at in range(4, 9))]
     assert np.abs(np.stack(found, axis=1) - expected[:, 3:]).max() <= 1e-4 * np.abs(expected).max()
+
+
+def test_a_recurrence_that_is_not_known_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A modelling file whose function of that name computes something else."""
+    model = AutoModelForCausalLM.from_config(CONFIGS["mamba"], dtype=torch.float32).eval()
+    file = sys.modules[type(model).__module__]
+    own = file.mamba_selective_scan
+
+    def doubled(*given: Any, **more: Any) -> Any:
+        found = own(*given, **more)
+        return (2 * found[0], found[1]) if isinstance(found, tuple) else 2 * found
+
+    monkeypatch.setattr(file, "mamba_selective_scan", doubled)
+    with pytest.raises(UserError, match="MambaForCausalLM keep a state by a recurrence that cannot be exported yet"):
+        trace(model)

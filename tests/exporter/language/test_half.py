@@ -10,7 +10,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, T5Config, T5ForConditionalGeneration
 
-from artifact.generate.decoder import PAST, Decoder
+from artifact.generate.cache import PAST
+from artifact.generate.decoder import Decoder
 from artifact.generate.encoder import READ, Encoder
 from artifact.precision import Precision
 from exporter.half import emulate
