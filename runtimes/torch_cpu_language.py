@@ -23,8 +23,10 @@ from runtimes.torch_cpu import NAME
 from runtimes.torch_model import CONVERT, DTYPES, NOT_OPEN, Operators, compiled, to_host
 
 
-def _tensors(given: Given) -> dict[str, torch.Tensor]:
-    return {name: torch.from_numpy(np.asarray(array)) for name, array in given.items()}
+def _tensors(given: Given, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    """Ids and masks as they are, and features as the model computes."""
+    found = {name: torch.from_numpy(np.asarray(array)) for name, array in given.items()}
+    return {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in found.items()}
 
 
 class Growing:
@@ -38,9 +40,10 @@ class Growing:
     def prompt(self, rows: Sequence[Sequence[int]]) -> Logits:
         self._cache = None
         if self._inputs:
-            tensors = _tensors(self._inputs)
+            tensors = _tensors(self._inputs, self._model.dtype)
             with torch.inference_mode():
-                self._given = {"encoder_outputs": self._model.get_encoder()(**tensors), MASK: tensors[MASK]}
+                masked = {MASK: tensors[MASK]} if MASK in tensors else {}
+                self._given = {"encoder_outputs": self._model.get_encoder()(**tensors), **masked}
         return self._read(torch.tensor(rows))
 
     def step(self, tokens: NDArray[np.int64]) -> Logits:
@@ -156,7 +159,7 @@ class EngineLanguage(OnCpu):
 
     def every(self, ids: NDArray[np.int64], mask: NDArray[np.int64], inputs: Given = NOTHING) -> Logits:
         prefix = "decoder_" if inputs else ""
-        given = _tensors({**inputs, f"{prefix}{IDS}": ids, f"{prefix}{MASK}": mask})
+        given = _tensors({**inputs, f"{prefix}{IDS}": ids, f"{prefix}{MASK}": mask}, self.model.dtype)
         with torch.inference_mode():
             return to_host(self.model(**given, use_cache=False).logits)
 
