@@ -2,16 +2,19 @@
 
 import io
 import wave
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from artifact.predict.sounds import SoundSettings
+from artifact.predict.golden import INPUT_TOLERANCE
+from artifact.predict.sounds import SoundSettings, prepare_recording, read_recording
 from artifact.predict.spectra import FRAME, HOP
 
 SECONDS = (1.0, 1.25)
-"""Of the recordings that feature extractors are compared on."""
+"""Of our own recordings."""
 
 
 def load_extractor(directory: Path) -> Any:
@@ -57,8 +60,12 @@ def _slaney(extractor: Any, input_name: str) -> SoundSettings:
     )
 
 
-def tones(seconds_s: float, rate_hz: int, seed: int) -> bytes:
-    """A WAV file of two tones and a little noise, 16 bits."""
+def tones(rate_hz: int) -> tuple[bytes, ...]:
+    """WAV files of two tones and a little noise each, 16 bits."""
+    return tuple(_tone(seconds_s, rate_hz, number) for number, seconds_s in enumerate(SECONDS))
+
+
+def _tone(seconds_s: float, rate_hz: int, seed: int) -> bytes:
     time_s = np.arange(int(seconds_s * rate_hz)) / rate_hz
     samples = 0.4 * np.sin(2 * np.pi * 220 * (1 + seed) * time_s) + 0.2 * np.sin(2 * np.pi * 1333 * time_s)
     samples += 0.02 * np.random.default_rng(seed).standard_normal(len(time_s))
@@ -69,3 +76,28 @@ def tones(seconds_s: float, rate_hz: int, seed: int) -> bytes:
         file.setframerate(rate_hz)
         file.writeframes((samples * 32_000).astype("<i2").tobytes())
     return data.getvalue()
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """A recording, the inputs that it becomes here, and those that transformers makes of it."""
+
+    data: bytes
+    mine: NDArray[np.float32]
+    theirs: NDArray[np.float32]
+
+    @property
+    def agrees(self) -> bool:
+        """Whether they are the same, as far as an artifact's self-test demands."""
+        return self.mine.shape == self.theirs.shape and bool(np.abs(self.mine - self.theirs).max() <= INPUT_TOLERANCE)
+
+
+def compared(extractor: Any, settings: SoundSettings) -> tuple[Compared, ...]:
+    """Our own recordings, prepared twice. Raises what transformers raises."""
+    found = []
+    for data in tones(settings.rate_hz):
+        samples = read_recording(data, settings)
+        given = extractor(samples, sampling_rate=settings.rate_hz, return_tensors="np")
+        theirs = np.asarray(given[settings.input_name][0], dtype=np.float32)
+        found.append(Compared(data, prepare_recording(samples, settings), theirs))
+    return tuple(found)

@@ -13,12 +13,11 @@ from numpy.typing import NDArray
 from artifact.predict.golden import GOLDEN_VERSION, INPUT_TOLERANCE, Golden, GoldenExample, Sampled
 from artifact.predict.images import ImageSettings, prepare_picture, read_picture
 from artifact.predict.reads import Reads
-from artifact.predict.sounds import prepare_recording, read_recording
 from artifact.serving import SERVING_VERSION, Serving
 from artifact.task import Task
 from artifact.tokenizer import text_encoder
 from errors import UserError
-from exporter.recordings import SECONDS, load_extractor, sound_settings, tones
+from exporter.recordings import compared, load_extractor, sound_settings
 from exporter.samples import PASSAGES, SAMPLES
 from exporter.subject import Subject
 from models.checkpoint import Checkpoint, load_tokenizer, text_limits
@@ -207,14 +206,9 @@ def _recordings(checkpoint: Checkpoint, subject: Subject) -> tuple[dict[str, Any
     name = type(extractor).__name__
     with _refusing(f"{name} is not known here"):
         settings = sound_settings(extractor, subject.inputs[0].name)
-    prepared = []
-    for number, seconds_s in enumerate(SECONDS):
-        data = tones(seconds_s, settings.rate_hz, number)
-        samples = read_recording(data, settings)
-        with _refusing(f"{name} cannot prepare a recording"):
-            found = extractor(samples, sampling_rate=settings.rate_hz, return_tensors="np")
-            expected = np.asarray(found[settings.input_name][0], dtype=np.float32)
-        prepared.append(_file(settings.input_name, data, prepare_recording(samples, settings), expected, name))
+    with _refusing(f"{name} cannot prepare a recording"):
+        both = compared(extractor, settings)
+    prepared = [_file(settings.input_name, item.data, item.mine, item.theirs, name) for item in both]
     return {"reads": Reads.SOUND, "sound": settings}, prepared
 
 

@@ -62,7 +62,7 @@ def read_recording(item: SoundItem, settings: SoundSettings) -> NDArray[np.float
     for what is no recording, has another rate than the model takes, or lasts longer than it hears.
     """
     if isinstance(item, np.ndarray):
-        return _heard_whole(item.astype(np.float32).reshape(-1), "a recording", settings)
+        return _bounded(item.astype(np.float32).reshape(-1), "a recording", settings)
     name = f"a recording of {len(item):,} bytes" if isinstance(item, bytes) else str(item)
     try:
         samples, rate_hz = _read_wav(item)
@@ -75,12 +75,10 @@ def read_recording(item: SoundItem, settings: SoundSettings) -> NDArray[np.float
             f"{name} has {rate_hz:,} samples a second, the model takes {settings.rate_hz:,}",
             f"convert it, such as with: ffmpeg -i IN -ar {settings.rate_hz} OUT.wav",
         )
-    return _heard_whole(
-        samples.mean(axis=1, dtype=np.float32) if samples.shape[1] > 1 else samples[:, 0], name, settings
-    )
+    return _bounded(samples.mean(axis=1, dtype=np.float32) if samples.shape[1] > 1 else samples[:, 0], name, settings)
 
 
-def _heard_whole(samples: Samples, name: str, settings: SoundSettings) -> Samples:
+def _bounded(samples: Samples, name: str, settings: SoundSettings) -> Samples:
     if not samples.size:
         raise UserError(f"{name} is empty")
     if len(samples) > settings.most_samples:

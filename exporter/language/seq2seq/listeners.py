@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from artifact.generate.decoder import reads
 from artifact.generate.encoder import FEATURES, Read
 from artifact.language import Reading
-from artifact.predict.golden import INPUT_TOLERANCE, Sampled
-from artifact.predict.sounds import SoundSettings, prepare_recording, read_recording
+from artifact.predict.golden import Sampled
+from artifact.predict.sounds import SoundSettings
 from artifact.recordings import Recordings
 from artifact.task import Task
 from errors import UserError
@@ -23,7 +23,7 @@ from exporter.language.passages import LONGEST, Passages, source_name, source_ro
 from exporter.language.seq2seq.starts import never_first, start_ids
 from exporter.language.seq2seq.traces import writer_shape
 from exporter.language.seq2seq.writers import DECODER, ENCODER, WEIGHTS, WRITTEN, trace_both
-from exporter.recordings import SECONDS, load_extractor, sound_settings, tones
+from exporter.recordings import compared, load_extractor, sound_settings, tones
 from exporter.request import Source
 
 PRACTISED = 32
@@ -92,22 +92,19 @@ class _Listening:
     def samples(self, model: Any, tokenizer: Any) -> Iterator[Sample]:
         """Tones. Raises `UserError` where transformers makes other features of them."""
         extractor = load_extractor(self.checkpoint)
-        for data in self._tones():
-            samples = read_recording(data, self.sound)
-            mine = prepare_recording(samples, self.sound)
-            found = extractor(samples, sampling_rate=self.sound.rate_hz, return_tensors="np")
-            theirs = np.asarray(found[FEATURES][0], dtype=np.float32)
-            if mine.shape != theirs.shape or not np.abs(mine - theirs).max() <= INPUT_TOLERANCE:
+        for item in compared(extractor, self.sound):
+            if not item.agrees:
                 raise UserError(
                     f"{type(extractor).__name__} prepares recordings otherwise than its settings say",
                     "save the checkpoint's own feature extractor beside the weights",
                 )
-            yield Sample(mine, {"file": base64.b64encode(data).decode(), "features": Sampled.of(theirs)})
+            file = base64.b64encode(item.data).decode()
+            yield Sample(item.mine, {"file": file, "features": Sampled.of(item.theirs)})
 
     def passages(self, source: Source | None, model: Any, tokenizer: Any, context: int) -> Passages:
         """Recordings, and what is to be written of each: as a column says, or else what PyTorch writes."""
         rows, name, reading = source_rows(source, Task.SPEECH2TEXT_GENERATION), source_name(source), self.reading(model)
-        items = tuple(map(str, rows.texts)) if rows else self._tones()
+        items = tuple(map(str, rows.texts)) if rows else tones(self.sound.rate_hz)
         read, told = Recordings(items, self.sound), len(reading.told_ids)
         if rows is None or not rows.is_labelled:
             written = [self._own(model, reading, read[place], context) for place in range(len(read))]
@@ -123,9 +120,6 @@ class _Listening:
     def practice(self, source: Source | None, model: Any, tokenizer: Any, context: int) -> Passages:
         few = None if source is None else Source(source.path, source.columns, min(source.limit or PRACTISED, PRACTISED))
         return self.passages(few, model, tokenizer, context)
-
-    def _tones(self) -> tuple[bytes, ...]:
-        return tuple(tones(seconds_s, self.sound.rate_hz, number) for number, seconds_s in enumerate(SECONDS))
 
     def _own(self, model: Any, reading: Reading, features: NDArray[np.float32], context: int) -> tuple[int, ...]:
         """What PyTorch writes of a recording, greedily and as the checkpoint's own settings say, from start to end."""
