@@ -217,6 +217,9 @@ def export(
         bool, typer.Option("--allow-pickle", help="Load weights that are not safetensors.")
     ] = False,
     gguf: Annotated[bool, typer.Option("--gguf", help="Write language models for llama.cpp, too.")] = False,
+    language: Annotated[
+        str | None, typer.Option(help="What a model writes that hears many languages, such as en.")
+    ] = None,
     text_column: TextColumn = None,
     pair_column: PairColumn = None,
     label_column: LabelColumn = None,
@@ -239,6 +242,7 @@ def export(
         selective=selective,
         allow_pickle=allow_pickle,
         gguf=gguf,
+        language=language,
         data=(data, examples),
         calibration=calibration,
         columns=(text_column, pair_column, label_column),
@@ -417,7 +421,9 @@ def verify(
 def predict(
     context: typer.Context,
     artifact: Annotated[Path, typer.Argument(help="A folder made by pack.")],
-    items: Annotated[list[str] | None, typer.Argument(metavar="ITEM …", help="Texts, or files of pictures.")] = None,
+    items: Annotated[
+        list[str] | None, typer.Argument(metavar="ITEM …", help="Texts, or files of pictures or recordings.")
+    ] = None,
     data: Annotated[
         Path | None, typer.Option(help="A .csv, .tsv, .jsonl or .parquet file with a row for each item.")
     ] = None,

@@ -2,10 +2,18 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from artifact.predict.rows import LABEL_COLUMNS, TEXT_COLUMNS, find_column, read_rows
+from artifact.predict.reads import Reads
+from artifact.predict.rows import (
+    LABEL_COLUMNS,
+    TEXT_COLUMNS,
+    TRANSCRIPT_COLUMNS,
+    USUAL,
+    find_column,
+    read_rows,
+)
 from artifact.records import sha256_bytes
 from errors import UserError
 
@@ -50,20 +58,20 @@ def read_examples(
     text_column: str | None = None,
     label_column: str | None = None,
     where: dict[str, str] | None = None,
+    usual_texts: Sequence[str] = TEXT_COLUMNS,
     usual_labels: Sequence[str] = LABEL_COLUMNS,
 ) -> Examples:
     """Read labelled texts from a `.csv`, `.tsv`, `.jsonl` or `.json` file.
 
-    Columns that are not named are guessed from the usual names, of labels from `usual_labels`. `where` keeps only rows
-    with these values. Raises `UserError` naming the file and the row or column when something is missing, empty or not
-    text.
+    Columns that are not named are guessed from the usual names. `where` keeps only rows with these values. Raises
+    `UserError` naming the file and the row or column when something is missing, empty or not text.
     """
     texts: list[str] = []
     labels: list[str] = []
     text_name = label_name = ""
     for number, row in read_rows(path):
         if not text_name:
-            text_name = find_column(path, row, text_column, TEXT_COLUMNS, "--text-column")
+            text_name = find_column(path, row, text_column, usual_texts, "--text-column")
             label_name = find_column(path, row, label_column, usual_labels, "--label-column")
             for column in where or ():
                 find_column(path, row, column, (), "--where")
@@ -84,6 +92,27 @@ def read_examples(
             f"{path} holds no examples{kept}", "it needs a header line and at least one row of text and label"
         )
     return Examples(tuple(texts), tuple(labels), path, text_name, label_name)
+
+
+def read_heard(
+    path: Path, *, text_column: str | None = None, label_column: str | None = None, where: dict[str, str] | None = None
+) -> Examples:
+    """Read recordings, whose absolute paths are the texts, and what is said in them.
+
+    Raises `UserError` as `read_examples` does, and for a recording that is not there.
+    """
+    found = read_examples(
+        path,
+        text_column=text_column,
+        label_column=label_column,
+        where=where,
+        usual_texts=USUAL[Reads.SOUND][0],
+        usual_labels=TRANSCRIPT_COLUMNS,
+    )
+    files = [(path.parent / text).resolve() for text in found.texts]
+    if missing := next((file for file in files if not file.is_file()), None):
+        raise UserError(f"{path}: there is no recording {missing}", "paths are relative to the folder of the data file")
+    return replace(found, texts=tuple(map(str, files)))
 
 
 def read_texts(path: Path, *, text_column: str | None = None) -> tuple[str, ...]:

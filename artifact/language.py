@@ -1,11 +1,13 @@
 """`variant.json` of a language model: one derived decoder graph, and how well it still predicts text."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
 from artifact.intervals import Estimate
 from artifact.precision import Precision
+from artifact.predict.sounds import SoundSettings
 from artifact.records import read_json
 from artifact.run_folder import RunFolder
 from artifact.variant import Derived, Kept, graph_of, variant_file
@@ -38,11 +40,29 @@ class Sizes(msgspec.Struct, frozen=True, kw_only=True):
 
 class Reading(msgspec.Struct, frozen=True, kw_only=True):
     """Of an encoder-decoder: the graph that reads, at most how many tokens (`None`: any), and the tokens that every
-    text begins with."""
+    text begins with; none of `never_first_ids` comes right behind them.
+
+    With `sound`, recordings are read, and this is how they become features; `end_ids` then stand behind what is written
+    of one, as a tokenizer puts its own behind a text.
+    """
 
     encoder: str
     most_read_tokens: int | None
     start_ids: tuple[int, ...]
+    never_first_ids: tuple[int, ...] = ()
+    end_ids: tuple[int, ...] = ()
+    sound: SoundSettings | None = None
+
+    @property
+    def told_ids(self) -> tuple[int, ...]:
+        """What stands before the first token that is judged: of texts the start alone, for what follows it is what a
+        tokenizer writes before a target, and of recordings all of it."""
+        return self.start_ids if self.sound else self.start_ids[:1]
+
+    def row(self, ids: Sequence[int], most: int) -> tuple[int, ...]:
+        """At most so many tokens of a target, from those that it begins with to its end; of recordings `ids` are
+        without special tokens."""
+        return (*self.told_ids, *ids, *self.end_ids)[:most]
 
 
 class Prediction(msgspec.Struct, frozen=True, kw_only=True):

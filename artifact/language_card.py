@@ -30,6 +30,7 @@ def language_card(manifest: LanguageManifest, variant: LanguageVariant, checkpoi
 
 def _use(manifest: LanguageManifest, variant: LanguageVariant) -> str:
     text = "A text that is read" if manifest.rewriting else "Once upon a time"
+    text = text if manifest.sound is None else "recording.wav"
     chat = '\npython predict.py --chat "Who wrote Emma?"' if manifest.chats else ""
     answer = (
         'generator.chat([{"role": "user", "content": "Who wrote Emma?"}]).text'
@@ -43,7 +44,7 @@ def _use(manifest: LanguageManifest, variant: LanguageVariant) -> str:
 pip install -r requirements.txt
 python predict.py --selftest
 python predict.py "{text}"{chat}
-python predict.py --data prompts.csv --out written.jsonl
+python predict.py --data {"prompts" if manifest.sound is None else "recordings"}.csv --out written.jsonl
 ```
 
 ```python
@@ -76,6 +77,11 @@ def _limits(manifest: LanguageManifest, variant: LanguageVariant) -> str:
         tokens += " It takes the likeliest token each time, or draws: beams are not searched."
     takes = [f"{cache.bytes_per_token / 1e3:.3g} MB for each 1,000 tokens"] if cache.bytes_per_token else []
     takes += [f"{cache.state_bytes / 1e6:.3g} MB however long it is"] if cache.state_bytes else []
+    if (sound := manifest.sound) is not None:
+        tokens += (
+            f"\n- Recordings have {sound.rate_hz:,} samples a second and last at most {sound.longest_s:g} s; longer "
+            "ones are refused. What is said is written in one language, without times."
+        )
     return f"""## Limits
 
 - {tokens}

@@ -54,7 +54,8 @@ def front_matter(checkpoint: Path) -> dict[str, str]:
 
 def header_of(task: Task, tags: str, origin: dict[str, str]) -> str:
     """The front matter: the task, tags as YAML, and what the checkpoint says of itself."""
-    lines = ["---", f"pipeline_tag: {task}", "library_name: onnxruntime", f"tags: {tags}"]
+    tag = Task.SPEECH_RECOGNITION if task is Task.SPEECH2TEXT_GENERATION else task
+    lines = ["---", f"pipeline_tag: {tag}", "library_name: onnxruntime", f"tags: {tags}"]
     lines += [f"{name}: {origin[name]}" for name in ("license", "base_model", "language") if name in origin]
     return "\n".join([*lines, "---"])
 

@@ -32,6 +32,8 @@ PACKAGES = ("onnxruntime", "numpy", "tokenizers", "jinja2")
 COPIED = (
     "config.json",
     "generation_config.json",
+    "preprocessor_config.json",
+    "processor_config.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
     "chat_template.jinja",
@@ -181,6 +183,8 @@ def _rewriting(variant: LanguageVariant, graphs: Mapping[str, str]) -> Rewriting
         encoder_file=graphs[reading.encoder],
         most_read_tokens=reading.most_read_tokens,
         start_ids=reading.start_ids,
+        never_first_ids=reading.never_first_ids,
+        sound=reading.sound,
     )
 
 

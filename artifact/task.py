@@ -6,7 +6,11 @@ from enum import StrEnum
 
 
 class Task(StrEnum):
-    """Tasks in the field's usual names; `MODULE` is a plain PyTorch module, whose outputs are what they are."""
+    """Tasks in the field's usual names; `MODULE` is a plain PyTorch module, whose outputs are what they are.
+
+    Models that recognise speech answer in one pass (`SPEECH_RECOGNITION`, by CTC) or write token by token what they
+    hear (`SPEECH2TEXT_GENERATION`); model hubs have one name for both.
+    """
 
     TEXT_CLASSIFICATION = "text-classification"
     TOKEN_CLASSIFICATION = "token-classification"  # noqa: S105  the field's name of a task
@@ -20,6 +24,7 @@ class Task(StrEnum):
     SPEECH_RECOGNITION = "automatic-speech-recognition"
     TEXT_GENERATION = "text-generation"
     TEXT2TEXT_GENERATION = "text2text-generation"
+    SPEECH2TEXT_GENERATION = "speech2text-generation"
     MODULE = "module"
 
 
@@ -46,7 +51,10 @@ class Answer:
     independent: bool = False
 
 
-WRITES = (Task.TEXT_GENERATION, Task.TEXT2TEXT_GENERATION)
+REWRITES = (Task.TEXT2TEXT_GENERATION, Task.SPEECH2TEXT_GENERATION)
+"""Tasks in which a text or a recording is read, and another text is written."""
+
+WRITES = (Task.TEXT_GENERATION, *REWRITES)
 """Tasks that are answered token by token."""
 
 ANSWERS: Mapping[Task, Answer] = {
@@ -64,6 +72,7 @@ ANSWERS: Mapping[Task, Answer] = {
     Task.SPEECH_RECOGNITION: Answer(("logits",), {"logits": -1}),
     Task.TEXT_GENERATION: Answer(("logits",), {"logits": -1}, per_token=True),
     Task.TEXT2TEXT_GENERATION: Answer(("logits",), {"logits": -1}, per_token=True),
+    Task.SPEECH2TEXT_GENERATION: Answer(("logits",), {"logits": -1}, per_token=True),
     Task.MODULE: Answer((), {}),
 }
 """The answer of each task."""

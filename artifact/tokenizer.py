@@ -78,7 +78,7 @@ def read_limits(directory: Path) -> TextLimits:
 
 def _positions(model: dict[str, Any]) -> Any:
     """How many tokens a model has positions for; RoBERTa and its kin begin to count after the padding's id."""
-    positions = model.get("max_position_embeddings")
+    positions = model.get("max_position_embeddings") or model.get("max_target_positions")
     if isinstance(positions, int) and model.get("model_type") in OFFSET_POSITIONS:
         return positions - int(model.get("pad_token_id") or 0) - 1
     return positions

@@ -9,7 +9,7 @@ import numpy as np
 
 from artifact.bundle import bundle
 from artifact.generate.decoder import reads
-from artifact.generate.encoder import NOTHING
+from artifact.generate.encoder import NOTHING, Given
 from artifact.generate.generator import Generator
 from artifact.generate.golden import GoldenTexts, read_golden_texts
 from artifact.generate.manifest import read_language_manifest
@@ -51,17 +51,17 @@ def verify_language(folder: Path, cpu_model: str, cpu_features: Sequence[str] = 
 
 
 def _seconds(generator: Generator, golden: GoldenTexts, workload: str) -> float | None:
-    """Seconds of a workload such as `read 1×128` or `write 1×128`; `None` for one of another kind."""
+    """Seconds of a workload such as `read 1×128`, or `write 1×30s` of recordings; `None` for one of another kind."""
     kind, _, shape = workload.partition(" ")
     rows, _, length = shape.partition("×")
+    if generator.manifest.sound is not None:  # however long, recordings are filled up
+        length = length.removesuffix("s")
     if kind not in ("read", "write") or not (rows.isdecimal() and length.isdecimal()) or len(workload) > 20:
         return None
     size = int(rows), int(length)
     if not 0 < size[0] * size[1] <= MOST_READ or size[1] + STEPS > generator.manifest.context_tokens:
         return None
-    ids = np.resize(np.concatenate([example.ids for example in golden.examples]), size).tolist()
-    rewriting = generator.manifest.rewriting
-    prompt, read = (ids, NOTHING) if rewriting is None else ([rewriting.start_ids[:1]] * size[0], reads(ids))
+    prompt, read = _begun(generator, golden, *size)
     reading, writing = [], []
     for _ in range(3):
         start = perf_counter()
@@ -74,3 +74,13 @@ def _seconds(generator: Generator, golden: GoldenTexts, workload: str) -> float 
             logits = decoding.step(tokens)
             writing.append(perf_counter() - start)
     return median(writing if kind == "write" else reading)
+
+
+def _begun(generator: Generator, golden: GoldenTexts, rows: int, length: int) -> tuple[list[Sequence[int]], Given]:
+    """What rows begin with, and what an encoder reads before that: golden texts one after another, or recordings."""
+    rewriting = generator.manifest.rewriting
+    if rewriting is not None and rewriting.sound is not None:
+        heard = generator.read(golden.examples[0].item)
+        return [rewriting.start_ids] * rows, reads([heard] * rows)
+    ids = np.resize(np.concatenate([example.ids for example in golden.examples]), (rows, length)).tolist()
+    return (ids, NOTHING) if rewriting is None else ([rewriting.start_ids[:1]] * rows, reads(ids))

@@ -45,7 +45,7 @@ def main() -> None:
     parser.add_argument("artifact", type=Path)
     options = parser.parse_args()
     generator = Generator.open(options.artifact)
-    prompts = [generator.tokens(text) for text in PROMPTS]
+    prompts = [list(generator.read(text)) for text in PROMPTS]
     ours = [list(written.tokens) for written in generator.complete(PROMPTS, Wanted(STEPS))]
     with tempfile.TemporaryDirectory(prefix="steelyard-genai-") as folder:
         venv.create(folder, symlinks=True)

@@ -138,6 +138,8 @@ def export_request(
         need("gguf", "gguf")
         if not language:
             raise UserError("--gguf is for language models, and this is none", "leave it out")
+    if chosen.get("language") and not language:
+        raise UserError("--language is for models that hear recordings", "leave it out")
     if precisions is None:
         every = OF_DECODERS if language else EXPORTED
         precisions = tuple(item for item in every if training or item not in CALIBRATED)
@@ -214,6 +216,8 @@ def compare(
     source = find_models(model)
     if out is None and not RunFolder(model).is_run:
         raise UserError(f"{model} is not a run, so the results need a folder of their own", "name one with --out")
+    if source.hears and lengths is not None:
+        raise UserError("--lengths is given, and all recordings are filled up to the same one", "leave it out")
     run = claim_output(out or model)
     if named and named != EVERY:
         if runtimes or precisions:
@@ -251,8 +255,8 @@ def read_compared(
     model: Path, data: Path | None, text_column: str | None, label_column: str | None, where: dict[str, str] | None
 ) -> "Examples":
     """What candidates are judged on: labelled texts, or for a language model texts alone, and what is to be written of
-    them if it is an encoder-decoder; by default the run's own."""
-    from artifact.examples import Examples, read_examples, read_texts
+    them, or of recordings, if it is an encoder-decoder; by default the run's own."""
+    from artifact.examples import Examples, read_examples, read_heard, read_texts
     from artifact.predict.rows import WRITTEN_COLUMNS
     from artifact.run_folder import RunFolder
     from measure.source import find_models
@@ -265,7 +269,9 @@ def read_compared(
         raise UserError(f"{data} does not exist", "check the path given with --data")
     _check_measurable(RunFolder(model))
     source = find_models(model)
-    if source.start_id is not None:
+    if source.hears:
+        return read_heard(data, text_column=text_column, label_column=label_column, where=where)
+    if source.reading is not None:
         return read_examples(
             data, text_column=text_column, label_column=label_column, where=where, usual_labels=WRITTEN_COLUMNS
         )

@@ -76,8 +76,9 @@ class Request:
     """What to export, to where, how, and what to check it with.
 
     `data` are the examples that variants are judged by, `calibration` training examples that int8-static's ranges come
-    from. `selective` gives layers back to fp32 when a variant fails its gate; `external_data_bytes` is the size of
-    weights above which they go into a second file. With `gguf` each precision is written for llama.cpp, too.
+    from. `language` is what a model writes that hears many. `selective` gives layers back to fp32 when a variant fails
+    its gate; `external_data_bytes` is the size of weights above which they go into a second file. With `gguf` each
+    precision is written for llama.cpp, too.
     """
 
     model: Path | ModuleSource
@@ -93,6 +94,7 @@ class Request:
     selective: bool = True
     allow_pickle: bool = False
     gguf: bool = False
+    language: str | None = None
     external_data_bytes: int = EXTERNAL_DATA_BYTES
 
     def check(self) -> None:

@@ -2,7 +2,6 @@
 
 import base64
 import io
-import wave
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -14,11 +13,11 @@ from numpy.typing import NDArray
 from artifact.predict.golden import GOLDEN_VERSION, INPUT_TOLERANCE, Golden, GoldenExample, Sampled
 from artifact.predict.images import ImageSettings, prepare_picture, read_picture
 from artifact.predict.reads import Reads
-from artifact.predict.sounds import SoundSettings, prepare_recording, read_recording
 from artifact.serving import SERVING_VERSION, Serving
 from artifact.task import Task
 from artifact.tokenizer import text_encoder
 from errors import UserError
+from exporter.recordings import compared, load_extractor, sound_settings
 from exporter.samples import PASSAGES, SAMPLES
 from exporter.subject import Subject
 from models.checkpoint import Checkpoint, load_tokenizer, text_limits
@@ -28,7 +27,6 @@ GOLDEN_EXAMPLES = 12
 COMPARED_TEXTS = 2_000
 PICTURES = ((64, 48), (48, 64), (97, 60), (40, 40))
 """Heights and widths of the pictures that a processor is compared on."""
-SECONDS = (1.0, 1.25)
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,20 +202,13 @@ def _pictures(checkpoint: Checkpoint, subject: Subject) -> tuple[dict[str, Any],
 
 def _recordings(checkpoint: Checkpoint, subject: Subject) -> tuple[dict[str, Any], list[Prepared]]:
     with _refusing("its feature extractor cannot be loaded"):
-        from transformers import AutoFeatureExtractor
-
-        extractor = _load(AutoFeatureExtractor, checkpoint)
+        extractor = load_extractor(checkpoint.directory)
     name = type(extractor).__name__
     with _refusing(f"{name} is not known here"):
         settings = sound_settings(extractor, subject.inputs[0].name)
-    prepared = []
-    for number, seconds_s in enumerate(SECONDS):
-        data = _recording(seconds_s, settings.rate_hz, number)
-        samples = read_recording(data, settings)
-        with _refusing(f"{name} cannot prepare a recording"):
-            found = extractor(samples, sampling_rate=settings.rate_hz, return_tensors="np")
-            expected = np.asarray(found[settings.input_name][0], dtype=np.float32)
-        prepared.append(_file(settings.input_name, data, prepare_recording(samples, settings), expected, name))
+    with _refusing(f"{name} cannot prepare a recording"):
+        both = compared(extractor, settings)
+    prepared = [_file(settings.input_name, item.data, item.mine, item.theirs, name) for item in both]
     return {"reads": Reads.SOUND, "sound": settings}, prepared
 
 
@@ -291,36 +282,3 @@ def _picture(height: int, width: int, seed: int) -> NDArray[np.uint8]:
     picture[height // 4 : height // 2, width // 4 : width // 2] = 250
     noise = np.random.default_rng(seed).integers(-8, 8, picture.shape)
     return np.asarray(np.clip(picture + noise, 0, 255), dtype=np.uint8)
-
-
-def sound_settings(extractor: Any, input_name: str) -> SoundSettings:
-    """What a feature extractor of transformers says that it does; `ValueError` for one that is not known."""
-    kind = type(extractor).__name__
-    if kind not in ("Wav2Vec2FeatureExtractor", "ASTFeatureExtractor"):
-        raise ValueError("it is neither Wav2Vec2's nor AST's")
-    common: dict[str, Any] = {"rate_hz": int(extractor.sampling_rate), "normalize": bool(extractor.do_normalize)}
-    if kind == "Wav2Vec2FeatureExtractor":
-        return SoundSettings(features="waveform", input_name=input_name, **common)
-    return SoundSettings(
-        features="mel",
-        input_name=input_name,
-        bins=int(extractor.num_mel_bins),
-        frames=int(extractor.max_length),
-        mean=float(extractor.mean),
-        std=float(extractor.std),
-        **common,
-    )
-
-
-def _recording(seconds_s: float, rate_hz: int, seed: int) -> bytes:
-    """A WAV file of two tones and a little noise, 16 bits."""
-    time_s = np.arange(int(seconds_s * rate_hz)) / rate_hz
-    samples = 0.4 * np.sin(2 * np.pi * 220 * (1 + seed) * time_s) + 0.2 * np.sin(2 * np.pi * 1333 * time_s)
-    samples += 0.02 * np.random.default_rng(seed).standard_normal(len(time_s))
-    data = io.BytesIO()
-    with wave.open(data, "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(rate_hz)
-        file.writeframes((samples * 32_000).astype("<i2").tobytes())
-    return data.getvalue()

@@ -17,6 +17,7 @@ from artifact.examples import Examples, label_indices
 from artifact.precision import Precision
 from artifact.predict.cores import usable_cores
 from artifact.progress import Progress, silent
+from artifact.recordings import Recordings
 from artifact.records import fingerprint
 from artifact.tokenizer import text_encoder
 from errors import UserError
@@ -47,6 +48,7 @@ from measure.workload import (
     Inputs,
     Length,
     Written,
+    build_heard_inputs,
     build_inputs,
     build_language_inputs,
     save_inputs,
@@ -96,9 +98,12 @@ def compare(task: Comparison, progress: Progress = silent) -> list[Record]:
     source, calibration = task.source, task.calibration[:CALIBRATION_EXAMPLES]
     encoder = text_encoder(source.tokenizer, source.limits)
     texts, limits = task.examples.texts, source.limits
-    if source.writes:
-        start = source.start_id
-        written = None if start is None else Written(task.examples.labels, start)
+    written = None if source.reading is None else Written(task.examples.labels, source.reading)
+    if written is not None and written.reading.sound is not None:
+        recordings = Recordings(texts, written.reading.sound)
+        inputs = build_heard_inputs(recordings, encoder, limits, task.batch_sizes, written)
+        labels = inputs.following
+    elif source.writes:
         inputs = build_language_inputs(texts, encoder, limits, task.batch_sizes, task.lengths, written)
         labels = inputs.following
     else:
@@ -357,8 +362,11 @@ class _Campaign:
         """What a token of a language model takes besides any engine; `None` of other models."""
         if not self.inputs.writes:
             return None
-        source = self.task.source
-        return overhead(source.tokenizer, text_encoder(source.tokenizer, source.limits), self.task.examples.texts)
+        source, examples = self.task.source, self.task.examples
+        encoder = text_encoder(source.tokenizer, source.limits)
+        if self.inputs.recordings is not None:
+            return overhead(source.tokenizer, encoder, examples.labels, recordings=self.inputs.recordings)
+        return overhead(source.tokenizer, encoder, examples.texts)
 
     def _begin_session(
         self,

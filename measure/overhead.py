@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from artifact.generate.pieces import Pieces
 from artifact.generate.sampling import Sampler, Sampling
 from artifact.predict.tokens import TextEncoder, open_tokenizer
+from artifact.recordings import Recordings
 from artifact.tokenizer import plain_tokenizer_json
 from errors import UserError
 from measure.records import Overhead
@@ -19,11 +20,19 @@ from measure.timing import Clock
 DRAWN = Sampling(temperature=0.7, top_k=50, top_p=0.9)
 """Draws as chats usually ask for."""
 
-TEXTS, CHOICES = 64, 64
+TEXTS, CHOICES, HEARD = 64, 64, 8
 
 
-def overhead(folder: Path, encoder: TextEncoder, texts: Sequence[str], clock: Clock = time.perf_counter) -> Overhead:
-    """Medians over the first texts of what a packed model does around its engine, with the tokenizer in `folder`.
+def overhead(
+    folder: Path,
+    encoder: TextEncoder,
+    texts: Sequence[str],
+    clock: Clock = time.perf_counter,
+    *,
+    recordings: Recordings | None = None,
+) -> Overhead:
+    """Medians over the first texts of what a packed model does around its engine, with the tokenizer in `folder`; one
+    that hears `recordings` reads no texts, but writes such.
 
     Scores are random, for as many tokens as the tokenizer has. Where a token's text is not sure before the end of all,
     telling it has no time of its own.
@@ -45,10 +54,11 @@ def overhead(folder: Path, encoder: TextEncoder, texts: Sequence[str], clock: Cl
     else:
         tell_s = _median(lambda number: pieces.push(ids[number]), len(ids), clock)
     return Overhead(
-        tokenise_s=median(taken),
+        tokenise_s=None if recordings else median(taken),
         choose_s=_choosing(Sampling(), scores, clock),
         draw_s=_choosing(DRAWN, scores, clock),
         tell_s=tell_s,
+        hear_s=_median(recordings.__getitem__, min(HEARD, len(recordings)), clock) if recordings else None,
     )
 
 

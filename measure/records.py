@@ -39,12 +39,14 @@ class Entrant(msgspec.Struct, frozen=True, order=True):
 class Overhead(msgspec.Struct, frozen=True, kw_only=True):
     """What a language model's token takes besides the engine, in seconds: as part of a prompt, to be chosen as the
     likeliest, to be drawn (temperature 0.7, top-k 50, top-p 0.9), and to become text. `tell_s` is `None` where no text
-    is sure before its end."""
+    is sure before its end. Where recordings are heard, `tokenise_s` is `None`, and `hear_s` what one of them takes from
+    its file to its features."""
 
-    tokenise_s: float
+    tokenise_s: float | None
     choose_s: float
     draw_s: float
     tell_s: float | None
+    hear_s: float | None = None
 
 
 class Session(msgspec.Struct, frozen=True, kw_only=True, tag="session"):

@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from artifact.generate.encoder import encoder_of
-from artifact.generate.manifest import generates, read_language_manifest
+from artifact.generate.manifest import LanguageManifest, generates, read_language_manifest
 from artifact.identity import checkpoint_sha256
 from artifact.labels import read_labels
-from artifact.language import GGUF, GGUF_RECORD, GgufFile, LanguageVariant
+from artifact.language import GGUF, GGUF_RECORD, GgufFile, LanguageVariant, Reading
 from artifact.precision import Precision
 from artifact.predict.folder import MANIFEST, check_files, inside
 from artifact.predict.graph_file import check_graph
@@ -32,7 +32,7 @@ EXPORT_FIRST = "steelyard export it, then compare the run"
 @dataclass(frozen=True, slots=True)
 class ModelSource:
     """The models of one folder: a checkpoint for PyTorch, graphs and GGUF files for the others, one tokenizer for all.
-    What `writes` is a language model; one behind an encoder begins with `start_id`."""
+    What `writes` is a language model; `reading` is about one behind an encoder."""
 
     directory: Path
     tokenizer: Path
@@ -42,13 +42,18 @@ class ModelSource:
     graphs: Mapping[Precision, Path]
     rejected: Mapping[Precision, str]
     writes: bool = False
-    start_id: int | None = None
+    reading: Reading | None = None
     ggufs: Mapping[Precision, Path] = field(default_factory=dict)
+
+    @property
+    def hears(self) -> bool:
+        """Whether recordings are read."""
+        return self.reading is not None and self.reading.sound is not None
 
     def model(self, candidate: Candidate) -> Path:
         """What a candidate loads. Raises `UserError` when this folder does not have it."""
         language = entry(candidate.runtime).language
-        if self.start_id is not None and language and language.decoders_alone:
+        if self.reading is not None and language and language.decoders_alone:
             raise UserError(
                 f"{candidate.runtime} runs decoders alone so far, and this model has an encoder", "leave it out"
             )
@@ -90,7 +95,7 @@ class ModelSource:
             return sorted(model.glob("*.safetensors"))
         if entry(candidate.runtime).source is Source.GGUF:
             return [model]
-        beside = [encoder_of(model)] if self.start_id is not None else []
+        beside = [encoder_of(model)] if self.reading is not None else []
         return [*beside, model, *model.parent.glob(EXTERNAL_DATA)]
 
     def model_sha256(self, candidate: Candidate) -> str:
@@ -133,15 +138,15 @@ def find_models(directory: Path) -> ModelSource:
         raise UserError(f"{directory} holds {REWRITES}", EXPORT_FIRST)
     writes = _continues_text(checkpoint) if task is None else task in WRITES
     labels = () if writes else read_labels(checkpoint)
-    limits, start = read_limits(checkpoint), _start_id(run) if writes else None
-    return ModelSource(directory, checkpoint, labels, limits, checkpoint, graphs, rejected, writes, start, ggufs)
+    limits, reading = read_limits(checkpoint), _reading(run) if writes else None
+    return ModelSource(directory, checkpoint, labels, limits, checkpoint, graphs, rejected, writes, reading, ggufs)
 
 
-def _start_id(run: RunFolder) -> int | None:
-    """What an encoder-decoder's variants say that it begins with; `None` for a decoder alone."""
+def _reading(run: RunFolder) -> Reading | None:
+    """What an encoder-decoder's variants say of how it reads and begins; `None` for a decoder alone."""
     files = (run.variant(precision) / "variant.json" for precision in Precision)
     readings = (variant.reading for path in files if (variant := read_if_present(path, LanguageVariant)))
-    return next((reading.start_ids[0] for reading in readings if reading), None)
+    return next((reading for reading in readings if reading), None)
 
 
 def _continues_text(checkpoint: Path) -> bool:
@@ -181,9 +186,21 @@ def _packed_language(directory: Path) -> ModelSource:
         graph = inside(directory, manifest.model_file)
     except GateFailed as error:
         raise UserError(error.message, f"steelyard verify {directory}") from error
-    start = manifest.rewriting.start_ids[0] if manifest.rewriting else None
-    graphs = {manifest.precision: graph}
-    return ModelSource(directory, directory, (), read_limits(directory), None, graphs, {}, True, start)
+    graphs, reading = {manifest.precision: graph}, _packed_reading(manifest)
+    return ModelSource(directory, directory, (), read_limits(directory), None, graphs, {}, True, reading)
+
+
+def _packed_reading(manifest: LanguageManifest) -> Reading | None:
+    if (packed := manifest.rewriting) is None:
+        return None
+    return Reading(
+        encoder=packed.encoder_file,
+        most_read_tokens=packed.most_read_tokens,
+        start_ids=packed.start_ids,
+        never_first_ids=packed.never_first_ids,
+        end_ids=manifest.end_ids[:1] if packed.sound else (),
+        sound=packed.sound,
+    )
 
 
 def _ggufs(run: RunFolder, source_sha256: str) -> dict[Precision, Path]:

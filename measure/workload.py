@@ -13,7 +13,10 @@ from numpy.typing import NDArray
 
 from artifact.generate.decoder import reads
 from artifact.generate.encoder import NOTHING, Given
+from artifact.language import Reading
+from artifact.predict.sounds import SoundSettings
 from artifact.predict.tokens import TextEncoder, TextLimits, batches_by_length, pad_rows
+from artifact.recordings import Recordings
 from artifact.records import sha256_file
 from errors import UserError
 from runtimes.base import Batch
@@ -60,7 +63,8 @@ class WorkloadSpec(msgspec.Struct, frozen=True, kw_only=True):
     """A workload's name, its batch size, and the (batch, sequence) shape of each batch of one pass.
 
     `from_text` says how raw texts are tokenised inside of the timed sample; `None`: they are tokenised before. `phase`
-    says what a language model does: each shape is then a sample, of which writing has `STEPS` after one prompt.
+    says what a language model does: each shape is then a sample, of which writing has `STEPS` after one prompt. A model
+    that hears reads as much of every recording, `heard_s`, and the shape is that of the tokens that it begins with.
     """
 
     name: str
@@ -68,11 +72,13 @@ class WorkloadSpec(msgspec.Struct, frozen=True, kw_only=True):
     shapes: tuple[tuple[int, int], ...]
     from_text: FromText | None = None
     phase: Phase | None = None
+    heard_s: float | None = None
 
     @property
     def tokens(self) -> int | None:
-        """Tokens that a language model reads or writes in one sample."""
-        return None if self.phase is None else self.shapes[0][0] * self.shapes[0][1]
+        """Tokens that a language model reads or writes in one sample; `None` of what it hears."""
+        hears = self.heard_s is not None and self.phase is Phase.READ
+        return None if self.phase is None or hears else self.shapes[0][0] * self.shapes[0][1]
 
     @property
     def texts(self) -> int:
@@ -117,7 +123,8 @@ class Inputs:
     """All a worker needs to run: workloads, the encoded evaluation and calibration texts, how to pad them, and the
     tokenizer if a workload starts from texts.
 
-    Of an encoder-decoder `written` is what it writes of each evaluation text, from the token it begins with to the end.
+    Of an encoder-decoder `written` is what it writes of each evaluation text, from the token it begins with to the end;
+    the first `told_tokens` of it are told and not judged. One that hears has `recordings` for evaluation texts.
     """
 
     workloads: tuple[Workload, ...]
@@ -126,6 +133,8 @@ class Inputs:
     tokenizer: TokenizerFile | None = None
     calibration: tuple[Mapping[str, Sequence[int]], ...] = ()
     written: tuple[tuple[int, ...], ...] = ()
+    told_tokens: int = 1
+    recordings: Recordings | None = None
 
     def evaluation_rows(self, batch_size: int | None) -> list[list[int]]:
         """Which evaluation texts share a batch: `batch_size` in their order, or by length as an artifact serves them
@@ -168,17 +177,21 @@ class Inputs:
 
     @property
     def following(self) -> list[int]:
-        """The token that comes after each of these texts' tokens but the last, text after text."""
-        return [token for row in self.told for token in row[1:]]
+        """The tokens of these texts that are guessed, text after text."""
+        return [token for row in self.told for token in row[self.told_tokens :]]
 
     def begun(self, ids: NDArray[np.int64]) -> tuple[list[list[int]], Given]:
         """What a language model is prompted with for these rows, and what its encoder reads, where it has one."""
         if not self.written:
             return ids.tolist(), NOTHING
+        if self.recordings is not None:
+            return ids.tolist(), self.read([row % len(self.recordings) for row in range(len(ids))])
         return [[self.written[0][0]]] * len(ids), reads(ids.tolist())
 
     def read(self, places: Sequence[int]) -> Given:
         """What an encoder reads before the texts at these places; nothing where there is none."""
+        if self.recordings is not None:
+            return reads([self.recordings[place] for place in places])
         return reads([self.evaluation[place]["input_ids"] for place in places]) if self.written else NOTHING
 
     @property
@@ -208,6 +221,8 @@ class Inputs:
         digest.update(msgspec.json.encode(self.limits))
         if self.written:
             digest.update(msgspec.json.encode(self.written))
+        if self.recordings is not None:
+            digest.update(self.recordings.sha256.encode())
         if self.tokenizer:
             digest.update(self.tokenizer.sha256.encode())
         return digest.hexdigest()
@@ -276,10 +291,10 @@ def build_inputs(
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What an encoder-decoder is to write of each text, and the token that it begins with."""
+    """What an encoder-decoder is to write of each text or recording, and how it begins."""
 
     texts: Sequence[str]
-    start_id: int
+    reading: Reading
 
 
 def build_language_inputs(
@@ -297,10 +312,10 @@ def build_language_inputs(
     context, and for texts of a single token.
     """
     every = [{name: item[name][:LONGEST_JUDGED] for name in INPUTS} for item in encoder.encode(texts)]
-    rows = [item["input_ids"] for item in every]
+    rows: list[Sequence[int]] = [item["input_ids"] for item in every]
     if written is not None:
         targets = (item["input_ids"] for item in encoder.encode(written.texts))
-        rows = [[written.start_id, *ids[: LONGEST_JUDGED - 1]] for ids in targets]
+        rows = [written.reading.row(ids, LONGEST_JUDGED) for ids in targets]
     kept = [place for place, row in enumerate(rows) if len(row) > 1 and every[place]["input_ids"]]
     encoded = [every[place] for place in kept]
     if not encoded:
@@ -323,6 +338,34 @@ def build_language_inputs(
                 workloads.append(Workload(spec, prompt.batches))
     told = () if written is None else tuple(tuple(rows[place]) for place in kept)
     return Inputs(tuple(workloads), tuple(encoded), limits, written=told)
+
+
+def build_heard_inputs(
+    recordings: Recordings, encoder: TextEncoder, limits: TextLimits, batch_sizes: Sequence[int], written: Written
+) -> Inputs:
+    """Cut the workloads of a model that hears: for every batch size, reading, from a recording's features to the logits
+    of its first own token, and writing behind that. All recordings are filled up to the same length.
+
+    Raises `UserError` where nothing is written of any recording, or one cannot be read.
+    """
+    recordings.check()
+    begun, heard_s = written.reading.told_ids, recordings.sound.longest_s
+    rows = [written.reading.row(ids, LONGEST_JUDGED) for ids in encoder.plain(written.texts)]
+    kept = [place for place, row in enumerate(rows) if len(row) > len(begun)]
+    if not kept:
+        raise UserError("nothing is written of any recording", "give transcripts with --data")
+    workloads = []
+    for size in batch_sizes:
+        ids = np.tile(np.array(begun, dtype=np.int64), (size, 1))
+        batch = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
+        for phase, shapes in ((Phase.READ, ((size, len(begun)),)), (Phase.WRITE, ((size, 1),) * STEPS)):
+            name = f"{phase} {size}×{heard_s:g}s"
+            spec = WorkloadSpec(name=name, batch_size=size, shapes=shapes, phase=phase, heard_s=heard_s)
+            workloads.append(Workload(spec, (batch,)))
+    told = tuple(rows[place] for place in kept)
+    return Inputs(
+        tuple(workloads), (), limits, written=told, told_tokens=len(begun), recordings=recordings.select(kept)
+    )
 
 
 def _fixed(encoded: Sequence[Mapping[str, Sequence[int]]], batch_size: int, length: int) -> Workload:
@@ -356,6 +399,9 @@ class _Header(msgspec.Struct):
     limits: TextLimits
     tokenizer: TokenizerFile | None
     written: tuple[tuple[int, ...], ...]
+    told_tokens: int
+    files: tuple[str, ...]
+    sound: SoundSettings | None
 
 
 def save_inputs(path: Path, inputs: Inputs) -> None:
@@ -373,6 +419,9 @@ def save_inputs(path: Path, inputs: Inputs) -> None:
             limits=inputs.limits,
             tokenizer=inputs.tokenizer,
             written=inputs.written,
+            told_tokens=inputs.told_tokens,
+            files=() if inputs.recordings is None else tuple(map(str, inputs.recordings.items)),
+            sound=None if inputs.recordings is None else inputs.recordings.sound,
         )
     )
     try:
@@ -399,7 +448,17 @@ def load_inputs(path: Path) -> Inputs:
             for number, (spec, texts) in enumerate(zip(header.specs, header.texts, strict=True))
         )
         evaluation, calibration = _rows("evaluation", arrays), _rows("calibration", arrays)
-    return Inputs(workloads, evaluation, header.limits, header.tokenizer, calibration, header.written)
+    recordings = None if header.sound is None else Recordings(header.files, header.sound)
+    return Inputs(
+        workloads,
+        evaluation,
+        header.limits,
+        header.tokenizer,
+        calibration,
+        header.written,
+        header.told_tokens,
+        recordings,
+    )
 
 
 def _flat(kind: str, encoded: Sequence[Mapping[str, Sequence[int]]]) -> dict[str, NDArray[np.int64]]:

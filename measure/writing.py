@@ -30,7 +30,8 @@ class Writing:
 
     A sample of reading is the time from an empty cache to the logits of the first new token. A sample of writing is one
     step, from a token to the logits of the next, with the prompt in the cache; choosing the token is not in it. Of an
-    encoder-decoder the prompt is what its encoder reads, and reading ends with the first token it writes.
+    encoder-decoder the prompt is what its encoder reads, be it a text or a recording's features, and reading ends with
+    the first token it writes.
     """
 
     def __init__(
@@ -111,17 +112,17 @@ class Writing:
         return samples
 
     def score(self, batch_size: int | None, path: Path) -> float:
-        """The first choice after each token of the evaluation texts, and how surprised it is of the one that comes, in
-        nats: float32 (tokens, 2), text after text."""
+        """The first choice for each token of the evaluation texts that is guessed, and how surprised it is of the one
+        that comes, in nats: float32 (tokens, 2), text after text."""
         start = self._clock()
-        texts = self._inputs.told
+        texts, first = self._inputs.told, self._inputs.told_tokens
         found: list[NDArray[np.float32]] = [np.empty((0, 2), dtype=np.float32)] * len(texts)
         for places in batches_by_length([len(text) for text in texts], JUDGED_TOKENS):
             rows = [texts[place] for place in places]
             ids, mask = padded(rows)
             logits = self._runtime.every(ids, mask, self._inputs.read(places))
             for number, (place, row) in enumerate(zip(places, rows, strict=True)):
-                found[place] = _told(logits[number, : len(row) - 1], np.asarray(row[1:]))
+                found[place] = _told(logits[number, first - 1 : len(row) - 1], np.asarray(row[first:]))
         np.savez(path, answers=np.concatenate(found))
         return self._clock() - start
 

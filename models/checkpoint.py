@@ -99,6 +99,11 @@ def writes_text(model: Path) -> bool:
     return kind is not None and bool(kind.can_generate())
 
 
+def hears(directory: Path) -> bool:
+    """Whether a checkpoint's class reads recordings."""
+    return str(_model_class(directory, read_config(directory, "config.json")).main_input_name) == "input_features"
+
+
 def text_limits(checkpoint: Checkpoint) -> TextLimits:
     """The limits of a checkpoint that takes texts; `UserError` for one that does not."""
     if checkpoint.limits is None:

@@ -13,6 +13,7 @@ from artifact.predict.rows import (
     LABEL_COLUMNS,
     PAIR_COLUMNS,
     TEXT_COLUMNS,
+    TRANSCRIPT_COLUMNS,
     USUAL,
     WRITTEN_COLUMNS,
     find_column,
@@ -44,7 +45,7 @@ class Columns:
 class Row:
     """What one row holds; `place` is how a message names it, and `label` is `None` where nothing is labelled.
 
-    `text` is a text, a list of words, or the `Path` of a picture.
+    `text` is a text, a list of words, or the `Path` of a picture or a recording.
     """
 
     place: str
@@ -127,28 +128,33 @@ def _words(path: Path, place: str, column: str, value: Any) -> list[str]:
     return value
 
 
-def _picture(path: Path, place: str, column: str, value: Any) -> Path:
-    """Paths are relative to the data file's own folder."""
-    if value is not None and not isinstance(value, str):
-        raise UserError(
-            f"{place}: column '{column}' holds a {type(value).__name__}, not the path of a picture",
-            "save the pictures as files, and their paths and labels as .csv, .jsonl or .parquet",
-        )
-    found = path.parent / _text(path, place, column, value)
-    if not found.is_file():
-        raise UserError(f"{place}: there is no picture {found}", "paths are relative to the folder of the data file")
-    return found.resolve()
+def _file(kind: str) -> Callable[[Path, str, str, Any], Path]:
+    """The reader of paths of files of one kind, which are relative to the data file's own folder."""
+
+    def read(path: Path, place: str, column: str, value: Any) -> Path:
+        if value is not None and not isinstance(value, str):
+            raise UserError(
+                f"{place}: column '{column}' holds a {type(value).__name__}, not the path of a {kind}",
+                f"save the {kind}s as files, and their paths and labels as .csv, .jsonl or .parquet",
+            )
+        found = path.parent / _text(path, place, column, value)
+        if not found.is_file():
+            raise UserError(f"{place}: there is no {kind} {found}", "paths are relative to the folder of the data file")
+        return found.resolve()
+
+    return read
 
 
 LAYOUTS: Mapping[Task, Layout] = {
     Task.TEXT_CLASSIFICATION: Layout(pair=PAIR_COLUMNS, label=LABEL_COLUMNS),
     Task.TOKEN_CLASSIFICATION: Layout(("tokens", "words"), label=("tags", "ner_tags", "labels"), read=_words),
     Task.QUESTION_ANSWERING: Layout(("question",), ("context",), ("answers", "answer"), needs_pair=True),
-    Task.IMAGE_CLASSIFICATION: Layout(USUAL[Reads.IMAGE][0], label=LABEL_COLUMNS, read=_picture),
+    Task.IMAGE_CLASSIFICATION: Layout(USUAL[Reads.IMAGE][0], label=LABEL_COLUMNS, read=_file("picture")),
     Task.FILL_MASK: Layout(),
     Task.FEATURE_EXTRACTION: Layout(),
     Task.TEXT_GENERATION: Layout(),
     Task.TEXT2TEXT_GENERATION: Layout(label=WRITTEN_COLUMNS),
+    Task.SPEECH2TEXT_GENERATION: Layout(USUAL[Reads.SOUND][0], label=TRANSCRIPT_COLUMNS, read=_file("recording")),
 }
 """How the files of each task are laid out."""
 

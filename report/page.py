@@ -185,6 +185,10 @@ def _title(workload: str, session: Session) -> str:
     """What one timed call of a workload is."""
     spec = next(spec for spec in session.workloads if spec.name == workload)
     lengths = [length for _, length in spec.shapes]
+    if spec.phase is Phase.READ and spec.heard_s is not None:
+        return (
+            f"{spec.name}: from a recording's features to the first token, batch × seconds with the silence behind it"
+        )
     if spec.phase is Phase.READ:
         return f"{spec.name}: from an empty cache to the first token after a prompt, batch × tokens"
     if spec.phase is Phase.WRITE:

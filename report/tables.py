@@ -77,7 +77,7 @@ def workloads(verdict: Verdict) -> Table:
     results = measured[0].workloads if measured else ()
     names = [result.workload for result in results]
     return Table(
-        title="By workload (batch × tokens of the prompt): seconds to the first token, and of each token after it"
+        title="By workload (batch × prompt): seconds to the first token, and of each token after it"
         if verdict.writes
         else "By workload (batch × tokens): median of one batch",
         headers=("candidate", *names),
@@ -150,7 +150,9 @@ def around_engine(verdict: Verdict) -> Table | None:
     for result in row.workloads if row else ():  # of each kind the first, which is the smallest
         took.setdefault(result.workload.split()[0], result.batch_s / (result.tokens or 1))
     parts = (
-        ("a prompt's token from its text", found.tokenise_s, took.get(Phase.READ)),
+        ("a prompt's token from its text", found.tokenise_s, took.get(Phase.READ))
+        if found.hear_s is None
+        else ("a recording's features from its file", found.hear_s, took.get(Phase.READ)),
         ("the likeliest token from the scores", found.choose_s, took.get(Phase.WRITE)),
         ("a drawn token (temperature 0.7, top-k 50, top-p 0.9)", found.draw_s, took.get(Phase.WRITE)),
         ("a token's text", found.tell_s, took.get(Phase.WRITE)),

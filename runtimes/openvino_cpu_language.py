@@ -59,7 +59,8 @@ class _Graph(OpenVinoModel):
         except Exception as error:  # openvino raises RuntimeError and its own types, all of them about these inputs
             self.compile()  # a batch that failed leaves shapes behind, and the next would fail too
             reason = str(error).strip().splitlines()[-1]
-            raise UserError(f"OpenVINO cannot run a batch of shape {inputs[IDS].shape}: {reason}") from error
+            shape = next(iter(inputs.values())).shape
+            raise UserError(f"OpenVINO cannot run a batch of shape {shape}: {reason}") from error
         return {output.get_any_name(): array for output, array in found.items()}
 
     def __exit__(
@@ -158,7 +159,8 @@ class EngineLanguage(OnCpu):
         if not self._reads:
             return NOTHING
         with self._encoder.requests.borrowed(None) as request:
-            return {**self._encoder.infer(request, inputs), READ_MASK: np.asarray(inputs[MASK])}
+            masked = {READ_MASK: np.asarray(inputs[MASK])} if MASK in inputs else {}
+            return {**self._encoder.infer(request, inputs), **masked}
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

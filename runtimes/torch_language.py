@@ -28,8 +28,9 @@ CACHES = "past_key_values", "cache_params"
 
 
 def _tensors(given: Given, model: Any) -> dict[str, torch.Tensor]:
-    """On the model's device."""
-    return {name: torch.from_numpy(np.asarray(array)).to(model.device) for name, array in given.items()}
+    """On the model's device: ids and masks as they are, and features as the model computes."""
+    found = {name: torch.from_numpy(np.asarray(array)).to(model.device) for name, array in given.items()}
+    return {name: tensor.to(model.dtype) if tensor.is_floating_point() else tensor for name, tensor in found.items()}
 
 
 def _ids(rows: Sequence[Sequence[int]] | NDArray[np.int64], model: Any) -> torch.Tensor:
@@ -52,7 +53,8 @@ class Growing:
         if self._inputs:
             tensors = _tensors(self._inputs, self._model)
             with torch.inference_mode():
-                self._given = {"encoder_outputs": self._model.get_encoder()(**tensors), MASK: tensors[MASK]}
+                masked = {MASK: tensors[MASK]} if MASK in tensors else {}
+                self._given = {"encoder_outputs": self._model.get_encoder()(**tensors), **masked}
         found = self._read(_ids(rows, self._model))
         self._begun = (len(rows[0]), deepcopy(self._cache)) if any(self._cache.is_linear) else None
         return found

@@ -1,9 +1,11 @@
 """What the tests share: a tiny model from a config, the real MiniLM on real reviews, and the installed command."""
 
 import csv
+import io
 import os
 import subprocess
 import sys
+import wave
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +13,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from exporter.request import Source
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -263,6 +268,121 @@ def learnt_t5(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -
         tie_word_embeddings=True,
     )
     return taught(T5ForConditionalGeneration(config), tokenizer, folder, 150)
+
+
+HEARD_S = 2
+"""What the small Whisper hears at once."""
+
+
+def spoken(number: int) -> "NDArray[np.float32]":
+    """A recording of its own for each sentence: a tone that swells, of three quarters of a second."""
+    import numpy as np
+
+    time_s = np.arange(12_000) / 16_000
+    swell = np.sin(np.pi * time_s / 0.75) ** 2
+    return np.asarray(0.5 * swell * np.sin(2 * np.pi * 300 * 2**number * time_s), dtype=np.float32)
+
+
+def wav(samples: "NDArray[np.float32]", rate: int = 16_000) -> bytes:
+    """A WAV file of 16 bits."""
+    data = io.BytesIO()
+    with wave.open(data, "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(rate)
+        file.writeframes((samples * 32_767).astype("<i2").tobytes())
+    return data.getvalue()
+
+
+@pytest.fixture(scope="session")
+def learnt_whisper(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small Whisper that learnt to write a sentence of each recording in English, and in German the next one. It may
+    not begin with the first word of the first sentence."""
+    import numpy as np
+    import torch
+    from transformers import (
+        GenerationConfig,
+        WhisperConfig,
+        WhisperFeatureExtractor,
+        WhisperForConditionalGeneration,
+    )
+
+    folder = tmp_path_factory.mktemp("learnt_whisper") / "checkpoint"
+    tokenizer = ending_tokenizer(tiny_checkpoint)
+    words = ("<|startoftranscript|>", "<|en|>", "<|de|>", "<|transcribe|>", "<|translate|>", "<|notimestamps|>")
+    tokenizer.add_tokens(list(words), special_tokens=True)
+    start, english, german, transcribe, translate, timeless = tokenizer.convert_tokens_to_ids(list(words))
+    extractor = WhisperFeatureExtractor(feature_size=16, chunk_length=HEARD_S)
+    torch.manual_seed(0)
+    parts = ("encoder", "decoder")
+    config = WhisperConfig(
+        vocab_size=len(tokenizer),
+        num_mel_bins=16,
+        d_model=64,
+        max_source_positions=50 * HEARD_S,
+        max_target_positions=64,
+        decoder_start_token_id=start,
+        eos_token_id=tokenizer.eos_token_id,
+        bos_token_id=tokenizer.cls_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        begin_suppress_tokens=None,
+        **dict.fromkeys([f"{part}_layers" for part in parts], 2),
+        **dict.fromkeys([f"{part}_attention_heads" for part in parts], 4),
+        **dict.fromkeys([f"{part}_ffn_dim" for part in parts], 96),
+    )
+    model = WhisperForConditionalGeneration(config)
+    samples = [np.frombuffer(wav(spoken(number))[44:], "<i2") / np.float32(2**15) for number in range(len(SENTENCES))]
+    heard = extractor(samples, sampling_rate=16_000, return_tensors="pt")["input_features"]
+    said = tokenizer(list(SENTENCES), add_special_tokens=False)["input_ids"]
+    rows = [
+        [language, transcribe, timeless, *said[(number + shift) % len(said)], tokenizer.eos_token_id]
+        for language, shift in ((english, 0), (german, 1))
+        for number in range(len(said))
+    ]
+    labels = torch.full((len(rows), max(map(len, rows))), -100)
+    for number, row in enumerate(rows):
+        labels[number, : len(row)] = torch.tensor(row)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    for _ in range(120):
+        optimizer.zero_grad()
+        model(input_features=heard.repeat(2, 1, 1), labels=labels).loss.backward()
+        optimizer.step()
+    model.generation_config = GenerationConfig(
+        decoder_start_token_id=start,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        begin_suppress_tokens=[said[0][0]],
+        lang_to_id={"<|en|>": english, "<|de|>": german},
+        task_to_id={"transcribe": transcribe, "translate": translate},
+        no_timestamps_token_id=timeless,
+        is_multilingual=True,
+    )
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    extractor.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def heard(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The recordings that it learnt, as a file of their paths and of what is said in them."""
+    folder = tmp_path_factory.mktemp("heard")
+    for number in range(len(SENTENCES)):
+        (folder / f"{number}.wav").write_bytes(wav(spoken(number)))
+    rows = "".join(f"{number}.wav,{text}\n" for number, text in enumerate(SENTENCES))
+    (folder / "heard.csv").write_text(f"audio,transcript\n{rows}")
+    return folder / "heard.csv"
+
+
+@pytest.fixture(scope="session")
+def hearing_run(learnt_whisper: Path, heard: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run exported from the small Whisper by the command, to write English, at every precision."""
+    out = tmp_path_factory.mktemp("hearing") / "run"
+    command = [sys.executable, "-m", "cli", "export", str(learnt_whisper), "--precisions", "all", "--language", "en"]
+    command += ["--out", str(out), "--data", str(heard), "--calibration", str(heard)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode in (0, 1), done.stderr
+    return out
 
 
 @pytest.fixture(scope="session")

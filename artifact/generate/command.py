@@ -3,6 +3,7 @@
 python predict.py "The capital of France is"           a text continued, as it comes
 python predict.py --chat "Who wrote Emma?"             an answer, by the model's own chat template
 python predict.py --chat                               a conversation, on a terminal
+python predict.py recording.wav                        what is said in a recording, by a model that hears
 python predict.py --json < prompts.txt                 one JSON object for each line of standard input
 python predict.py --data prompts.csv --out out.jsonl   a whole file, in its order; resumed after a kill
 python predict.py --selftest                           the packed examples must give the reference's logits
@@ -26,12 +27,13 @@ from artifact.generate.sampling import Sampling
 from artifact.generate.writer import Wanted, Written
 from artifact.predict.folder import MANIFEST
 from artifact.predict.program import ended, return_freed_blocks, told_on_terminal
-from artifact.predict.reads import Reads
 from artifact.predict.rows import ItemColumns, read_items
 from artifact.predict.whole_file import Told, WholeFile, answer_file, no_word
 from errors import UserError
 
 T = TypeVar("T")
+Item = str | Path
+"""A text, or a recording's path."""
 
 ROWS_AT_ONCE = 4
 """Texts of a file or of standard input that are written together: more of them wait for the longest."""
@@ -59,7 +61,7 @@ def in_parts(items: Iterable[T]) -> Iterator[list[T]]:
 
 
 def pieces_of(generator: Generator, text: str, asked: Asked) -> Iterator[str]:
-    """What follows a text, or is written instead of it, as it comes; a line's end is last."""
+    """What follows a text, or is written of it or of the recording that it names, as it comes; a line's end is last."""
     if asked.is_chat:
         yield from generator.stream_chat(asked.messages(text), asked.wanted)
     else:
@@ -69,10 +71,11 @@ def pieces_of(generator: Generator, text: str, asked: Asked) -> Iterator[str]:
     yield "\n"
 
 
-def written_of(generator: Generator, texts: Sequence[str], asked: Asked) -> list[Written]:
-    """What follows each text. Ctrl-C ends it, as it ends everything that is not shown while it is written."""
+def written_of(generator: Generator, texts: Sequence[Item], asked: Asked) -> list[Written]:
+    """What follows each text, or is written of it. Ctrl-C ends it, as it ends everything that is not shown while it is
+    written."""
     if asked.is_chat:
-        return [_finished(generator.chat(asked.messages(text), asked.wanted)) for text in texts]
+        return [_finished(generator.chat(asked.messages(str(text)), asked.wanted)) for text in texts]
     return [_finished(written) for written in generator.complete(texts, asked.wanted)]
 
 
@@ -82,9 +85,10 @@ def _finished(written: Written) -> Written:
     return written
 
 
-def text_record(text: str, written: Written) -> dict[str, Any]:
-    """A text and what follows it as JSON has them."""
-    return {"text": text, "written": written.text, "tokens": len(written.tokens), "ending": written.ending}
+def text_record(generator: Generator, item: Item, written: Written) -> dict[str, Any]:
+    """A text, or a recording's path, and what follows or is written of it, as JSON has them."""
+    kind = "file" if generator.reads.is_file else "text"
+    return {kind: str(item), "written": written.text, "tokens": len(written.tokens), "ending": written.ending}
 
 
 def lines_of(generator: Generator, texts: Iterable[str], asked: Asked, *, as_json: bool) -> Iterator[str]:
@@ -92,7 +96,7 @@ def lines_of(generator: Generator, texts: Iterable[str], asked: Asked, *, as_jso
     alone."""
     for window in in_parts(texts):
         for text, written in zip(window, written_of(generator, window, asked), strict=True):
-            yield json.dumps(text_record(text, written), ensure_ascii=False) if as_json else written.text
+            yield json.dumps(text_record(generator, text, written), ensure_ascii=False) if as_json else written.text
 
 
 def write_file(
@@ -104,7 +108,8 @@ def write_file(
     kept: tuple[str, ...] = (),
     told: Told = no_word,
 ) -> int:
-    """Continue the text of every row of `data` into `out`, in order, gone on with after a kill; returns how many.
+    """Write what follows the text of every row of `data`, or is written of it or its recording, into `out`, in order,
+    gone on with after a kill; returns how many.
 
     Raises `UserError` for a row that cannot be continued (what came before is kept) and for another kind of file.
     """
@@ -112,10 +117,11 @@ def write_file(
     return answer_file(
         WholeFile(data=data, out=out, depends_on=depends_on),
         (generator.folder / MANIFEST).read_bytes(),
-        read_items(data, Reads.TEXT, columns, kept),
+        read_items(data, generator.reads, columns, kept),
         in_parts,
-        lambda texts: [
-            text_record(text, written) for text, written in zip(texts, written_of(generator, texts, asked), strict=True)
+        lambda items: [
+            text_record(generator, item, written)
+            for item, written in zip(items, written_of(generator, items, asked), strict=True)
         ],
         told,
     )
@@ -155,8 +161,12 @@ def shown_at_once(piece: str) -> None:
 
 def _argument_parser() -> argparse.ArgumentParser:
     usual, drawn = Wanted(), Sampling()
-    parser = argparse.ArgumentParser(description="Continue texts, or answer chats, with this artifact.")
-    parser.add_argument("texts", nargs="*", metavar="TEXT", help="texts; without any, the lines of the input")
+    parser = argparse.ArgumentParser(
+        description="Continue texts, answer chats, or write down recordings, with this artifact."
+    )
+    parser.add_argument(
+        "texts", nargs="*", metavar="TEXT", help="texts or recordings; without any, the lines of the input"
+    )
     parser.add_argument("--chat", action="store_true", help="a text is what a user says, and is answered")
     parser.add_argument("--system", help="with --chat: what the model is told first")
     parser.add_argument("--max-new-tokens", type=int, default=usual.most, help="default: %(default)s")
@@ -167,9 +177,9 @@ def _argument_parser() -> argparse.ArgumentParser:
     parser.add_argument("--repetition-penalty", type=float, default=drawn.repetition_penalty, help="1: none")
     parser.add_argument("--seed", type=int, default=drawn.seed, help="of what is drawn")
     parser.add_argument("--stop", action="append", default=[], metavar="TEXT", help="end before this text")
-    parser.add_argument("--data", type=Path, help="a .csv, .tsv, .jsonl or .parquet file with a row for each text")
+    parser.add_argument("--data", type=Path, help="a .csv, .tsv, .jsonl or .parquet file with a row for each")
     parser.add_argument("--out", type=Path, help="a .jsonl or .csv file for what is written to --data")
-    parser.add_argument("--text-column", help="column of --data that holds the text")
+    parser.add_argument("--text-column", help="column of --data that holds the text, or a path")
     parser.add_argument("--keep", action="append", default=[], metavar="COLUMN", help="column to carry over into --out")
     parser.add_argument("--json", action="store_true", help="one JSON object for each text")
     parser.add_argument("--selftest", action="store_true", help="compare with the packed reference examples")

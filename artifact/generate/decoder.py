@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from artifact.generate.cache import CacheShape, Memory, buffer, kept_by
-from artifact.generate.encoder import HOST, IDS, MASK, NOTHING, Encoder, Given
+from artifact.generate.encoder import FEATURES, HOST, IDS, MASK, NOTHING, Encoder, Given, Read
 from errors import UserError
 
 LOGITS = "logits"
@@ -25,9 +25,12 @@ def padded(rows: Sequence[Sequence[int]]) -> tuple[NDArray[np.int64], NDArray[np
     return ids, mask
 
 
-def reads(rows: Sequence[Sequence[int]]) -> Given:
-    """An encoder's inputs for these rows of ids."""
-    ids, mask = padded(rows)
+def reads(rows: Sequence[Read]) -> Given:
+    """An encoder's inputs for these rows, all of one kind: ids filled up and their mask, or the features of recordings,
+    which are all equally long."""
+    if features := [row for row in rows if isinstance(row, np.ndarray)]:
+        return {FEATURES: np.stack(features)}
+    ids, mask = padded([row for row in rows if not isinstance(row, np.ndarray)])
     return {IDS: ids, MASK: mask}
 
 

@@ -1,6 +1,6 @@
 """An encoder's graph: what a decoder attends to of the things that are read."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,9 @@ Given = Mapping[str, NDArray[Any]]
 """Inputs of a graph by their names."""
 
 NOTHING: Given = {}
+
+Read = Sequence[int] | NDArray[np.float32]
+"""What is read of one row: the ids of a text, or the features of a recording, (bins, frames)."""
 
 
 def encoder_of(decoder: Path) -> Path:

@@ -6,14 +6,16 @@ from pathlib import Path
 
 from artifact.generate.chat import ChatTemplate
 from artifact.generate.decoder import Decoder, Logits, reads
-from artifact.generate.encoder import NOTHING, Encoder
+from artifact.generate.encoder import NOTHING, Encoder, Read
 from artifact.generate.golden import GoldenText, GoldenTexts, read_golden_texts
 from artifact.generate.manifest import LanguageManifest, read_language_manifest
 from artifact.generate.writer import Wanted, Writer, Written
 from artifact.predict.cores import usable_cores
 from artifact.predict.folder import check_files, inside
 from artifact.predict.graph_file import check_graph
+from artifact.predict.reads import Reads
 from artifact.predict.session import SERVES, open_session
+from artifact.predict.sounds import SoundItem, prepare_recording, read_recording
 from artifact.predict.tokens import open_tokenizer
 from errors import GateFailed, UserError
 
@@ -25,7 +27,10 @@ ChatMessage = Mapping[str, str]
 
 class Generator:
     """A packed language model, loaded. Each text that is being written has a cache of its own, so that an instance may
-    be shared by threads."""
+    be shared by threads.
+
+    An item is a text; of a model that hears, a recording: a WAV file's path, its bytes, or samples from -1 to 1.
+    """
 
     def __init__(self, folder: Path, manifest: LanguageManifest, threads: int) -> None:
         """Load what was checked; `open` checks."""
@@ -68,17 +73,28 @@ class Generator:
         """How chats become prompts. Raises `UserError` for a model without a chat template."""
         return ChatTemplate.from_folder(self.folder)
 
-    def tokens(self, text: str) -> list[int]:
-        """The ids of a text that is continued."""
-        return self._writer.tokens(text)
+    @property
+    def reads(self) -> Reads:
+        """What an item is: a text or a recording."""
+        return self.manifest.reads
 
-    def complete(self, prompts: Sequence[str], wanted: Wanted = GREEDY) -> list[Written]:
-        """Several texts continued at once. Raises `UserError` for a prompt that is empty or too long."""
-        return self._writer.write([self.tokens(prompt) for prompt in prompts], wanted)
+    def read(self, item: SoundItem) -> Read:
+        """The ids of a text, or the features of a recording. Raises `UserError` for what is neither, or too long."""
+        sound = self.manifest.sound
+        if sound is not None:
+            return prepare_recording(read_recording(item, sound), sound)
+        if not isinstance(item, str):
+            raise UserError(f"the model reads a text, not {type(item).__name__}")
+        return self._writer.tokens(item)
 
-    def stream(self, prompt: str, wanted: Wanted = GREEDY) -> Iterator[str]:
-        """A text continued, in pieces as they come. Raises `UserError` for a prompt that is empty or too long."""
-        return self._writer.stream(self.tokens(prompt), wanted)
+    def complete(self, items: Sequence[SoundItem], wanted: Wanted = GREEDY) -> list[Written]:
+        """Several texts continued at once, or what is written of each. Raises `UserError` for an item that is empty or
+        too long."""
+        return self._writer.write([self.read(item) for item in items], wanted)
+
+    def stream(self, item: SoundItem, wanted: Wanted = GREEDY) -> Iterator[str]:
+        """The same of one item, in pieces as they come. Raises `UserError` as `complete` does."""
+        return self._writer.stream(self.read(item), wanted)
 
     def chat(self, messages: Sequence[ChatMessage], wanted: Wanted = GREEDY) -> Written:
         """The answer to a chat. Raises `UserError` for one that the model's template refuses, or that is too long."""
@@ -102,11 +118,12 @@ class Generator:
         return problems
 
     def golden_errors(self, golden: GoldenTexts) -> tuple[list[str], float]:
-        """Texts whose ids are others than the golden ones, and the largest error of a logit, with the cache in use."""
+        """What is read otherwise than it was, and the largest error of a logit, with the cache in use."""
         problems, largest = [], 0.0
         for example in golden.examples:
-            if self.tokens(example.text) != list(example.ids):
-                problems.append(f"the ids of {example.text[:40]!r} differ from the reference's")
+            if not example.is_read_as(self.read(example.item)):
+                what = "ids" if example.features is None else "features"
+                problems.append(f"the {what} of {example} differ from the reference's")
                 continue
             largest = max(largest, example.logits.error(self.golden_logits(example)))
         return problems, largest
@@ -114,6 +131,6 @@ class Generator:
     def golden_logits(self, example: GoldenText) -> Logits:
         """Logits after a golden text and after each token of its continuation, with the cache in use: float32
         (1 + continued, vocabulary)."""
-        rewriting = self.manifest.rewriting
-        begun, inputs = (example.ids, NOTHING) if rewriting is None else (rewriting.start_ids[:1], reads([example.ids]))
-        return self.decoder.told(begun, example.continued, inputs)
+        if (rewriting := self.manifest.rewriting) is None:
+            return self.decoder.told(example.ids, example.continued, NOTHING)
+        return self.decoder.told(rewriting.start_ids[:1], example.continued, reads([self.read(example.item)]))

@@ -6,11 +6,13 @@ from pathlib import Path
 from artifact.precision import Precision
 from artifact.predict.card import Card
 from artifact.predict.folder import MANIFEST, PackedFile, beside, check_named, read_own_version
+from artifact.predict.reads import Reads
 from artifact.predict.session import SessionConfig
+from artifact.predict.sounds import SoundSettings
 from artifact.predict.typed import build, read_json
-from artifact.task import WRITES, Task
+from artifact.task import REWRITES, WRITES, Task
 
-LANGUAGE_SCHEMA_VERSION = 2
+LANGUAGE_SCHEMA_VERSION = 3
 MOST_LANGUAGE_MANIFEST_BYTES = 16 * 2**20
 MOST_CONTEXT_TOKENS = 2**24
 
@@ -34,11 +36,14 @@ class Judged:
 @dataclass(frozen=True, kw_only=True)
 class Rewriting:
     """Of an encoder-decoder: the graph that reads, at most how many tokens (`None`: any), and the tokens that every
-    text begins with, which are not told."""
+    text begins with, which are not told; none of `never_first_ids` comes right behind them. With `sound`, recordings
+    are read, and this is how they become features."""
 
     encoder_file: str
     most_read_tokens: int | None
     start_ids: tuple[int, ...]
+    never_first_ids: tuple[int, ...]
+    sound: SoundSettings | None
 
     def __post_init__(self) -> None:
         if not self.start_ids:
@@ -76,13 +81,25 @@ class LanguageManifest:
     def __post_init__(self) -> None:
         if self.task not in WRITES:
             raise ValueError(f"it is for {self.task}, not {' or '.join(WRITES)}")
-        if (self.rewriting is None) is (self.task is Task.TEXT2TEXT_GENERATION):
+        if (self.rewriting is None) is (self.task in REWRITES):
             raise ValueError(f"it is for {self.task}, and says how it rewrites, or does not")
+        if (self.sound is None) is (self.task is Task.SPEECH2TEXT_GENERATION):
+            raise ValueError(f"it is for {self.task}, and says how recordings are read, or does not")
         if not 2 <= self.context_tokens <= MOST_CONTEXT_TOKENS:
             raise ValueError(f"context_tokens is {self.context_tokens}")
         encoder = {} if self.rewriting is None else {"encoder_file": self.rewriting.encoder_file}
         needed = ("config.json", "golden.json", "tokenizer.json")
         check_named({"model_file": self.model_file, **encoder}, needed, self.files)
+
+    @property
+    def sound(self) -> SoundSettings | None:
+        """How recordings become features; `None` where texts are read."""
+        return None if self.rewriting is None else self.rewriting.sound
+
+    @property
+    def reads(self) -> Reads:
+        """What one item is."""
+        return Reads.TEXT if self.sound is None else Reads.SOUND
 
     @property
     def graphs(self) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from artifact.generate.decoder import Decoder, reads
-from artifact.generate.encoder import NOTHING, Given
+from artifact.generate.encoder import NOTHING, Given, Read
 from artifact.generate.manifest import Rewriting
 from artifact.generate.pieces import Pieces
 from artifact.generate.sampling import Sampler, Sampling
@@ -76,6 +76,7 @@ class Writer:
         """Whatever padding or truncation the tokenizer has is taken off."""
         self._decoder, self._tokenizer, self._ends = decoder, tokenizer, frozenset(ends)
         self._never, self._rewriting = list(never), rewriting
+        self._never_first = [] if rewriting is None else list(rewriting.never_first_ids)
         tokenizer.no_padding()
         tokenizer.no_truncation()
 
@@ -83,14 +84,14 @@ class Writer:
         """The ids of a prompt; a chat's template has written the special tokens already."""
         return list(self._tokenizer.encode(text, add_special_tokens=not is_chat).ids)
 
-    def stream(self, prompt: Sequence[int], wanted: Wanted) -> Iterator[str]:
+    def stream(self, prompt: Read, wanted: Wanted) -> Iterator[str]:
         """A text in pieces, as they come. Raises `UserError` for a prompt that is empty or too long."""
         (row,) = rows = self._rows([prompt], wanted)
         for tokens in self._run(rows, wanted, self._inputs([prompt])):
             if piece := row.push(int(tokens[0])):
                 yield piece
 
-    def write(self, prompts: Sequence[Sequence[int]], wanted: Wanted) -> list[Written]:
+    def write(self, prompts: Sequence[Read], wanted: Wanted) -> list[Written]:
         """Several texts at once. What was written until Ctrl-C is kept, and its ending says so.
 
         Raises `UserError` for a prompt that is empty or too long.
@@ -104,28 +105,29 @@ class Writer:
             pass  # the endings say it
         return [row.written for row in rows]
 
-    def _rows(self, prompts: Sequence[Sequence[int]], wanted: Wanted) -> list[_Row]:
+    def _rows(self, prompts: Sequence[Read], wanted: Wanted) -> list[_Row]:
         """Each with as many new tokens as the context has room for after the longest beginning."""
         begun = self._begun(prompts)
         room = self._decoder.shape.context - max(map(len, begun))
         stopping = Stopping(wanted.most if wanted.most < 1 else min(wanted.most, room), self._ends, wanted.stop)
         return [_Row(row, RowText(Pieces(self._tokenizer), stopping)) for row in begun]
 
-    def _begun(self, prompts: Sequence[Sequence[int]]) -> Sequence[Sequence[int]]:
+    def _begun(self, prompts: Sequence[Read]) -> Sequence[Sequence[int]]:
         """What stands before the first new token: the prompts, or what an encoder-decoder always begins with."""
-        longest, context, rewriting = max(map(len, prompts)), self._decoder.shape.context, self._rewriting
+        texts, rewriting = [prompt for prompt in prompts if not isinstance(prompt, np.ndarray)], self._rewriting
+        longest, context = max(map(len, texts), default=0), self._decoder.shape.context
         if rewriting is None:
             if longest >= context:
                 raise UserError(f"a prompt has {longest} tokens, and this model's context is {context}", "shorten it")
-            return prompts
+            return texts
         most = rewriting.most_read_tokens
-        if not all(prompts):
+        if not all(texts):
             raise UserError("a text is empty", "give at least one word")
         if most is not None and longest > most:
             raise UserError(f"a text has {longest} tokens, and this model reads at most {most}", "shorten it")
         return [rewriting.start_ids] * len(prompts)
 
-    def _inputs(self, prompts: Sequence[Sequence[int]]) -> Given:
+    def _inputs(self, prompts: Sequence[Read]) -> Given:
         """What an encoder reads, where there is one."""
         return NOTHING if self._rewriting is None else reads(prompts)
 
@@ -136,6 +138,7 @@ class Writer:
         decoding = self._decoder.begin(len(rows), min(most, self._decoder.shape.context), inputs)
         sampler = Sampler(wanted.sampling, len(rows))
         logits = decoding.prompt(prompts)
+        logits[:, self._never_first] = -np.inf
         while True:
             logits[:, self._never] = -np.inf
             tokens = sampler.choose(logits, [row.history for row in rows])

@@ -81,10 +81,15 @@ class GoldenExample:
             return self.text if self.pair is None else (self.text, self.pair)
         if self.words is not None:
             return list(self.words)
-        try:
-            return base64.b64decode(self.file or "", validate=True)
-        except (binascii.Error, ValueError) as error:
-            raise GateFailed(f"golden.json: a file is not base64: {error}") from None
+        return from_base64(self.file or "")
+
+
+def from_base64(text: str) -> bytes:
+    """The bytes of a file. Raises `GateFailed` for what is no base64."""
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise GateFailed(f"golden.json: a file is not base64: {error}") from None
 
 
 @dataclass(frozen=True, kw_only=True)

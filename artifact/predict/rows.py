@@ -15,6 +15,7 @@ LABEL_COLUMNS = ("label", "labels", "target", "class", "category")
 FIRST_COLUMNS = ("sentence1", "premise", "question1", "text1")
 PAIR_COLUMNS = ("text_pair", "sentence2", "hypothesis", "question2", "text2")
 WRITTEN_COLUMNS = ("target", "target_text", "summary", "translation")
+TRANSCRIPT_COLUMNS = ("transcript", "transcription", "text", "sentence", *WRITTEN_COLUMNS)
 LONGEST_LINE = 2**26
 csv.field_size_limit(LONGEST_LINE)
 

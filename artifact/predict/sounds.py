@@ -4,22 +4,18 @@ import io
 import wave
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from math import log
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from artifact.predict.spectra import HOP, Samples, kaldi_mel, slaney_mel
 from errors import UserError
 
 MOST_SAMPLES = 100_000_000
-FRAME, HOP, FFT = 400, 160, 512
-PREEMPHASIS = 0.97
-MEL_FLOOR = 1.192092955078125e-07
-"""Kaldi's smallest energy: the spacing of float32 at 1."""
 
-SoundItem = str | Path | bytes | NDArray[np.float32]
+SoundItem = str | Path | bytes | Samples
 """A file's path, a file's bytes, or samples from -1 to 1 at the model's own rate."""
 
 
@@ -29,9 +25,11 @@ class SoundSettings:
 
     `waveform` gives the samples themselves, with mean 0 and variance 1 if `normalize`. `mel` gives the logarithms of
     `bins` mel bands in frames of 25 ms every 10 ms, cut or filled to `frames`, less `mean` and by twice `std`.
+    `slaney-mel` gives those of Slaney's mels, on a scale of its own, of a recording that is filled to `frames` and may
+    not be longer.
     """
 
-    features: Literal["waveform", "mel"]
+    features: Literal["waveform", "mel", "slaney-mel"]
     rate_hz: int
     normalize: bool
     input_name: str = "input_values"
@@ -43,18 +41,28 @@ class SoundSettings:
     def __post_init__(self) -> None:
         if not 1_000 <= self.rate_hz <= 400_000:
             raise ValueError(f"a recording has not {self.rate_hz} samples a second")
-        if self.features == "mel" and not (1 <= self.bins <= 1_024 and 1 <= self.frames <= 100_000 and self.std):
+        if self.features != "waveform" and not (1 <= self.bins <= 1_024 and 1 <= self.frames <= 100_000 and self.std):
             raise ValueError("mel features need bins, frames and a std")
+
+    @property
+    def most_samples(self) -> int:
+        """Of the longest recording that is read."""
+        return self.frames * HOP if self.features == "slaney-mel" else MOST_SAMPLES
+
+    @property
+    def longest_s(self) -> float:
+        """Seconds of that."""
+        return self.most_samples / self.rate_hz
 
 
 def read_recording(item: SoundItem, settings: SoundSettings) -> NDArray[np.float32]:
     """Samples from -1 to 1, the mean of all channels.
 
     WAV files of whole numbers are read by Python itself, others by soundfile where it is installed. Raises `UserError`
-    for what is no recording, has another rate than the model takes, or more than `MOST_SAMPLES`.
+    for what is no recording, has another rate than the model takes, or lasts longer than it hears.
     """
     if isinstance(item, np.ndarray):
-        return item.astype(np.float32).reshape(-1)
+        return _bounded(item.astype(np.float32).reshape(-1), "a recording", settings)
     name = f"a recording of {len(item):,} bytes" if isinstance(item, bytes) else str(item)
     try:
         samples, rate_hz = _read_wav(item)
@@ -67,9 +75,19 @@ def read_recording(item: SoundItem, settings: SoundSettings) -> NDArray[np.float
             f"{name} has {rate_hz:,} samples a second, the model takes {settings.rate_hz:,}",
             f"convert it, such as with: ffmpeg -i IN -ar {settings.rate_hz} OUT.wav",
         )
+    return _bounded(samples.mean(axis=1, dtype=np.float32) if samples.shape[1] > 1 else samples[:, 0], name, settings)
+
+
+def _bounded(samples: Samples, name: str, settings: SoundSettings) -> Samples:
     if not samples.size:
         raise UserError(f"{name} is empty")
-    return samples.mean(axis=1, dtype=np.float32) if samples.shape[1] > 1 else samples[:, 0]
+    if len(samples) > settings.most_samples:
+        seconds_s = len(samples) / settings.rate_hz
+        raise UserError(
+            f"{name} lasts {seconds_s:.1f} s, and the model hears {settings.longest_s:g} s at once",
+            "cut it into parts, best where nobody speaks",
+        )
+    return samples
 
 
 def _read_wav(item: str | Path | bytes) -> tuple[NDArray[np.float32], int]:
@@ -113,38 +131,31 @@ def _read_other(item: str | Path | bytes, name: str, error: Exception) -> tuple[
         raise UserError(f"{name} is not a recording that soundfile reads: {failure}", "convert it to WAV") from None
 
 
-def prepare_recording(samples: NDArray[np.float32], settings: SoundSettings) -> NDArray[np.float32]:
-    """Samples to inputs: float32 (samples,), or (frames, bins). Raises `UserError` for less than one frame."""
-    if settings.features == "waveform":
-        if not settings.normalize:
-            return samples
-        return np.asarray((samples - samples.mean()) / np.sqrt(samples.var() + 1e-7), dtype=np.float32)
-    features = _mel(samples, settings)
+def prepare_recording(samples: Samples, settings: SoundSettings) -> NDArray[np.float32]:
+    """Samples that `read_recording` gave to inputs: float32 (samples,), (frames, bins), or of `slaney-mel` (bins,
+    frames). Raises `UserError` for less than one frame of `mel`."""
+    return _FEATURES[settings.features](samples, settings)
+
+
+def _waveform(samples: Samples, settings: SoundSettings) -> NDArray[np.float32]:
+    if not settings.normalize:
+        return samples
+    return np.asarray((samples - samples.mean()) / np.sqrt(samples.var() + 1e-7), dtype=np.float32)
+
+
+def _mel(samples: Samples, settings: SoundSettings) -> NDArray[np.float32]:
+    features = kaldi_mel(samples, settings.rate_hz, settings.bins, settings.frames)
     if settings.normalize:
         features = (features - np.float32(settings.mean)) / np.float32(2 * settings.std)
     return np.ascontiguousarray(features, dtype=np.float32)
 
 
-def _mel(samples: NDArray[np.float32], settings: SoundSettings) -> NDArray[np.float32]:
-    """Kaldi's filter bank: each frame less its mean, emphasised, under a Hann window; powers in triangles on the mel
-    scale 1127 ln(1 + f / 700), from 20 Hz to half the rate."""
-    if len(samples) < FRAME:
-        raise UserError(f"a recording has {len(samples)} samples, and the model takes {FRAME} at least")
-    count = min(1 + (len(samples) - FRAME) // HOP, settings.frames)
-    frames = np.lib.stride_tricks.sliding_window_view(samples.astype(np.float64), FRAME)[::HOP][:count]
-    frames = frames - frames.mean(axis=1, keepdims=True)
-    before = np.concatenate((frames[:, :1], frames[:, :-1]), axis=1)
-    powers = np.abs(np.fft.rfft((frames - PREEMPHASIS * before) * np.hanning(FRAME), FFT)) ** 2
-
-    edges = np.linspace(_mels(20.0), _mels(settings.rate_hz // 2), settings.bins + 2)
-    places = np.array([_mels(settings.rate_hz / FFT * line) for line in range(FFT // 2 + 1)])
-    widths = np.diff(edges)
-    slopes = edges[None, :] - places[:, None]
-    triangles = np.maximum(0, np.minimum(-slopes[:, :-2] / widths[:-1], slopes[:, 2:] / widths[1:]))
-
-    logs = np.log(np.maximum(MEL_FLOOR, powers @ triangles)).astype(np.float32)
-    return np.pad(logs, ((0, settings.frames - count), (0, 0)))
+def _slaney(samples: Samples, settings: SoundSettings) -> NDArray[np.float32]:
+    return slaney_mel(samples, settings.rate_hz, settings.bins, settings.frames)
 
 
-def _mels(hertz: float) -> float:
-    return 1127.0 * log(1.0 + hertz / 700.0)
+_FEATURES: Mapping[str, Callable[[Samples, SoundSettings], NDArray[np.float32]]] = {
+    "waveform": _waveform,
+    "mel": _mel,
+    "slaney-mel": _slaney,
+}

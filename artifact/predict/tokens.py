@@ -82,6 +82,11 @@ class TextEncoder:
             for item in self.encodings(items)
         ]
 
+    def plain(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of each text without special tokens. Raises `UserError` as `encodings` does."""
+        with _told("the tokenizer cannot take a text", "is it Unicode, and not empty?"):
+            return [item.ids for item in self._tokenizer.encode_batch(list(texts), add_special_tokens=False)]
+
     def pad(self, encoded: Sequence[Mapping[str, Sequence[int]]], names: Sequence[str]) -> dict[str, NDArray[np.int64]]:
         """Stack encoded texts as `pad_rows` does, with this tokenizer's padding."""
         limits = self.limits

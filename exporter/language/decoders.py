@@ -1,14 +1,14 @@
 """Decoders alone: a text is gone on with."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import onnx_ir
 
-from artifact.generate.encoder import NOTHING
+from artifact.generate.encoder import NOTHING, Read
 from artifact.task import Task
 from exporter.language.decoder_trace import cache_shape, trace
-from exporter.language.family import Begun, Family
+from exporter.language.family import Begun, Family, text_samples
 from exporter.language.moments import own_texts
 from exporter.language.passages import Passages, read_passages
 from exporter.request import Source
@@ -30,8 +30,8 @@ def _practice(source: Source | None, model: Any, tokenizer: Any, context: int) -
     return read_passages(source, tokenizer, context)
 
 
-def _begin(model: Any, ids: Sequence[int]) -> Begun:
-    return list(ids), NOTHING
+def _begin(model: Any, read: Read) -> Begun:
+    return [int(token) for token in read], NOTHING
 
 
 DECODERS = Family(
@@ -43,6 +43,7 @@ DECODERS = Family(
     trace=_trace,
     passages=_passages,
     practice=_practice,
+    samples=lambda model, tokenizer: text_samples(tokenizer),
     begin=_begin,
     reading=lambda model: None,
 )

@@ -52,6 +52,7 @@ def predictions(model: Any, decoders: Mapping[Precision, Decoder], passages: Pas
     for places in _batches(passages.rows, order):
         ids, mask = padded([passages.rows[place] for place in places])
         following = torch.from_numpy(mask[:, 1:].astype(bool))
+        following[:, : passages.told - 1] = False
         owner = torch.arange(len(places))[:, None].expand_as(following)[following]
         target = torch.from_numpy(ids[:, 1:])[following]
         inputs = passages.inputs(places)
@@ -129,7 +130,7 @@ class Greedy:
 def greedy(model: Any, passages: Passages, context: int) -> Greedy:
     """PyTorch's own greedy continuation."""
     places = range(min(PROMPTS, len(passages.rows)))
-    length = 1 if passages.read else min(PROMPT, min(map(len, passages.rows)))
+    length = passages.told if passages.read else min(PROMPT, min(map(len, passages.rows)))
     prompts = np.array([passages.rows[place][:length] for place in places])
     inputs = passages.inputs(places)
     return Greedy(prompts, inputs, generated(model, prompts, min(STEPS, context - length), inputs)[:, length:])
@@ -137,8 +138,9 @@ def greedy(model: Any, passages: Passages, context: int) -> Greedy:
 
 def generated(model: Any, prompts: NDArray[np.int64], steps: int, inputs: Given) -> NDArray[np.int64]:
     """Prompts of equal length and so many tokens behind each, by transformers' greedy `generate` without any setting of
-    the checkpoint's own, so that it does not stop before the last step; int64 (prompts, length + steps)."""
-    from transformers import GenerationConfig
+    the checkpoint's or its class's own, so that it does not stop before the last step; int64 (prompts, length +
+    steps)."""
+    from transformers import GenerationConfig, GenerationMixin
 
     own, start = model.generation_config, int(prompts[0, 0])
     config = GenerationConfig(do_sample=False, max_new_tokens=steps, pad_token_id=0, decoder_start_token_id=start)
@@ -148,7 +150,7 @@ def generated(model: Any, prompts: NDArray[np.int64], steps: int, inputs: Given)
     try:
         with torch.inference_mode():
             tensors = {name: torch.from_numpy(np.asarray(array)) for name, array in given.items()}
-            return np.asarray(model.generate(**tensors, generation_config=config).numpy())
+            return np.asarray(GenerationMixin.generate(model, **tensors, generation_config=config).numpy())
     finally:
         model.generation_config = own
 

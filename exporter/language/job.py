@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from artifact.precision import Precision
 from artifact.progress import Progress, silent
 from artifact.records import fingerprint, read_if_present, sha256_file, write_json
 from artifact.run_folder import RunFolder, claim_output
+from artifact.task import Task
 from artifact.tokenizer import read_config
 from artifact.variant import Kept
 from errors import GateFailed, UserError
@@ -40,19 +41,20 @@ from exporter.half import emulate
 from exporter.inspect import inspect_graph, newest
 from exporter.language.decoders import DECODERS
 from exporter.language.derive import DERIVATIONS
-from exporter.language.family import Family
+from exporter.language.family import Family, Sample
 from exporter.language.gate import continuation, greedy, predictions, reasons
 from exporter.language.golden import golden_error, golden_texts
 from exporter.language.norms import OPSET
-from exporter.language.passages import Passages
+from exporter.language.passages import Passages, source_rows
 from exporter.language.practice import Practice
+from exporter.language.seq2seq.listeners import listeners
 from exporter.language.seq2seq.writers import ENCODER_DECODERS
 from exporter.language.source import checkpoint_folder
 from exporter.options import Options, Profile
 from exporter.request import Request, Source, versions
 from exporter.save import load_graph, save_graph, save_together
 from exporter.sessions import file_session, graph_session
-from models.checkpoint import load_model, load_tokenizer, quiet
+from models.checkpoint import hears, load_model, load_tokenizer, quiet
 
 MOST_IN_ONE_FILE = 256 * 10**6
 """Bytes of weights above which they go into a second file, from which they are read as they are needed: a file of one
@@ -75,7 +77,7 @@ def export_language(request: Request, progress: Progress = silent) -> tuple[Expo
     _check(request)
     run = claim_output(request.out)
     checkpoint = checkpoint_folder(request.model, run, progress)
-    family = family_of(checkpoint)
+    family = family_of(checkpoint, request.language)
     if request.task not in (None, family.task):
         raise UserError(f"--task is {request.task}, and {checkpoint} is for {family.task}", "leave --task out")
     job = _Job(request, run, checkpoint, family, progress)
@@ -90,9 +92,16 @@ def export_language(request: Request, progress: Progress = silent) -> tuple[Expo
     return made
 
 
-def family_of(checkpoint: Path) -> Family:
-    """What kind of model a checkpoint holds, by its configuration."""
-    is_both = checkpoint.is_dir() and read_config(checkpoint, "config.json").get("is_encoder_decoder")
+def family_of(checkpoint: Path, language: str | None = None) -> Family:
+    """What kind of model a checkpoint holds, by its configuration; one that hears writes `language`.
+
+    Raises `UserError` where a language is named for another kind.
+    """
+    is_both = checkpoint.is_dir() and bool(read_config(checkpoint, "config.json").get("is_encoder_decoder"))
+    if is_both and hears(checkpoint):
+        return listeners(checkpoint, language)
+    if language is not None:
+        raise UserError("--language is for models that hear recordings", "leave it out")
     return ENCODER_DECODERS if is_both else DECODERS
 
 
@@ -147,9 +156,10 @@ class _Derived:
     seconds_s: float
 
 
-def _marked(source: Source | None) -> list[Any] | None:
-    """What a variant depends on of a file of texts."""
-    return None if source is None else [source.sha256, source.limit, source.columns.text, source.columns.label]
+def _marked(source: Source | None, task: Task) -> str | None:
+    """What a variant depends on of a file: texts, recordings, and what is to be written of them."""
+    rows = source_rows(source, task)
+    return None if rows is None else rows.sha256
 
 
 def _sizes(model: Any) -> Sizes:
@@ -226,12 +236,17 @@ class _Job:
         passages = family.passages(self.request.data, model, tokenizer, shape.context)  # before anything is written
         self.run.begin()
         self.run.link_checkpoint(self.checkpoint)
-        golden = golden_texts(model, family, tokenizer, shape.context, sha256)
+        samples = [
+            sample
+            for sample in family.samples(model, tokenizer)
+            if len(family.begin(model, sample.read)[0]) < shape.context
+        ]
+        golden = golden_texts(model, family, samples, shape.context, sha256)
         write_json(self.run.golden, golden)
         derived, refused = self._derive(todo, model, tokenizer, shape)
         todo = tuple(derived)
         self.progress("export", total - 1, total, f"{passages.tokens:,} tokens, beside PyTorch")
-        judged = self._judge(todo, model, shape, passages, golden)
+        judged = self._judge(todo, model, shape, passages, samples, golden)
         weights = sum(weight.numel() for weight in model.parameters())
         source = _Source(sha256, shape, _sizes(model), weights, family.reading(model))
         made = {
@@ -288,7 +303,13 @@ class _Job:
             save_graph(graph, folder / name, external_data_bytes=most)
 
     def _judge(
-        self, todo: tuple[Precision, ...], model: Any, shape: CacheShape, passages: Passages, golden: GoldenTexts
+        self,
+        todo: tuple[Precision, ...],
+        model: Any,
+        shape: CacheShape,
+        passages: Passages,
+        samples: Sequence[Sample],
+        golden: GoldenTexts,
     ) -> dict[Precision, _Judged]:
         wanted = greedy(model, passages, shape.context)
         decoders = {precision: self._open(precision, shape.context) for precision in todo}
@@ -297,7 +318,7 @@ class _Job:
             precision: _Judged(
                 predicted[precision],
                 continuation(decoder, passages, wanted),
-                golden_error(model, self.family, decoder, golden),
+                golden_error(model, self.family, decoder, samples, golden),
             )
             for precision, decoder in decoders.items()
         }
@@ -373,7 +394,7 @@ class _Job:
 
     def _mark(self, precision: Precision, sha256: str) -> str:
         """What a variant depends on."""
-        data, options = self.request.data, self.request.options
+        data, options, settings = self.request.data, self.request.options, self.checkpoint / "generation_config.json"
         derivation = DERIVATIONS[precision]
         block = derivation.block(options)
         return fingerprint(
@@ -381,9 +402,11 @@ class _Job:
                 "recipe": RECIPE,
                 "source": sha256,
                 "precision": precision,
-                "data": _marked(data),
+                "data": _marked(data, self.family.task),
+                "settings": sha256_file(settings) if settings.is_file() else None,
+                "language": self.request.language,
                 "rounding": block and [block, options.accuracy_level],
-                "calibration": _marked(self.request.calibration if derivation.learns else None),
+                "calibration": _marked(self.request.calibration if derivation.learns else None, self.family.task),
                 "external_data_bytes": self.request.external_data_bytes,
                 "versions": versions(),
             }

@@ -36,7 +36,7 @@ def alike(passages: Passages) -> Iterator[tuple[list[int], int]]:
     for place, row in enumerate(passages.rows):
         if left <= 0:
             break
-        read = len(passages.read[place]) if passages.read else 0
+        read = passages.read_tokens(place)
         cut = min(len(row), LONGEST, left)
         groups.setdefault((cut, read), []).append(place)
         left -= cut + read

@@ -2,14 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from artifact.generate.decoder import reads
-from artifact.generate.encoder import IDS, MASK, NOTHING, Given
+from artifact.generate.encoder import IDS, MASK, NOTHING, Given, Read
 from artifact.task import Task
 from errors import UserError
 from exporter.request import Source
@@ -20,18 +20,33 @@ LONGEST = 128
 """Tokens of a text that are looked at: more texts say more than longer ones, for the same work."""
 
 
+class ReadRows(Protocol):
+    """What an encoder reads of each row, which may be made as it is asked for."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, place: int, /) -> Read: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Passages:
-    """Texts as ids, each of at least two, and where they come from; `read` is what an encoder reads before each."""
+    """Texts as ids, and where they come from; `read` is what an encoder reads before each. The first `told` ids of a
+    text, which has at least one more, are not predicted."""
 
     name: str
     rows: tuple[tuple[int, ...], ...]
-    read: tuple[tuple[int, ...], ...] = ()
+    read: ReadRows = ()
+    told: int = 1
 
     @property
     def tokens(self) -> int:
-        """Tokens that are predicted: all but each text's first."""
-        return sum(len(row) - 1 for row in self.rows)
+        """Tokens that are predicted."""
+        return sum(len(row) - self.told for row in self.rows)
+
+    def read_tokens(self, place: int) -> int:
+        """Tokens that an encoder reads before a text; none where it hears a recording."""
+        read = self.read[place] if self.read else ()
+        return 0 if isinstance(read, np.ndarray) else len(read)
 
     def inputs(self, places: Sequence[int]) -> Given:
         """What an encoder is given for the texts at these places; nothing where there is none."""

@@ -59,8 +59,9 @@ class Practice:
         reader = None if encoder is None else open_file(self.traced / encoder)
         for ids, inputs in self._batches():
             past = {kept.past: np.zeros(kept.size(len(ids), 0), dtype=np.float32) for kept in self.shape.kept}
-            read = {} if reader is None else {**reader.answer(inputs), READ_MASK: inputs[MASK]}
-            yield {IDS: ids, MASK: np.ones_like(ids), **past, **read}
+            read = {} if reader is None else reader.answer(inputs)
+            masked = {READ_MASK: inputs[MASK]} if MASK in inputs else {}
+            yield {IDS: ids, MASK: np.ones_like(ids), **past, **read, **masked}
 
     def _batches(self) -> Iterator[tuple[np.ndarray, Given]]:
         for places, tokens in alike(self.passages):

@@ -43,7 +43,7 @@ def test_a_text_without_tokens_takes_nothing(learnt_llama: Path) -> None:
         type(encoder), "encode", lambda self, texts: [{"input_ids": []}] if texts == [""] else usual(texts)
     ):
         found = overhead(learnt_llama, encoder, ("", *SENTENCES))
-    assert found.tokenise_s > 0
+    assert (found.tokenise_s or 0) > 0
 
 
 def test_the_report_says_how_much_of_the_engines_time_that_is(

@@ -12,18 +12,29 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, WhisperFeatureExtractor
 
 from artifact.generate.encoder import NOTHING, Given
-from artifact.language import LanguageVariant
+from artifact.language import LanguageVariant, Reading
 from artifact.precision import Precision
+from artifact.recordings import Recordings
 from artifact.run_folder import RunFolder
 from artifact.tokenizer import read_limits, text_encoder
 from errors import UserError
+from exporter.recordings import sound_settings
 from measure.quality import assess_language
 from measure.reference import Reference
 from measure.source import find_models
-from measure.workload import STEPS, Inputs, Phase, Written, build_language_inputs, load_inputs, save_inputs
+from measure.workload import (
+    STEPS,
+    Inputs,
+    Phase,
+    Written,
+    build_heard_inputs,
+    build_language_inputs,
+    load_inputs,
+    save_inputs,
+)
 from measure.writing import Writing
 from runtimes.base import Candidate, Executed, RuntimeInfo
 from runtimes.registry import probe
@@ -31,6 +42,7 @@ from tests.conftest import SENTENCES, Steelyard
 from tests.fakes import FakeClock
 
 READ_S, STEP_S = 0.5, 0.25
+BEGINS = Reading(encoder="encoder.onnx", most_read_tokens=None, start_ids=(7, 9))
 WORDS = 7
 
 
@@ -208,7 +220,7 @@ def test_what_is_written_of_a_text_is_judged_and_the_text_is_read(
 ) -> None:
     limits = read_limits(learnt_t5)
     encoder, targets = text_encoder(learnt_t5, limits), (*SENTENCES[1:], SENTENCES[0])
-    found = build_language_inputs(SENTENCES, encoder, limits, (2,), (16,), Written(targets, 7))
+    found = build_language_inputs(SENTENCES, encoder, limits, (2,), (16,), Written(targets, BEGINS))
     ids = [item["input_ids"] for item in encoder.encode(targets)]
     assert [list(row) for row in found.told] == [[7, *row] for row in ids]
     assert found.following == [token for row in ids for token in row]
@@ -255,10 +267,67 @@ def test_the_command_weighs_an_encoder_decoder_and_packs_it_with_its_card(
     assert done.returncode == 0, done.stderr
     assert [item["workload"] for item in json.loads(done.stdout)["speed"]] == ["read 1×16", "write 1×16"]
     found = find_models(out)
-    assert (found.writes, found.start_id) == (True, 0)
+    assert found.writes
+    assert found.reading is not None
+    assert found.reading.told_ids == (0,)
     assert {path.name for path in found.model_files(Candidate("ort-cpu", Precision.INT8_DYNAMIC))} == {
         *("encoder_quantized.onnx", "decoder_quantized.onnx", "weights.onnx_data")
     }
+
+
+def test_the_command_weighs_a_model_that_hears_and_packs_it_with_its_card(
+    hearing_run: Path, heard: Path, tmp_path: Path, steelyard: Steelyard
+) -> None:
+    run = Path(shutil.copytree(hearing_run, tmp_path / "run"))
+    others = ("torch-cpu/bf16", "ort-cpu/int8-dynamic", "openvino-cpu/int4")
+    names = ",".join(("ort-cpu/fp32", "openvino-cpu/fp32", *others))
+    done = steelyard("compare", run, "--data", heard, "--candidates", names, "--budget", "smoke", "--json")
+    assert done.returncode == 0, done.stderr
+    rows = {row["name"]: row for row in json.loads(done.stdout)["rows"] if row["measured"]}
+    exported = msgspec.json.decode(
+        (run / "variants" / "fp32" / "variant.json").read_bytes(), type=LanguageVariant
+    ).prediction
+    for name in ("torch-cpu/fp32", "ort-cpu/fp32", "openvino-cpu/fp32"):
+        quality = rows[name]["quality"]
+        assert (quality["examples"], quality["agreement_fraction"]) == (exported.tokens, 1)
+        assert quality["perplexity"] == pytest.approx(exported.reference, rel=1e-3)
+        shown = [(item["workload"], item["tokens"]) for item in rows[name]["workloads"]]
+        assert shown == [("read 1×2s", None), ("write 1×2s", 1)]
+    assert set(others) <= set(rows)
+    assert "a recording's features from its file" in (run / "report.md").read_text()
+    out = tmp_path / "artifact"
+    done = steelyard("pack", run, "--candidate", "ort-cpu/int8-dynamic", "--out", out)
+    assert done.returncode == 0, done.stderr
+    done = steelyard("verify", out, "--json")
+    assert done.returncode == 0, done.stderr
+    assert [item["workload"] for item in json.loads(done.stdout)["speed"]] == ["read 1×2s", "write 1×2s"]
+    done = steelyard("compare", out, "--data", heard, "--lengths", "16", "--out", tmp_path / "again")
+    assert (done.returncode, "all recordings are filled up" in done.stderr) == (2, True), done.stderr
+    (tmp_path / "bare.csv").write_text(f"audio\n{heard.parent / '0.wav'}\n")
+    done = steelyard("compare", out, "--data", tmp_path / "bare.csv", "--out", tmp_path / "again")
+    assert (done.returncode, "no column named transcript" in done.stderr) == (2, True), done.stderr
+
+
+def test_what_is_heard_is_what_the_workers_hear(learnt_whisper: Path, heard: Path, tmp_path: Path) -> None:
+    limits = read_limits(learnt_whisper)
+    sound = sound_settings(WhisperFeatureExtractor.from_pretrained(learnt_whisper), "input_features")
+    recordings = Recordings(tuple(str(heard.parent / f"{number}.wav") for number in (0, 1)), sound)
+    reading = Reading(encoder="", most_read_tokens=None, start_ids=(7, 8), end_ids=(3,), sound=sound)
+    encoder = text_encoder(learnt_whisper, limits)
+    found = build_heard_inputs(recordings, encoder, limits, (3,), Written(SENTENCES[:2], reading))
+    plain = encoder.plain(SENTENCES[:2])
+    assert [list(row) for row in found.told] == [[7, 8, *row, 3] for row in plain]
+    assert found.following == [token for row in plain for token in (*row, 3)]
+    prompt, read = found.begun(found.workloads[0].batches[0]["input_ids"])
+    assert prompt == [[7, 8]] * 3
+    np.testing.assert_array_equal(read["input_features"], [recordings[place] for place in (0, 1, 0)])
+    save_inputs(tmp_path / "inputs.npz", found)
+    again = load_inputs(tmp_path / "inputs.npz")
+    assert (again.recordings, again.sha256) == (recordings, found.sha256)
+    with pytest.raises(UserError, match="nothing is written of any recording"):
+        build_heard_inputs(
+            recordings, encoder, limits, (1,), Written(("", ""), msgspec.structs.replace(reading, end_ids=()))
+        )
 
 
 def test_an_engine_that_runs_none_is_told_with_those_that_do(

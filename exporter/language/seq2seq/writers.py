@@ -1,6 +1,6 @@
 """Encoder-decoders: a text is read, and another is written."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,11 +9,11 @@ import torch
 
 from artifact.generate.cache import CacheShape
 from artifact.generate.decoder import reads
-from artifact.generate.encoder import FEATURES
+from artifact.generate.encoder import IDS, Read
 from artifact.language import Reading
 from artifact.task import Task
 from errors import UserError
-from exporter.language.family import Begun, Family
+from exporter.language.family import Begun, Family, Sample, text_samples
 from exporter.language.passages import LONGEST, Passages, source_name, source_rows
 from exporter.language.seq2seq.traces import trace, writer_shape
 from exporter.request import Source
@@ -26,15 +26,14 @@ WRITTEN = 64
 AT_ONCE = 16
 
 
-def _trace(model: Any) -> Mapping[str, onnx_ir.Model]:
+def trace_both(model: Any) -> Mapping[str, onnx_ir.Model]:
+    """Both graphs by their names."""
     found = trace(model)
     return {ENCODER: found.encoder, DECODER: found.decoder}
 
 
 def start_id(model: Any) -> int:
-    """The token that a decoder begins with. Raises `UserError` for a model that reads no texts, or says none."""
-    if model.main_input_name == FEATURES:
-        raise UserError(f"{type(model).__name__} reads recordings, which cannot be exported yet", "take one for texts")
+    """The token that a decoder begins with. Raises `UserError` for a model that says none."""
     for config in (model.generation_config, model.config):
         if getattr(config, "decoder_start_token_id", None) is not None:
             return int(config.decoder_start_token_id)
@@ -58,12 +57,18 @@ def reading(model: Any) -> Reading:
 
 
 def _shape(model: Any) -> CacheShape:
-    start_id(model)  # what reads no texts is refused before anything is computed
+    if model.main_input_name != IDS:
+        raise UserError(f"{type(model).__name__} reads {model.main_input_name}, which cannot be exported yet")
+    start_id(model)  # before anything is computed
     return writer_shape(model)
 
 
-def _begin(model: Any, ids: Sequence[int]) -> Begun:
-    return [start_id(model)], reads([ids])
+def _samples(model: Any, tokenizer: Any) -> Iterator[Sample]:
+    return text_samples(tokenizer, most_read(model))
+
+
+def _begin(model: Any, read: Read) -> Begun:
+    return [start_id(model)], reads([read])
 
 
 def _passages(source: Source | None, model: Any, tokenizer: Any, context: int) -> Passages:
@@ -114,9 +119,10 @@ ENCODER_DECODERS = Family(
     encoder=ENCODER,
     weights=WEIGHTS,
     shape=_shape,
-    trace=_trace,
+    trace=trace_both,
     passages=_passages,
     practice=_passages,
+    samples=_samples,
     begin=_begin,
     reading=reading,
 )

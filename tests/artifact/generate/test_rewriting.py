@@ -25,6 +25,7 @@ from tests.conftest import SENTENCES, Steelyard
 __all__ = ["environments"]
 
 MOST = 12
+NO_MORE: dict[str, Any] = {"never_first_ids": [], "sound": None}
 
 
 @pytest.fixture(scope="module")
@@ -151,9 +152,18 @@ def test_weights_of_another_model_are_found_when_the_hashes_fit(copy: Path) -> N
     [
         ({"rewriting": None}, "says how it rewrites, or does not"),
         ({"task": "text-generation"}, "says how it rewrites, or does not"),
-        ({"rewriting": {"encoder_file": "../e.onnx", "most_read_tokens": None, "start_ids": [1]}}, "encoder_file is"),
-        ({"rewriting": {"encoder_file": "onnx/e.onnx", "most_read_tokens": None, "start_ids": [1]}}, "no sha256 of"),
-        ({"rewriting": {"encoder_file": "onnx/encoder.onnx", "most_read_tokens": 9, "start_ids": []}}, "how a text"),
+        (
+            {"rewriting": {"encoder_file": "../e.onnx", "most_read_tokens": None, "start_ids": [1], **NO_MORE}},
+            "encoder_file is",
+        ),
+        (
+            {"rewriting": {"encoder_file": "onnx/e.onnx", "most_read_tokens": None, "start_ids": [1], **NO_MORE}},
+            "no sha256 of",
+        ),
+        (
+            {"rewriting": {"encoder_file": "onnx/encoder.onnx", "most_read_tokens": 9, "start_ids": [], **NO_MORE}},
+            "how a text",
+        ),
     ],
 )
 def test_a_manifest_that_is_wrong_is_refused(
