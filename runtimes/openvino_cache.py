@@ -100,6 +100,8 @@ class _Cache:
         bias = node.input_value(BIAS)
         if bias.get_partial_shape()[0] != 0:
             mask = opset13.add(mask, bias)
+        each = opset13.concat([self._rows, constant([1, 1, 1])], 0)  # a bf16 kernel reads past the end of a shared one
+        mask = opset13.broadcast(mask, each, broadcast_spec="BIDIRECTIONAL")
         scale = constant(said["scale"] or size**-0.5, np.float32)
         found = opset13.scaled_dot_product_attention(query, *pairs, mask, scale)
         turned = opset13.transpose(found, constant([0, 2, 1, 3]))

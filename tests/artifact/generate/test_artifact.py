@@ -290,8 +290,8 @@ def test_what_cannot_be_packed_is_said(language_run: Path, tmp_path: Path, learn
         pack_language(
             run, Precision.INT4, tmp_path / "a", card=None, card_reason="", extras=Extras(layout=Layout.TRITON)
         )
-    with pytest.raises(UserError, match="has no bf16 variant"):
-        pack_language(run, Precision.BF16, tmp_path / "a", card=None, card_reason="")
+    with pytest.raises(UserError, match="has no int8-static variant"):
+        pack_language(run, Precision.INT8_STATIC, tmp_path / "a", card=None, card_reason="")
     other = RunFolder(Path(shutil.copytree(language_run, tmp_path / "run")))
     other.link_checkpoint(learnt_llama)
     edit_json(other.variant(Precision.INT4) / "variant.json", reasons=["it was made to fail"])

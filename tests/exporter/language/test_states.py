@@ -25,6 +25,7 @@ from tests.artifact.conftest import run_predict
 from tests.conftest import ROOT, ending_tokenizer, taught
 from tests.exporter.conftest import session
 
+MADE = "fp32,int8-dynamic,int4"
 PROMPTS = ("two hours", "the year is about", "what")
 IDS = [[5, 9, 13, 7, 21, 6], [8, 6, 30, 11, 12, 40]]
 STATE_BYTES = 3 * 2 * 4 * (128 * 3 + 128 * 16)
@@ -49,9 +50,9 @@ def learnt_mamba(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
 
 @pytest.fixture(scope="module")
 def exported(learnt_mamba: Path, sentences: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A run exported by the command at every precision, and what was printed."""
+    """A run exported by the command at every precision that can be made, and what was printed."""
     out = tmp_path_factory.mktemp("states") / "run"
-    command = [sys.executable, "-m", "cli", "export", str(learnt_mamba), "--precisions", "all", "--out", str(out)]
+    command = [sys.executable, "-m", "cli", "export", str(learnt_mamba), "--precisions", MADE, "--out", str(out)]
     command += ["--data", str(sentences), "--calibration", str(sentences)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode in (0, 1), done.stderr
@@ -76,6 +77,20 @@ def test_its_memory_does_not_grow_and_its_tokens_are_pytorchs(exported: tuple[Pa
         rounded = variant(run, precision)
         assert rounded.operators["MatMulNBits"] == 2 * 3 + 1  # but for what makes the times
         assert rounded.continuation.cached_error_fraction < 0.1
+
+
+def test_16_bits_are_refused_when_the_others_are_made(
+    exported: tuple[Path, str], learnt_mamba: Path, sentences: Path
+) -> None:
+    """Loops are not converted; what was made before is not made again, and stays."""
+    run = exported[0]
+    command = [sys.executable, "-m", "cli", "export", str(learnt_mamba), "--out", str(run)]
+    command += ["--precisions", f"bf16,{MADE}"]
+    command += ["--data", str(sentences), "--calibration", str(sentences)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "bf16: the graph has branches or loops" in done.stderr
+    assert variant(run, Precision.INT4).precision is Precision.INT4
 
 
 def test_an_artifact_writes_what_pytorch_writes(exported: tuple[Path, str], learnt_mamba: Path, tmp_path: Path) -> None:
