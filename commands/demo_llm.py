@@ -38,7 +38,7 @@ def run_llm_demo(out: Path, texts: int | None, plan: Plan, *, as_json: bool) -> 
     from exporter.request import Request, Source
     from models.embedded import smollm2
     from models.rows import Columns
-    from runtimes.registry import of_graphs
+    from runtimes.registry import portable
 
     plan = msgspec.structs.replace(plan, replicates=min(plan.replicates, PROCESSES))
     started = time.monotonic()
@@ -64,9 +64,9 @@ def run_llm_demo(out: Path, texts: int | None, plan: Plan, *, as_json: bool) -> 
     if failed := export_failures([item for item in exported if item.variant.precision is Precision.FP32]):
         raise GateFailed(failed)
 
-    say("2/4 compare, beside PyTorch, what could serve it")
+    say("2/4 compare, beside PyTorch, what can be packed")
     examples = Examples.unlabelled(read_texts(run.evaluation_data), run.evaluation_data)
-    verdict, _ = compare(out, examples, None, runtimes=of_graphs(), plan=plan)  # `compare` alone takes the others, too
+    verdict, _ = compare(out, examples, None, runtimes=portable(), plan=plan)  # `compare` alone takes the others, too
 
     say("3/4 verdict")
     if not as_json:

@@ -2,9 +2,11 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
+from functools import cache
 from io import StringIO
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from errors import UserError
 from models.quiet import ON_IMPORT, hushed
@@ -40,6 +42,21 @@ def unpacked() -> dict[str, Any]:
     return {"quantization_config": GgufConfig(dequantize=True)}
 
 
+@contextmanager
+def read_once() -> Iterator[None]:
+    """Let transformers, which reads a file and maps its names anew for each of its parts, do so once inside the block.
+
+    Raises `ImportError` where gguf is not installed.
+    """
+    import gguf
+
+    with (
+        patch.object(gguf, "GGUFReader", cache(gguf.GGUFReader)),
+        patch.object(gguf, "get_tensor_name_map", cache(gguf.get_tensor_name_map)),
+    ):
+        yield
+
+
 def unpack(file: Path, out: Path) -> None:
     """Write a language model in fp32, and its tokenizer, as a checkpoint's folder.
 
@@ -51,8 +68,9 @@ def unpack(file: Path, out: Path) -> None:
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         try:
-            tokenizer = AutoTokenizer.from_pretrained(folder, **where)
-            model = AutoModelForCausalLM.from_pretrained(folder, dtype="float32", **where, **unpacked())
+            with read_once():
+                tokenizer = AutoTokenizer.from_pretrained(folder, **where)
+                model = AutoModelForCausalLM.from_pretrained(folder, dtype="float32", **where, **unpacked())
         except ImportError as error:
             raise UserError(f"{file} needs the package gguf", "pip install 'steelyard[gguf]'") from error
         except Exception as error:  # readers and tokenizers raise many types, all of them about this file

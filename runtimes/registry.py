@@ -282,11 +282,9 @@ def where_runs(*, language: bool) -> str:
     return f"they run on: {', '.join(name for name, where in REGISTRY.items() if where.offer(language=language))}"
 
 
-def of_graphs() -> tuple[str, ...]:
-    """The runtimes that read exported graphs of language models and of others."""
-    return tuple(
-        name for name, where in REGISTRY.items() if where.source is Source.ONNX and where.precisions and where.language
-    )
+def portable() -> tuple[str, ...]:
+    """The runtimes that an artifact can be packed for."""
+    return tuple(name for name, where in REGISTRY.items() if where.portable)
 
 
 def unable(asked: tuple[str, ...] | None, *, language: bool) -> tuple[str, ...]:
