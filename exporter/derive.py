@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import onnx_ir
 from numpy.typing import NDArray
@@ -153,31 +154,29 @@ def _bf16(material: Material, choice: Choice) -> tuple[onnx_ir.Model, Recipe]:
 
 def _int8_dynamic(material: Material, choice: Choice) -> tuple[onnx_ir.Model, Recipe]:
     options = material.options
-    levelled, channels = material.levelled()
-    graph = int8_dynamic(levelled, choice.layers, options.target, options.weights)
-    recipe = Recipe(
-        profile=options.profile,
-        target=options.target,
-        weights=options.weights,
-        divided_channels=channels,
-        chosen_on=material.chosen_on if channels else None,
-    )
-    return graph, recipe
+    levelled, recipe = _levelled(material)
+    return int8_dynamic(levelled, choice.layers, options.target, options.weights), recipe
 
 
 def _int8_static(material: Material, choice: Choice) -> tuple[onnx_ir.Model, Recipe]:
     options, calibration = material.options, choice.calibration
     spans = ranges(material.spreads, calibration)
-    levelled, channels = material.levelled()
+    levelled, recipe = _levelled(material)
     graph = int8_static(levelled, choice.layers, spans, options.target, options.weights)
+    examples = sum(len(next(iter(batch.values()))) for batch in material.calibration)
+    return graph, msgspec.structs.replace(recipe, calibration=calibration, calibration_examples=examples)
+
+
+def _levelled(material: Material) -> tuple[onnx_ir.Model, Recipe]:
+    """The graph that both ways to int8 begin with, and what is known of them so far."""
+    options = material.options
+    graph, channels = material.levelled()
     recipe = Recipe(
         profile=options.profile,
         target=options.target,
         weights=options.weights,
         divided_channels=channels,
         chosen_on=material.chosen_on if channels else None,
-        calibration=calibration,
-        calibration_examples=sum(len(next(iter(batch.values()))) for batch in material.calibration),
     )
     return graph, recipe
 

@@ -283,14 +283,14 @@ def spoken(number: int) -> "NDArray[np.float32]":
     return np.asarray(0.5 * swell * np.sin(2 * np.pi * 300 * 2**number * time_s), dtype=np.float32)
 
 
-def wav(samples: "NDArray[np.float32]", rate: int = 16_000) -> bytes:
-    """A WAV file of 16 bits."""
+def wav(samples: "NDArray[np.float32]", rate: int = 16_000, width: int = 2) -> bytes:
+    """A WAV file of so many bytes for each sample."""
     data = io.BytesIO()
     with wave.open(data, "wb") as file:
         file.setnchannels(1)
-        file.setsampwidth(2)
+        file.setsampwidth(width)
         file.setframerate(rate)
-        file.writeframes((samples * 32_767).astype("<i2").tobytes())
+        file.writeframes((samples * (2 ** (8 * width - 1) - 1)).astype(f"<i{width}").tobytes())
     return data.getvalue()
 
 

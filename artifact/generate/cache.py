@@ -171,15 +171,15 @@ class Memory:
     def __init__(self, binding: Any, shape: CacheShape, rows: int, capacity: int, at: str) -> None:
         """On the device `at`. Raises `MemoryError`."""
         self._binding, self._at, self._latest = binding, at, ZEROS
-        self._buffers: list[Any] = []
+        self._buffers: list[Any] = []  # bound by their addresses
         self._states: list[tuple[Kept, list[Any]]] = []
         for kept in shape.kept:
-            made = [buffer(kept, rows, capacity, at) for _ in ((0,) if kept.grows else STATE_BUFFERS)]
             if kept.grows:
-                self._bind(kept, made[0], made[0])
-                self._buffers += made
+                grown = buffer(kept, rows, capacity, at)
+                self._bind(kept, grown, grown)
+                self._buffers.append(grown)
             else:
-                self._states.append((kept, made))
+                self._states.append((kept, [buffer(kept, rows, capacity, at) for _ in STATE_BUFFERS]))
         self.begin()
 
     @property
@@ -189,8 +189,8 @@ class Memory:
 
     def begin(self) -> None:
         """Let the next pass read a prompt."""
-        for _, buffers in self._states:
-            buffers[ZEROS].update_inplace(np.zeros(buffers[ZEROS].shape(), dtype=np.float32))
+        for kept, buffers in self._states:
+            buffers[ZEROS].update_inplace(np.zeros(buffers[ZEROS].shape(), dtype=kept.kind.memory))
         self._turn(ZEROS, BEGUN)
 
     def go_on(self) -> None:

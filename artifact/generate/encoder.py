@@ -41,13 +41,13 @@ class Encoder:
         import onnxruntime
 
         binding = self._session.io_binding()
-        for name, array in inputs.items():
-            binding.bind_cpu_input(name, np.ascontiguousarray(array))
+        held = {name: np.ascontiguousarray(array) for name, array in inputs.items()}  # bound by their addresses
+        for name, array in held.items():
+            binding.bind_cpu_input(name, array)
         for name in self._names:
             binding.bind_output(name, self._at)
         self._session.run_with_iobinding(binding)
         found = dict(zip(self._names, binding.get_outputs(), strict=True))
         if MASK in inputs:
-            mask = np.ascontiguousarray(inputs[MASK])
-            found[READ_MASK] = onnxruntime.OrtValue.ortvalue_from_numpy(mask, self._at, 0)
+            found[READ_MASK] = onnxruntime.OrtValue.ortvalue_from_numpy(held[MASK], self._at, 0)
         return found

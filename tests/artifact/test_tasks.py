@@ -1,11 +1,9 @@
 """One artifact for each kind of task, its answers beside those of transformers and PyTorch."""
 
 import base64
-import io
 import json
 import os
 import subprocess
-import wave
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,7 +26,7 @@ from exporter.request import Request, Source
 from models.rows import Columns
 from tests.artifact.conftest import edit_json
 from tests.artifact.environments import BASE, Environments, environments
-from tests.conftest import ROOT
+from tests.conftest import ROOT, wav
 from tests.exporter.architectures import ARCHITECTURES, Architecture, write_checkpoint
 
 __all__ = ["environments"]
@@ -391,16 +389,6 @@ def test_a_processor_that_does_something_else_is_refused(make: Make) -> None:
 
     with pytest.raises(UserError, match="cannot be packed: EfficientNetImageProcessor"):
         make(replace(architecture("ViT"), image=None), save_processor)
-
-
-def wav(samples: NDArray[np.float32], rate: int = 16_000, width: int = 2) -> bytes:
-    data = io.BytesIO()
-    with wave.open(data, "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(width)
-        file.setframerate(rate)
-        file.writeframes((samples * (2 ** (8 * width - 1) - 1)).astype(f"<i{width}").tobytes())
-    return data.getvalue()
 
 
 @pytest.mark.parametrize("name", ["Wav2Vec2 (classes)", "AST"])

@@ -10,11 +10,11 @@ from transformers import AutoModelForCausalLM
 from artifact.precision import Precision
 from errors import UserError
 from runtimes.torch_cuda_language import EngineLanguage
+from tests.runtimes.refused import check_refused
 from tests.runtimes.test_torch_cuda import torch_sees_a_gpu
 
 __all__ = ["torch_sees_a_gpu"]
 
-OUTSIDE = "input_ids has numbers outside 0 to 114"
 IDS = np.array([[5, 9, 13, 7, 21, 6], [8, 6, 30, 11, 12, 40]])
 
 
@@ -53,16 +53,9 @@ def test_it_says_what_pytorch_says(learnt_llama: Path, precision: Precision) -> 
 
 @pytest.mark.usefixtures("torch_sees_a_gpu")
 def test_an_id_without_a_row_does_not_reach_the_device(learnt_llama: Path) -> None:
-    wrong = np.full((1, 2), 115)
     with Here(learnt_llama, Precision.FP32) as runtime:
         runtime.model.register_forward_hook(lambda *rest: pytest.fail("it computed"))
-        continuing = runtime.begin(1, 4)
-        with pytest.raises(UserError, match=OUTSIDE):
-            continuing.prompt(wrong.tolist())
-        with pytest.raises(UserError, match=OUTSIDE):
-            continuing.step(wrong[:, 0])
-        with pytest.raises(UserError, match=OUTSIDE):
-            runtime.every(wrong, np.ones_like(wrong))
+        check_refused(runtime, 115)
 
 
 @pytest.mark.usefixtures("torch_sees_a_gpu")
