@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from artifact.precision import Precision
 from artifact.variant import Recipe
+from exporter.attend import attend
 from exporter.calibrate import Calibration, ranges
 from exporter.clean import strip
 from exporter.four_bit import KINDS as INT4_KINDS
@@ -155,7 +156,9 @@ def _bf16(material: Material, choice: Choice) -> tuple[onnx_ir.Model, Recipe]:
 def _int8_dynamic(material: Material, choice: Choice) -> tuple[onnx_ir.Model, Recipe]:
     options = material.options
     levelled, recipe = _levelled(material)
-    return int8_dynamic(levelled, choice.layers, options.target, options.weights), recipe
+    graph = int8_dynamic(levelled, choice.layers, options.target, options.weights)
+    attend(graph)  # ONNX Runtime alone is quick with products that round as they go
+    return graph, recipe
 
 
 def _int8_static(material: Material, choice: Choice) -> tuple[onnx_ir.Model, Recipe]:

@@ -111,7 +111,8 @@ def test_a_variant_is_recorded_as_its_file_is(tiny_run: Path, precision: Precisi
     assert record["ir_version"] == model.ir_version
     assert record["opset"] == next(item.version for item in model.opset_import if not item.domain)
     assert record["nodes"] == len(model.graph.node)
-    assert record["operators"]["Softmax"] == sum(node.op_type == "Softmax" for node in model.graph.node) == 2
+    attention = "Softmax" if precision is Precision.FP32 else "MultiHeadAttention"
+    assert record["operators"][attention] == sum(node.op_type == attention for node in model.graph.node) == 2
     counts = {"int8": 0, "uint8": 0, "float32": 0}
     for tensor in model.graph.initializer:
         kind = {1: "float32", 2: "uint8", 3: "int8"}.get(tensor.data_type)
