@@ -4,6 +4,7 @@ share its blocks, so it is stored once.
 The layouts are those of ONNX Runtime's contrib operators MatMulNBits and GatherBlockQuantized.
 """
 
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -163,19 +164,21 @@ def block_quantized(
     """
     editor = Editor(graph)
     tables = {str(layer.weight.name) for layer in find_layers(graph) if _is_table(layer, block)}
+    found = {str(node.name): product for node in graph.graph if (product := _product(node))}
+    learnt = _learnt(
+        {name: item for name, item in found.items() if item.name not in tables}, bits, block, moments or {}
+    )
     shared: dict[str, Stored] = {}
-    for node in list(graph.graph):
-        found = _product(node)
-        if found is None:
-            continue
-        weight, array = found
-        name = str(weight.name)
-        known = (moments or {}).get(layer_name(node).removeprefix(STEP))
-        wide = head_bits or bits if name in tables else bits
-        stored = shared.get(name) or _stored(editor, name, array, wide, block, known)
-        if name in tables:
-            shared[name] = stored
-        given, shape = [node.inputs[0], *stored], (array.shape[1], array.shape[0])
+    for node in [node for node in graph.graph if node.name in found]:
+        product = found[str(node.name)]
+        wide = head_bits or bits if product.name in tables else bits
+        stored = shared.get(product.name)
+        if stored is None:
+            blocks = learnt.get(str(node.name)) or in_blocks(product.tensor, wide, block)
+            stored = _stored(editor, product.name, wide, blocks)
+        if product.name in tables:
+            shared[product.name] = stored
+        given, shape = [node.inputs[0], *stored], (product.array.shape[1], product.array.shape[0])
         editor.replace(node, block_product(editor, node, given, shape, bits=wide, block=block, accuracy_level=level))
     for layer in find_layers(graph):
         if _is_table(layer, block):
@@ -190,8 +193,21 @@ def _is_table(layer: Layer, block: int) -> bool:
     return layer.kind is LayerKind.GATHER and layer.array.shape[1] % block == 0
 
 
-def _product(node: onnx_ir.Node) -> tuple[onnx_ir.Value, NDArray[np.float32]] | None:
-    """The weight of a product with a constant, and its values as (outputs, inputs); a tied head's is a table's."""
+@dataclass(frozen=True, slots=True)
+class _Product:
+    """The constant that is multiplied with: its name, its values as (outputs, inputs), and the module it is of."""
+
+    name: str
+    array: NDArray[np.float32]
+    module: str
+
+    @property
+    def tensor(self) -> torch.Tensor:
+        return torch.from_numpy(np.array(self.array))
+
+
+def _product(node: onnx_ir.Node) -> _Product | None:
+    """What a node multiplies with, if that is a constant; a tied head's weight is a table's."""
     weight = node.inputs[1] if node.op_type == "MatMul" and not node.domain else None
     turned = weight.producer() if weight is not None else None
     if turned is not None and turned.op_type == "Transpose":
@@ -199,13 +215,27 @@ def _product(node: onnx_ir.Node) -> tuple[onnx_ir.Value, NDArray[np.float32]] | 
     if weight is None or weight.const_value is None or len(weight.const_value.shape) != 2:
         return None
     array = weight.const_value.numpy()
-    return weight, array if turned is not None else array.T
+    return _Product(str(weight.name), array if turned is not None else array.T, layer_name(node).removeprefix(STEP))
 
 
-def _stored(
-    editor: Editor, name: str, array: NDArray[np.float32], bits: int, block: int, moments: torch.Tensor | None = None
-) -> Stored:
-    found = in_blocks(torch.from_numpy(np.array(array)), bits, block, moments)
+def _learnt(products: Mapping[str, _Product], bits: int, block: int, moments: Moments) -> dict[str, Blocks]:
+    """The weights whose inputs are known, rounded. Those that read the same are rounded together: columns are taken one
+    after another, and to take a longer one hardly takes longer."""
+    readers: defaultdict[int, list[str]] = defaultdict(list)
+    for node, product in products.items():
+        if product.module in moments:
+            readers[id(moments[product.module])].append(node)
+    learnt: dict[str, Blocks] = {}
+    for nodes in readers.values():
+        alike = [products[node] for node in nodes]
+        blocks = in_blocks(torch.cat([item.tensor for item in alike]), bits, block, moments[alike[0].module])
+        ends = np.cumsum([len(item.array) for item in alike])[:-1]
+        parts = (np.split(array, ends) for array in (blocks.packed, blocks.scales, blocks.zeros))
+        learnt |= {node: Blocks(*part) for node, part in zip(nodes, zip(*parts, strict=True), strict=True)}
+    return learnt
+
+
+def _stored(editor: Editor, name: str, bits: int, found: Blocks) -> Stored:
     packed = editor.constant(f"{name}.int{bits}", found.packed)
     halves, zeros = (
         editor.constant(f"{name}.{part}", array)
@@ -220,7 +250,10 @@ def _stored(
 def _look_up(editor: Editor, layer: Layer, shared: Mapping[str, Stored], bits: int, block: int) -> None:
     """Replace a lookup by one of quantised rows, which a head may share."""
     name = str(layer.weight.name)
-    packed, scales, zeros = shared.get(name) or _stored(editor, name, layer.array, bits, block)
+    stored = shared.get(name)
+    if stored is None:
+        stored = _stored(editor, name, bits, in_blocks(torch.from_numpy(np.array(layer.array)), bits, block))
+    packed, scales, zeros = stored
     rows = editor.constant(f"{name}.rows", np.array([layer.array.shape[0], -1], dtype=np.int64))
     (flat,) = editor.add(layer.node, "Reshape", [packed, rows], [f"{layer.name}.flat"], dtype=onnx_ir.DataType.UINT8)
     (found,) = editor.add(
