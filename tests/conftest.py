@@ -6,11 +6,13 @@ import os
 import subprocess
 import sys
 import wave
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from filelock import FileLock
 
 if TYPE_CHECKING:
     import numpy as np
@@ -89,6 +91,18 @@ def steelyard() -> Steelyard:
     return run
 
 
+@contextmanager
+def once(factory: pytest.TempPathFactory, name: str) -> Iterator[tuple[Path, bool]]:
+    """A folder that is filled inside the block, and whether it is: all workers of pytest-xdist share it, and those that
+    ask while it is being filled wait."""
+    base = factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    folder, filled = shared / name, shared / f"{name}.filled"
+    with FileLock(shared / f"{name}.lock"):
+        yield folder, filled.exists()
+        filled.touch()
+
+
 @pytest.fixture(scope="session")
 def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A BERT classifier of 2 layers × 32 with random weights and a tokenizer of its own; seconds to make."""
@@ -96,45 +110,47 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
 
-    folder = tmp_path_factory.mktemp("tiny") / "checkpoint"
-    special = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-    letters = "abcdefghijklmnopqrstuvwxyz0123456789.,!?'-"
-    words = sorted({word for text in TEXTS for word in text.replace(",", "").split() if len(word) > 1})
-    pieces = (*special, *words, *letters, *(f"##{letter}" for letter in letters))
-    vocabulary = {piece: number for number, piece in enumerate(pieces)}
-    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]",
-        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
-        special_tokens=[(name, tokenizer.token_to_id(name)) for name in ("[CLS]", "[SEP]")],
-    )
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        model_max_length=64,
-        pad_token="[PAD]",
-        unk_token="[UNK]",
-        cls_token="[CLS]",
-        sep_token="[SEP]",
-        mask_token="[MASK]",
-        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
-    )
-    fast.save_pretrained(folder)
-    torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=tokenizer.get_vocab_size(),
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=64,
-        max_position_embeddings=64,
-        id2label={0: "negative", 1: "positive"},
-        label2id={"negative": 0, "positive": 1},
-        initializer_range=0.5,
-    )
-    BertForSequenceClassification(config).eval().save_pretrained(folder)
-    return folder
+    with once(tmp_path_factory, "tiny_checkpoint") as (folder, is_there):
+        if is_there:
+            return folder
+        special = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+        letters = "abcdefghijklmnopqrstuvwxyz0123456789.,!?'-"
+        words = sorted({word for text in TEXTS for word in text.replace(",", "").split() if len(word) > 1})
+        pieces = (*special, *words, *letters, *(f"##{letter}" for letter in letters))
+        vocabulary = {piece: number for number, piece in enumerate(pieces)}
+        tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+        tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+        tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single="[CLS] $A [SEP]",
+            pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+            special_tokens=[(name, tokenizer.token_to_id(name)) for name in ("[CLS]", "[SEP]")],
+        )
+        fast = PreTrainedTokenizerFast(
+            tokenizer_object=tokenizer,
+            model_max_length=64,
+            pad_token="[PAD]",
+            unk_token="[UNK]",
+            cls_token="[CLS]",
+            sep_token="[SEP]",
+            mask_token="[MASK]",
+            model_input_names=["input_ids", "token_type_ids", "attention_mask"],
+        )
+        fast.save_pretrained(folder)
+        torch.manual_seed(0)
+        config = BertConfig(
+            vocab_size=tokenizer.get_vocab_size(),
+            hidden_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            intermediate_size=64,
+            max_position_embeddings=64,
+            id2label={0: "negative", 1: "positive"},
+            label2id={"negative": 0, "positive": 1},
+            initializer_range=0.5,
+        )
+        BertForSequenceClassification(config).eval().save_pretrained(folder)
+        return folder
 
 
 @pytest.fixture(scope="session")
@@ -173,9 +189,11 @@ def tiny_run(tiny_checkpoint: Path, export_texts: "Source", tmp_path_factory: py
     from exporter.export import export
     from exporter.request import Request
 
-    out = tmp_path_factory.mktemp("tiny-run") / "run"
-    export(Request(tiny_checkpoint, out, (Precision.FP32, Precision.INT8_DYNAMIC), data=export_texts))
-    return out
+    with once(tmp_path_factory, "tiny_run") as (out, is_there):
+        if is_there:
+            return out
+        export(Request(tiny_checkpoint, out, (Precision.FP32, Precision.INT8_DYNAMIC), data=export_texts))
+        return out
 
 
 @pytest.fixture(scope="session")
@@ -188,11 +206,13 @@ def minilm_run(reviews: Path, export_texts: "Source", tmp_path_factory: pytest.T
     from models.lesson import learn
     from models.training import FinetuneConfig, Lesson
 
-    out = tmp_path_factory.mktemp("minilm") / "run"
-    config = FinetuneConfig(held_out=80, max_length_tokens=64)
-    learn(Lesson(base_model=str(minilm()), data=str(reviews), labels=("negative", "positive"), config=config), out)
-    export(Request(out / "checkpoint", out, (Precision.FP32, Precision.INT8_DYNAMIC), data=export_texts))
-    return out
+    with once(tmp_path_factory, "minilm_run") as (out, is_there):
+        if is_there:
+            return out
+        config = FinetuneConfig(held_out=80, max_length_tokens=64)
+        learn(Lesson(base_model=str(minilm()), data=str(reviews), labels=("negative", "positive"), config=config), out)
+        export(Request(out / "checkpoint", out, (Precision.FP32, Precision.INT8_DYNAMIC), data=export_texts))
+        return out
 
 
 def ending_tokenizer(checkpoint: Path) -> Any:
@@ -227,23 +247,25 @@ def learnt_llama(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    folder = tmp_path_factory.mktemp("learnt") / "checkpoint"
-    tokenizer = ending_tokenizer(tiny_checkpoint)
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=64,
-        intermediate_size=96,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=96,
-        bos_token_id=tokenizer.cls_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-        tie_word_embeddings=True,
-    )
-    return taught(LlamaForCausalLM(config), tokenizer, folder, 60)
+    with once(tmp_path_factory, "learnt_llama") as (folder, is_there):
+        if is_there:
+            return folder
+        tokenizer = ending_tokenizer(tiny_checkpoint)
+        torch.manual_seed(0)
+        config = LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=64,
+            intermediate_size=96,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            max_position_embeddings=96,
+            bos_token_id=tokenizer.cls_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+            tie_word_embeddings=True,
+        )
+        return taught(LlamaForCausalLM(config), tokenizer, folder, 60)
 
 
 @pytest.fixture(scope="session")
@@ -252,22 +274,24 @@ def learnt_t5(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -
     import torch
     from transformers import T5Config, T5ForConditionalGeneration
 
-    folder = tmp_path_factory.mktemp("learnt_t5") / "checkpoint"
-    tokenizer = ending_tokenizer(tiny_checkpoint)
-    torch.manual_seed(0)
-    config = T5Config(
-        vocab_size=len(tokenizer),
-        d_model=64,
-        d_kv=16,
-        d_ff=96,
-        num_layers=2,
-        num_heads=4,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-        decoder_start_token_id=tokenizer.pad_token_id,
-        tie_word_embeddings=True,
-    )
-    return taught(T5ForConditionalGeneration(config), tokenizer, folder, 150)
+    with once(tmp_path_factory, "learnt_t5") as (folder, is_there):
+        if is_there:
+            return folder
+        tokenizer = ending_tokenizer(tiny_checkpoint)
+        torch.manual_seed(0)
+        config = T5Config(
+            vocab_size=len(tokenizer),
+            d_model=64,
+            d_kv=16,
+            d_ff=96,
+            num_layers=2,
+            num_heads=4,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+            decoder_start_token_id=tokenizer.pad_token_id,
+            tie_word_embeddings=True,
+        )
+        return taught(T5ForConditionalGeneration(config), tokenizer, folder, 150)
 
 
 HEARD_S = 2
@@ -307,60 +331,64 @@ def learnt_whisper(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFacto
         WhisperForConditionalGeneration,
     )
 
-    folder = tmp_path_factory.mktemp("learnt_whisper") / "checkpoint"
-    tokenizer = ending_tokenizer(tiny_checkpoint)
-    words = ("<|startoftranscript|>", "<|en|>", "<|de|>", "<|transcribe|>", "<|translate|>", "<|notimestamps|>")
-    tokenizer.add_tokens(list(words), special_tokens=True)
-    start, english, german, transcribe, translate, timeless = tokenizer.convert_tokens_to_ids(list(words))
-    extractor = WhisperFeatureExtractor(feature_size=16, chunk_length=HEARD_S)
-    torch.manual_seed(0)
-    parts = ("encoder", "decoder")
-    config = WhisperConfig(
-        vocab_size=len(tokenizer),
-        num_mel_bins=16,
-        d_model=64,
-        max_source_positions=50 * HEARD_S,
-        max_target_positions=64,
-        decoder_start_token_id=start,
-        eos_token_id=tokenizer.eos_token_id,
-        bos_token_id=tokenizer.cls_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-        begin_suppress_tokens=None,
-        **dict.fromkeys([f"{part}_layers" for part in parts], 2),
-        **dict.fromkeys([f"{part}_attention_heads" for part in parts], 4),
-        **dict.fromkeys([f"{part}_ffn_dim" for part in parts], 96),
-    )
-    model = WhisperForConditionalGeneration(config)
-    samples = [np.frombuffer(wav(spoken(number))[44:], "<i2") / np.float32(2**15) for number in range(len(SENTENCES))]
-    heard = extractor(samples, sampling_rate=16_000, return_tensors="pt")["input_features"]
-    said = tokenizer(list(SENTENCES), add_special_tokens=False)["input_ids"]
-    rows = [
-        [language, transcribe, timeless, *said[(number + shift) % len(said)], tokenizer.eos_token_id]
-        for language, shift in ((english, 0), (german, 1))
-        for number in range(len(said))
-    ]
-    labels = torch.full((len(rows), max(map(len, rows))), -100)
-    for number, row in enumerate(rows):
-        labels[number, : len(row)] = torch.tensor(row)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
-    for _ in range(120):
-        optimizer.zero_grad()
-        model(input_features=heard.repeat(2, 1, 1), labels=labels).loss.backward()
-        optimizer.step()
-    model.generation_config = GenerationConfig(
-        decoder_start_token_id=start,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-        begin_suppress_tokens=[said[0][0]],
-        lang_to_id={"<|en|>": english, "<|de|>": german},
-        task_to_id={"transcribe": transcribe, "translate": translate},
-        no_timestamps_token_id=timeless,
-        is_multilingual=True,
-    )
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    extractor.save_pretrained(folder)
-    return folder
+    with once(tmp_path_factory, "learnt_whisper") as (folder, is_there):
+        if is_there:
+            return folder
+        tokenizer = ending_tokenizer(tiny_checkpoint)
+        words = ("<|startoftranscript|>", "<|en|>", "<|de|>", "<|transcribe|>", "<|translate|>", "<|notimestamps|>")
+        tokenizer.add_tokens(list(words), special_tokens=True)
+        start, english, german, transcribe, translate, timeless = tokenizer.convert_tokens_to_ids(list(words))
+        extractor = WhisperFeatureExtractor(feature_size=16, chunk_length=HEARD_S)
+        torch.manual_seed(0)
+        parts = ("encoder", "decoder")
+        config = WhisperConfig(
+            vocab_size=len(tokenizer),
+            num_mel_bins=16,
+            d_model=64,
+            max_source_positions=50 * HEARD_S,
+            max_target_positions=64,
+            decoder_start_token_id=start,
+            eos_token_id=tokenizer.eos_token_id,
+            bos_token_id=tokenizer.cls_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+            begin_suppress_tokens=None,
+            **dict.fromkeys([f"{part}_layers" for part in parts], 2),
+            **dict.fromkeys([f"{part}_attention_heads" for part in parts], 4),
+            **dict.fromkeys([f"{part}_ffn_dim" for part in parts], 96),
+        )
+        model = WhisperForConditionalGeneration(config)
+        samples = [
+            np.frombuffer(wav(spoken(number))[44:], "<i2") / np.float32(2**15) for number in range(len(SENTENCES))
+        ]
+        heard = extractor(samples, sampling_rate=16_000, return_tensors="pt")["input_features"]
+        said = tokenizer(list(SENTENCES), add_special_tokens=False)["input_ids"]
+        rows = [
+            [language, transcribe, timeless, *said[(number + shift) % len(said)], tokenizer.eos_token_id]
+            for language, shift in ((english, 0), (german, 1))
+            for number in range(len(said))
+        ]
+        labels = torch.full((len(rows), max(map(len, rows))), -100)
+        for number, row in enumerate(rows):
+            labels[number, : len(row)] = torch.tensor(row)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+        for _ in range(120):
+            optimizer.zero_grad()
+            model(input_features=heard.repeat(2, 1, 1), labels=labels).loss.backward()
+            optimizer.step()
+        model.generation_config = GenerationConfig(
+            decoder_start_token_id=start,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+            begin_suppress_tokens=[said[0][0]],
+            lang_to_id={"<|en|>": english, "<|de|>": german},
+            task_to_id={"transcribe": transcribe, "translate": translate},
+            no_timestamps_token_id=timeless,
+            is_multilingual=True,
+        )
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        extractor.save_pretrained(folder)
+        return folder
 
 
 @pytest.fixture(scope="session")
@@ -377,12 +405,24 @@ def heard(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def hearing_run(learnt_whisper: Path, heard: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run exported from the small Whisper by the command, to write English, at every precision."""
-    out = tmp_path_factory.mktemp("hearing") / "run"
-    command = [sys.executable, "-m", "cli", "export", str(learnt_whisper), "--precisions", "all", "--language", "en"]
-    command += ["--out", str(out), "--data", str(heard), "--calibration", str(heard)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode in (0, 1), done.stderr
-    return out
+    with once(tmp_path_factory, "hearing_run") as (out, is_there):
+        if is_there:
+            return out
+        command = [
+            sys.executable,
+            "-m",
+            "cli",
+            "export",
+            str(learnt_whisper),
+            "--precisions",
+            "all",
+            "--language",
+            "en",
+        ]
+        command += ["--out", str(out), "--data", str(heard), "--calibration", str(heard)]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode in (0, 1), done.stderr
+        return out
 
 
 @pytest.fixture(scope="session")
@@ -405,21 +445,25 @@ def rewritten(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def rewriting_run(learnt_t5: Path, rewritten: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run exported from the small T5 by the command, at every precision."""
-    out = tmp_path_factory.mktemp("rewriting") / "run"
-    command = [sys.executable, "-m", "cli", "export", str(learnt_t5), "--precisions", "all"]
-    command += ["--out", str(out), "--data", str(rewritten), "--calibration", str(rewritten)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode in (0, 1), done.stderr
-    return out
+    with once(tmp_path_factory, "rewriting_run") as (out, is_there):
+        if is_there:
+            return out
+        command = [sys.executable, "-m", "cli", "export", str(learnt_t5), "--precisions", "all"]
+        command += ["--out", str(out), "--data", str(rewritten), "--calibration", str(rewritten)]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode in (0, 1), done.stderr
+        return out
 
 
 @pytest.fixture(scope="session")
 def language_run(learnt_llama: Path, sentences: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run exported from the small Llama by the command, at every precision, and for llama.cpp."""
-    out = tmp_path_factory.mktemp("language") / "run"
-    command = [sys.executable, "-m", "cli", "export", str(learnt_llama), "--precisions", "all", "--gguf"]
-    command += ["--out", str(out), "--data", str(sentences), "--calibration", str(sentences)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode in (0, 1), done.stderr
-    assert "perplexity" in done.stdout
-    return out
+    with once(tmp_path_factory, "language_run") as (out, is_there):
+        if is_there:
+            return out
+        command = [sys.executable, "-m", "cli", "export", str(learnt_llama), "--precisions", "all", "--gguf"]
+        command += ["--out", str(out), "--data", str(sentences), "--calibration", str(sentences)]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode in (0, 1), done.stderr
+        assert "perplexity" in done.stdout
+        return out

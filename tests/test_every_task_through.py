@@ -54,7 +54,7 @@ def _pair(draw: random.Random, warm: bool) -> dict[str, Any]:
     ("make", "item", "said"),
     [
         (lambda draw, at: _pair(draw, at % 2 == 0), ("it is", "a warm film"), "yes"),
-        (lambda draw, at: several(at, draw), "a warm film", "WARM"),
+        pytest.param(lambda draw, at: several(at, draw), "a warm film", "WARM", marks=pytest.mark.exhaustive),
         (lambda draw, at: tagged(draw), ["it", "is", "warm"], "MOOD"),
         (lambda draw, at: asked(draw), ("what is it", "it is warm and funny back"), "warm and funny"),
     ],

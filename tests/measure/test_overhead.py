@@ -1,6 +1,5 @@
 """What tokens take besides the engine is told apart from it."""
 
-import json
 from pathlib import Path
 from unittest.mock import patch
 
@@ -8,7 +7,7 @@ import pytest
 
 from artifact.tokenizer import read_limits, text_encoder
 from measure.overhead import CHOICES, overhead
-from tests.conftest import SENTENCES, Steelyard
+from tests.conftest import SENTENCES
 from tests.fakes import FakeClock
 
 
@@ -44,17 +43,3 @@ def test_a_text_without_tokens_takes_nothing(learnt_llama: Path) -> None:
     ):
         found = overhead(learnt_llama, encoder, ("", *SENTENCES))
     assert (found.tokenise_s or 0) > 0
-
-
-def test_the_report_says_how_much_of_the_engines_time_that_is(
-    language_run: Path, sentences: Path, tmp_path: Path, steelyard: Steelyard
-) -> None:
-    asked = ("compare", language_run, "--data", sentences, "--out", tmp_path, "--budget", "smoke", "--lengths", "16")
-    done = steelyard(*asked, "--candidates", "ort-cpu/fp32", "--json")
-    assert done.returncode == 0, done.stderr
-    verdict = json.loads(done.stdout)
-    assert all(0 < verdict["overhead"][name] < 1 for name in ("tokenise_s", "choose_s", "draw_s", "tell_s"))
-    report = (tmp_path / "report.md").read_text()
-    assert "Besides the engine: each token takes" in report
-    assert "of what ort-cpu/fp32 takes in the first workload" in report
-    assert "Besides the engine" in (tmp_path / "report.html").read_text()

@@ -211,6 +211,10 @@ def test_the_command_weighs_a_run_and_packs_what_it_recommends(
     report = (out / "report.md").read_text()
     assert "seconds to the first token" in report
     assert "next token" in report
+    assert all(0 < verdict["overhead"][name] < 1 for name in ("tokenise_s", "choose_s", "draw_s", "tell_s"))
+    assert "Besides the engine: each token takes" in report
+    assert "in the first workload" in report
+    assert "Besides the engine" in (out / "report.html").read_text()
     if verdict["deployable"]:
         assert RunFolder(out).verdict.is_file()
 
@@ -237,6 +241,7 @@ def test_what_is_written_of_a_text_is_judged_and_the_text_is_read(
     assert inputs.begun(np.array([[4, 5]])) == ([[4, 5]], {})
 
 
+@pytest.mark.exhaustive
 def test_the_command_weighs_an_encoder_decoder_and_packs_it_with_its_card(
     rewriting_run: Path, rewritten: Path, tmp_path: Path, steelyard: Steelyard
 ) -> None:

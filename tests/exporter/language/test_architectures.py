@@ -88,7 +88,7 @@ def generated(model: Any, rows: tuple[list[int], ...]) -> list[list[int]]:
     return found
 
 
-MORE = ("qwen2", "gpt-neox", "opt", "falcon-mamba", "mamba2")
+MORE = ("qwen2", "qwen3", "gpt-neox", "opt", "phi", "falcon-mamba", "mamba2")
 """Much like others of these."""
 
 

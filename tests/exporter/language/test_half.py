@@ -80,7 +80,7 @@ def test_a_decoder_in_16_bits_says_nearly_the_same(precision: Precision, tied: b
     assert decoder.shape.bytes_per_position == (2 if precision is Precision.FP16 else 4) * 2 * 2 * 2 * 16
 
 
-@BOTH
+@pytest.mark.parametrize("precision", [Precision.FP16, pytest.param(Precision.BF16, marks=pytest.mark.exhaustive)])
 def test_an_encoder_hands_over_16_bits(precision: Precision, tmp_path: Path) -> None:
     torch.manual_seed(0)
     config = T5Config(vocab_size=120, d_model=64, d_kv=16, d_ff=96, num_layers=2, num_heads=4)
