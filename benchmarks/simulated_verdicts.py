@@ -4,7 +4,7 @@
 
 Two candidates run in turn, block by block, on a simulated machine. Its speed wanders (an autoregressive process that
 both feel, each at the moment of its own block) and drifts; every process has a level of its own; blocks scatter; one in
-twenty is disturbed and takes up to half as long again. `quick` then decides as `compare` does: four processes each, and
+twenty is disturbed and takes up to half as long again. `quick` then decides as `compare` does: three processes each, and
 more while undecided and affordable. The scatter of processes is what the A/A control showed on a shared 2-core machine
 (1.4 % for a pair), with half and twice of that beside it.
 """
@@ -60,7 +60,7 @@ class Machine:
 def campaign(random: np.random.Generator, machine: Machine, true: float, plan: Plan) -> tuple[LogRatio, Decision]:
     """One comparison of two candidates by a plan, with its adaptive part."""
     affordable = min(plan.most_replicates, int(plan.limit_s / (2 * SIDE_S)))
-    rounds = [machine.replicate(random, true, plan.rounds, place / 4) for place in range(plan.replicates)]
+    rounds = [machine.replicate(random, true, plan.rounds, place / plan.replicates) for place in range(plan.replicates)]
     while len(rounds) < affordable and not LogRatio.of(rounds).is_settled:
         rounds.append(machine.replicate(random, true, plan.rounds, 1.0))
     ratio = LogRatio.of(rounds)

@@ -32,11 +32,12 @@ FIRST_WITH_CONTRIB = {
     "BiasGelu": "1.3",
     "FusedMatMul": "1.8",
     "MatMulNBits": "1.17",
-    "MultiHeadAttention": "1.21",
+    "MultiHeadAttention": "1.22",
     "SkipLayerNormalization": "1.3",
 }
 """First onnxruntime with each of its own operators as an export uses them; of others it is not known. Attention is as
-it was seen: to 1.19 the CPU kernel refuses the mask, and 1.20 crashes in fp16."""
+it was seen: to 1.19 the CPU kernel refuses the mask, 1.20 crashes in fp16, and 1.21 takes the first row's bias for
+every row where heads share it."""
 
 
 @dataclass(frozen=True, slots=True)

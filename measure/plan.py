@@ -43,7 +43,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
 QUICK = Plan(
     name=Budget.QUICK,
-    replicates=4,
+    replicates=3,
     most_replicates=20,
     limit_s=160,
     rounds=3,

@@ -112,7 +112,7 @@ def _facts(opset: int, *contrib: str) -> GraphFacts:
     [
         (17, (), "unknown"),
         (18, (), "1.15"),
-        (18, ("MultiHeadAttention",), "1.21"),
+        (18, ("MultiHeadAttention",), "1.22"),
         (18, ("BiasGelu",), "1.15"),
         (20, (), "1.17"),
         (18, ("MatMulNBits",), "1.17"),
