@@ -131,11 +131,12 @@ def _compensated(weight: torch.Tensor, steps: Steps, moments: torch.Tensor) -> t
 
 
 def _compensation(moments: torch.Tensor) -> torch.Tensor:
-    """The upper Cholesky factor of the inverse of damped moments."""
+    """The upper Cholesky factor U of the inverse of damped moments, UᵀU: if those are R·Rᵀ with R upper, it is the
+    inverse of R."""
     damped = moments.double()
     damped = damped + torch.eye(len(damped)) * (DAMPING * damped.diagonal().mean()).clamp(min=1e-12)
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped))
-    found: torch.Tensor = torch.linalg.cholesky(inverse, upper=True)
+    upper = torch.linalg.cholesky(damped.flip(0, 1)).flip(0, 1)
+    found: torch.Tensor = torch.linalg.solve_triangular(upper, torch.eye(len(damped), dtype=damped.dtype), upper=True)
     return found.float()
 
 
