@@ -70,7 +70,7 @@ def _attention(softmax: onnx_ir.Node) -> _Attention | None:
     scores, bias = _biased(softmax.inputs[0])
     scores, scale = _scaled(scores)
     product, summed = _made(scores, "MatMul"), _only_reader(softmax, "MatMul")
-    if product is None or summed is None or summed.inputs[0] is not softmax.outputs[0]:
+    if product is None or summed is None or summed.inputs[0] is not softmax.outputs[0] or not _is_by_key(softmax):
         return None
     query, query_scale = _scaled(product.inputs[0])
     key, key_scale = _scaled(product.inputs[1])
@@ -79,6 +79,12 @@ def _attention(softmax: onnx_ir.Node) -> _Attention | None:
     if asked is None or known is None or told is None or last is None or not _fit(asked, known, told, bias):
         return None
     return _Attention(asked, known, told, bias, scale * query_scale * key_scale, last)
+
+
+def _is_by_key(softmax: onnx_ir.Node) -> bool:
+    """Whether shares of all keys, the last axis, add up to one."""
+    axis = softmax.attributes.get("axis")
+    return axis is None or axis.as_int() in (-1, 3)
 
 
 def _made(value: onnx_ir.Value | None, op: str) -> onnx_ir.Node | None:

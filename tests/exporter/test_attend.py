@@ -62,7 +62,7 @@ def test_int8_for_onnxruntime_has_it_and_the_graph_of_all_engines_has_not(
     assert np.abs(found - expected).max() < 0.15 * np.abs(expected).max()  # of rounding: weights are random
 
 
-def attention(*, bias: tuple[str | int, ...] = ("n", 1, "s", "s"), seen: bool = False) -> onnx_ir.Model:
+def attention(*, bias: tuple[str | int, ...] = ("n", 1, "s", "s"), seen: bool = False, axis: int = -1) -> onnx_ir.Model:
     """Two heads of two numbers, as PyTorch traces it; `seen` tells the probabilities, too."""
     shape = ("n", "s", 4)
     constants = {
@@ -87,7 +87,7 @@ def attention(*, bias: tuple[str | int, ...] = ("n", 1, "s", "s"), seen: bool = 
         node("Mul", ["kt", "third"], "ks"),
         node("MatMul", ["qs", "ks"], "scores"),
         node("Add", ["scores", "bias"], "biased"),
-        node("Softmax", ["biased"], "shares", axis=-1),
+        node("Softmax", ["biased"], "shares", axis=axis),
         node("MatMul", ["shares", "vh"], "summed"),
         node("Transpose", ["summed"], "swapped", perm=[0, 2, 1, 3]),
         node("Reshape", ["swapped", "join"], "y"),
@@ -117,8 +117,8 @@ def test_by_hand() -> None:
 
 @pytest.mark.parametrize(
     "made",
-    [attention(seen=True), attention(bias=("n", 1, 1, "s")), attention(bias=("s", "s"))],
-    ids=["probabilities are told", "a bias for all tokens alike", "a bias of two axes"],
+    [attention(seen=True), attention(bias=("n", 1, 1, "s")), attention(bias=("s", "s")), attention(axis=2)],
+    ids=["probabilities are told", "a bias for all tokens alike", "a bias of two axes", "shares of queries"],
 )
 def test_anything_else_is_left_as_it_is(made: onnx_ir.Model) -> None:
     before = operators(made)
