@@ -3,6 +3,7 @@
 import csv
 import io
 import os
+import shutil
 import subprocess
 import sys
 import wave
@@ -101,6 +102,17 @@ def once(factory: pytest.TempPathFactory, name: str) -> Iterator[tuple[Path, boo
     with FileLock(shared / f"{name}.lock"):
         yield folder, filled.exists()
         filled.touch()
+
+
+def copied(run: Path, to: Path) -> Path:
+    """A run in another folder, which finds the same checkpoint."""
+    from artifact.run_folder import RunFolder
+
+    copy = RunFolder(Path(shutil.copytree(run, to)))
+    checkpoint = RunFolder(run).checkpoint
+    assert checkpoint is not None
+    copy.link_checkpoint(checkpoint)
+    return to
 
 
 @pytest.fixture(scope="session")

@@ -115,7 +115,7 @@ def test_ids_are_those_of_transformers(
     kind: str, every: int, reviews_of_both_kinds: list[str], adversarial: list[str], tmp_path: Path
 ) -> None:
     """For one thousand texts, or for ten."""
-    folder = trained(kind, reviews_of_both_kinds[:500], tmp_path)
+    folder = trained(kind, reviews_of_both_kinds[:200], tmp_path)
     texts = [*reviews_of_both_kinds[::every], *adversarial]
     assert len(texts) > (10_000 if every == 1 else 1_000)
     expect_equal(folder, texts)

@@ -1,7 +1,6 @@
 """Language models measured: what a sample is, how answers are judged, and the command."""
 
 import json
-import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -38,7 +37,7 @@ from measure.workload import (
 from measure.writing import Writing
 from runtimes.base import Candidate, Executed, RuntimeInfo
 from runtimes.registry import probe
-from tests.conftest import SENTENCES, Steelyard
+from tests.conftest import SENTENCES, Steelyard, copied
 from tests.fakes import FakeClock
 
 READ_S, STEP_S = 0.5, 0.25
@@ -245,7 +244,7 @@ def test_what_is_written_of_a_text_is_judged_and_the_text_is_read(
 def test_the_command_weighs_an_encoder_decoder_and_packs_it_with_its_card(
     rewriting_run: Path, rewritten: Path, tmp_path: Path, steelyard: Steelyard
 ) -> None:
-    run = Path(shutil.copytree(rewriting_run, tmp_path / "run"))
+    run = copied(rewriting_run, tmp_path / "run")
     done = steelyard(
         "compare", run, "--data", rewritten, "--budget", "smoke", "--lengths", "16", "--runtimes", "ort-cpu", "--json"
     )
@@ -283,7 +282,7 @@ def test_the_command_weighs_an_encoder_decoder_and_packs_it_with_its_card(
 def test_the_command_weighs_a_model_that_hears_and_packs_it_with_its_card(
     hearing_run: Path, heard: Path, tmp_path: Path, steelyard: Steelyard
 ) -> None:
-    run = Path(shutil.copytree(hearing_run, tmp_path / "run"))
+    run = copied(hearing_run, tmp_path / "run")
     others = ("torch-cpu/bf16", "ort-cpu/int8-dynamic", "openvino-cpu/int4")
     names = ",".join(("ort-cpu/fp32", "openvino-cpu/fp32", *others))
     done = steelyard("compare", run, "--data", heard, "--candidates", names, "--budget", "smoke", "--json")

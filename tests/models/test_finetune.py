@@ -728,7 +728,9 @@ def _command(tiny_checkpoint: Path, data: Path, out: Path, epochs: int) -> list[
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("sent", "code"), [(signal.SIGKILL, -9), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("sent", "code"), [(signal.SIGKILL, -9), pytest.param(signal.SIGINT, 130, marks=pytest.mark.exhaustive)]
+)
 def test_a_killed_command_goes_on_and_ends_as_an_uninterrupted_one(
     tiny_checkpoint: Path,
     separable_csv: Path,
@@ -761,7 +763,9 @@ def test_a_killed_command_goes_on_and_ends_as_an_uninterrupted_one(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("limit_bytes", [50_000, 150_000], ids=["weights", "optimizer"])
+@pytest.mark.parametrize(
+    "limit_bytes", [pytest.param(50_000, marks=pytest.mark.exhaustive), 150_000], ids=["weights", "optimizer"]
+)
 def test_a_full_disk_is_one_sentence(
     tiny_checkpoint: Path, separable_csv: Path, tmp_path: Path, limit_bytes: int
 ) -> None:
