@@ -13,6 +13,7 @@ import pytest
 from artifact.pack import pack
 from artifact.precision import Precision
 from artifact.run_folder import RunFolder
+from tests.conftest import copied
 
 
 @pytest.fixture(scope="session")
@@ -32,7 +33,7 @@ def artifact(packed: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def run(tiny_run: Path, tiny_checkpoint: Path, tmp_path: Path) -> RunFolder:
     """A copy of the tiny run that a test may damage."""
-    copy = RunFolder(Path(shutil.copytree(tiny_run, tmp_path / "run")))
+    copy = RunFolder(copied(tiny_run, tmp_path / "run"))
     copy.link_checkpoint(tiny_checkpoint)
     return copy
 

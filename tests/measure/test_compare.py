@@ -36,6 +36,7 @@ from measure.workload import FromText, Length
 from report.judge import judge
 from runtimes.base import Availability, Candidate, Lack
 from runtimes.registry import REGISTRY, candidates, known_candidate
+from tests.conftest import copied
 from tests.fakes import FAKE as FAKE_ENTRY
 from tests.measure.conftest import PLAN, MakeSource
 from tests.measure.test_process import gone
@@ -558,7 +559,7 @@ def test_a_second_comparison_measures_nothing(compared: tuple[Comparison, list[R
 def test_missing_and_broken_graphs_are_rows_and_the_others_go_on(
     tiny_run: Path, examples: Examples, tmp_path: Path
 ) -> None:
-    run = Path(shutil.copytree(tiny_run, tmp_path / "run"))
+    run = copied(tiny_run, tmp_path / "run")
     graph = run / "variants" / "int8-dynamic" / "model.onnx"
     graph.write_bytes(graph.read_bytes()[: graph.stat().st_size // 2])
     source = replace(find_models(tiny_run), checkpoint=None, graphs={ORT.precision: find_models(tiny_run).model(ORT)})
@@ -670,7 +671,7 @@ def test_a_full_disk_is_told_and_what_was_measured_stays(
     limit_bytes: int, tiny_run: Path, reviews: Path, tmp_path: Path
 ) -> None:
     """The limit on file sizes meets the workers' inputs first, then the measurements."""
-    run = Path(shutil.copytree(tiny_run, tmp_path / "run"))
+    run = copied(tiny_run, tmp_path / "run")
     RunFolder(run).link_checkpoint(find_models(tiny_run).tokenizer)
     (run / "measurements.jsonl").write_text("x" * (limit_bytes - 100) + "\n")
     done = subprocess.run(

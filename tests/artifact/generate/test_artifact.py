@@ -30,7 +30,7 @@ from exporter.language.job import export_language
 from exporter.request import Request
 from tests.artifact.conftest import edit_json, reseal, run_predict
 from tests.artifact.environments import Environments, environments
-from tests.conftest import SENTENCES, Steelyard
+from tests.conftest import SENTENCES, Steelyard, copied
 
 __all__ = ["environments"]
 
@@ -292,7 +292,7 @@ def test_what_cannot_be_packed_is_said(language_run: Path, tmp_path: Path, learn
         )
     with pytest.raises(UserError, match="has no int8-static variant"):
         pack_language(run, Precision.INT8_STATIC, tmp_path / "a", card=None, card_reason="")
-    other = RunFolder(Path(shutil.copytree(language_run, tmp_path / "run")))
+    other = RunFolder(copied(language_run, tmp_path / "run"))
     other.link_checkpoint(learnt_llama)
     edit_json(other.variant(Precision.INT4) / "variant.json", reasons=["it was made to fail"])
     with pytest.raises(GateFailed, match="it was made to fail"):

@@ -1,6 +1,5 @@
 """Files for llama.cpp hold the same weights: transformers, which reads such files, says so."""
 
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -28,7 +27,7 @@ from errors import UserError
 from exporter.language.gguf_file import check_written, write_gguf
 from measure.source import find_models
 from runtimes.registry import known_candidate
-from tests.conftest import ROOT
+from tests.conftest import ROOT, copied
 from tests.exporter.language.test_architectures import FEWER, SIZES
 
 BITS = {
@@ -103,10 +102,10 @@ def test_the_command_writes_them_beside_the_graphs_and_once(
     language_run: Path, rewriting_run: Path, learnt_llama: Path, sentences: Path, tiny_checkpoint: Path, tmp_path: Path
 ) -> None:
     """The graphs are there already and are kept; what was cut off is written again."""
-    copied = Path(shutil.copytree(language_run, tmp_path / "copied"))
+    copy = copied(language_run, tmp_path / "copied")
     texts = ("--data", str(sentences), "--calibration", str(sentences))
-    arguments = (str(learnt_llama), "--out", str(copied), "--precisions", "fp32,int4", *texts, "--gguf")
-    run, source = RunFolder(copied), find_models(copied)
+    arguments = (str(learnt_llama), "--out", str(copy), "--precisions", "fp32,int4", *texts, "--gguf")
+    run, source = RunFolder(copy), find_models(copy)
     assert set(source.ggufs) == set(BITS)
     candidate = known_candidate("llama-cpp/int4", language=True)
     folder = run.variant(Precision.INT4)
@@ -118,7 +117,7 @@ def test_the_command_writes_them_beside_the_graphs_and_once(
             find_models(rewriting_run).model(unable)
     (folder / GGUF_RECORD).rename(tmp_path / GGUF_RECORD)
     with pytest.raises(UserError, match=r"no int4 file for llama\.cpp") as missing:
-        find_models(copied).model(candidate)
+        find_models(copy).model(candidate)
     assert "with --gguf" in missing.value.hint
     (tmp_path / GGUF_RECORD).rename(folder / GGUF_RECORD)
 
