@@ -4,7 +4,7 @@
 
 Two candidates run in turn, block by block, on a simulated machine. Its speed wanders (an autoregressive process that
 both feel, each at the moment of its own block) and drifts; every process has a level of its own; blocks scatter; one in
-twenty is disturbed and takes up to half as long again. `quick` then decides as `compare` does: three processes each, and
+twenty is disturbed and takes up to half as long again. `quick` decides as `compare` does: three processes each, and
 more while undecided and affordable. The scatter of processes is what the A/A control showed on a shared 2-core machine
 (1.4 % for a pair), with half and twice of that beside it.
 """
