@@ -74,11 +74,11 @@ def _attention(softmax: onnx_ir.Node) -> _Attention | None:
         return None
     query, query_scale = _scaled(product.inputs[0])
     key, key_scale = _scaled(product.inputs[1])
-    asked, known, told = _split(query), _split(_turned(key)), _split(summed.inputs[1])
+    queries, keys, values = _split(query), _split(_turned(key)), _split(summed.inputs[1])
     last = _swapped(summed)
-    if asked is None or known is None or told is None or last is None or not _fit(asked, known, told, bias):
+    if queries is None or keys is None or values is None or last is None or not _fit(queries, keys, values, bias):
         return None
-    return _Attention(asked, known, told, bias, scale * query_scale * key_scale, last)
+    return _Attention(queries, keys, values, bias, scale * query_scale * key_scale, last)
 
 
 def _is_by_key(softmax: onnx_ir.Node) -> bool:
@@ -153,9 +153,9 @@ def _swapped(summed: onnx_ir.Node) -> onnx_ir.Node | None:
     return None if joined is None else swapped
 
 
-def _fit(asked: _Heads, known: _Heads, told: _Heads, bias: onnx_ir.Value | None) -> bool:
+def _fit(queries: _Heads, keys: _Heads, values: _Heads, bias: onnx_ir.Value | None) -> bool:
     """Whether the shapes are those that the operator takes: as many heads everywhere, and a bias for every pair."""
-    query, key, value = asked.view, known.view, told.view
+    query, key, value = queries.view, keys.view, values.view
     if not all(isinstance(size, int) for size in (query[2], value[3])) or not query[2] == key[2] == value[2]:
         return False
     if bias is None:

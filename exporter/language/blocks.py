@@ -173,10 +173,10 @@ def block_quantized(
     for node in [node for node in graph.graph if node.name in found]:
         product = found[str(node.name)]
         wide = head_bits or bits if product.name in tables else bits
-        stored = shared.get(product.name)
-        if stored is None:
-            blocks = learnt.get(str(node.name)) or in_blocks(product.tensor, wide, block)
-            stored = _stored(editor, product.name, wide, blocks)
+        blocks = learnt.get(str(node.name))
+        stored = shared.get(product.name) or _stored(
+            editor, product.name, wide, blocks or in_blocks(product.tensor, wide, block)
+        )
         if product.name in tables:
             shared[product.name] = stored
         given, shape = [node.inputs[0], *stored], (product.array.shape[1], product.array.shape[0])
@@ -251,10 +251,9 @@ def _stored(editor: Editor, name: str, bits: int, found: Blocks) -> Stored:
 def _look_up(editor: Editor, layer: Layer, shared: Mapping[str, Stored], bits: int, block: int) -> None:
     """Replace a lookup by one of quantised rows, which a head may share."""
     name = str(layer.weight.name)
-    stored = shared.get(name)
-    if stored is None:
-        stored = _stored(editor, name, bits, in_blocks(torch.from_numpy(np.array(layer.array)), bits, block))
-    packed, scales, zeros = stored
+    packed, scales, zeros = shared.get(name) or _stored(
+        editor, name, bits, in_blocks(torch.from_numpy(np.array(layer.array)), bits, block)
+    )
     rows = editor.constant(f"{name}.rows", np.array([layer.array.shape[0], -1], dtype=np.int64))
     (flat,) = editor.add(layer.node, "Reshape", [packed, rows], [f"{layer.name}.flat"], dtype=onnx_ir.DataType.UINT8)
     (found,) = editor.add(
