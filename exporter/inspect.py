@@ -36,8 +36,8 @@ FIRST_WITH_CONTRIB = {
     "SkipLayerNormalization": "1.3",
 }
 """First onnxruntime with each of its own operators as an export uses them; of others it is not known. Attention is as
-it was seen: to 1.19 the CPU kernel refuses the mask, 1.20 crashes in fp16, and 1.21 takes the first row's bias for
-every row where heads share it."""
+it was seen: to 1.19 the CPU kernel refuses the mask, 1.20 crashes in fp16, and where heads share a bias 1.21 answers
+wrongly in every row but the first."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,8 @@ EXAMPLES = 500
 class Profile(StrEnum):
     """Which operators a graph may have: standard ones, or ONNX Runtime's fused ones for its CPU or its GPU kernels.
 
-    What is fused is no promise of speed: measure it. `int4` and `int8-dynamic`, which ONNX Runtime computes, have its
-    operators for their products, or for their attention, in any case.
+    What is fused is no promise of speed: measure it. `int4` has ONNX Runtime's MatMulNBits and
+    `int8-dynamic`, which it alone computes, its MultiHeadAttention in any case.
     """
 
     PORTABLE = "portable"

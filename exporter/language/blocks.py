@@ -165,15 +165,13 @@ def block_quantized(
     """
     editor = Editor(graph)
     tables = {str(layer.weight.name) for layer in find_layers(graph) if _is_table(layer, block)}
-    found = {str(node.name): product for node in graph.graph if (product := _product(node))}
-    learnt = _learnt(
-        {name: item for name, item in found.items() if item.name not in tables}, bits, block, moments or {}
-    )
+    products = {node: product for node in graph.graph if (product := _product(node))}
+    own = {node: product for node, product in products.items() if product.name not in tables}
+    learnt = _learnt(own, bits, block, moments or {})
     shared: dict[str, Stored] = {}
-    for node in [node for node in graph.graph if node.name in found]:
-        product = found[str(node.name)]
+    for node, product in products.items():
         wide = head_bits or bits if product.name in tables else bits
-        blocks = learnt.get(str(node.name))
+        blocks = learnt.get(node)
         stored = shared.get(product.name) or _stored(
             editor, product.name, wide, blocks or in_blocks(product.tensor, wide, block)
         )
@@ -219,14 +217,16 @@ def _product(node: onnx_ir.Node) -> _Product | None:
     return _Product(str(weight.name), array if turned is not None else array.T, layer_name(node).removeprefix(STEP))
 
 
-def _learnt(products: Mapping[str, _Product], bits: int, block: int, moments: Moments) -> dict[str, Blocks]:
+def _learnt(
+    products: Mapping[onnx_ir.Node, _Product], bits: int, block: int, moments: Moments
+) -> dict[onnx_ir.Node, Blocks]:
     """The weights whose inputs are known, rounded. Those that read the same are rounded together: columns are taken one
     after another, and to take a longer one hardly takes longer."""
-    readers: defaultdict[int, list[str]] = defaultdict(list)
+    readers: defaultdict[int, list[onnx_ir.Node]] = defaultdict(list)  # by the moments that they share
     for node, product in products.items():
         if product.module in moments:
             readers[id(moments[product.module])].append(node)
-    learnt: dict[str, Blocks] = {}
+    learnt: dict[onnx_ir.Node, Blocks] = {}
     for nodes in readers.values():
         alike = [products[node] for node in nodes]
         blocks = in_blocks(torch.cat([item.tensor for item in alike]), bits, block, moments[alike[0].module])

@@ -31,11 +31,9 @@ def artifact(packed: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def run(tiny_run: Path, tiny_checkpoint: Path, tmp_path: Path) -> RunFolder:
+def run(tiny_run: Path, tmp_path: Path) -> RunFolder:
     """A copy of the tiny run that a test may damage."""
-    copy = RunFolder(copied(tiny_run, tmp_path / "run"))
-    copy.link_checkpoint(tiny_checkpoint)
-    return copy
+    return RunFolder(copied(tiny_run, tmp_path / "run"))
 
 
 def run_predict(artifact: Path, *arguments: str | bytes, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:

@@ -48,7 +48,6 @@ from models.checkpoint import open_checkpoint
 from models.rows import Columns
 from runtimes.base import Candidate
 from tests.artifact.conftest import run_predict
-from tests.conftest import copied
 from tests.exporter.conftest import close, onnx_logits, session, tokenize, torch_logits
 
 FP32, FP16, INT8 = Precision.FP32, Precision.FP16, Precision.INT8_DYNAMIC
@@ -61,7 +60,7 @@ Stand = Callable[..., None]
 @pytest.fixture
 def copy(tiny_run: Path, tmp_path: Path) -> Path:
     """The exported run, to be damaged."""
-    out = copied(tiny_run, tmp_path / "run")
+    out = Path(shutil.copytree(tiny_run, tmp_path / "run"))
     (out / "checkpoint.json").unlink()
     return out
 

@@ -672,7 +672,6 @@ def test_a_full_disk_is_told_and_what_was_measured_stays(
 ) -> None:
     """The limit on file sizes meets the workers' inputs first, then the measurements."""
     run = copied(tiny_run, tmp_path / "run")
-    RunFolder(run).link_checkpoint(find_models(tiny_run).tokenizer)
     (run / "measurements.jsonl").write_text("x" * (limit_bytes - 100) + "\n")
     done = subprocess.run(
         [Path(sys.executable).parent / "steelyard", "compare", run, "--data", reviews, "--runtimes", "ort-cpu"],

@@ -10,7 +10,6 @@ from artifact.run_folder import RunFolder
 from errors import UserError
 from measure.source import find_models
 from runtimes.base import Candidate
-from tests.conftest import copied
 
 TORCH = Candidate("torch-cpu", Precision.FP32)
 ORT = Candidate("ort-cpu", Precision.FP32)
@@ -25,7 +24,7 @@ def checkpoint(tiny_checkpoint: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def run(tiny_run: Path, tmp_path: Path, checkpoint: Path) -> Path:
     """A run with its own checkpoint, to be damaged."""
-    run = copied(tiny_run, tmp_path / "run")
+    run = Path(shutil.copytree(tiny_run, tmp_path / "run"))
     (run / "checkpoint.json").unlink(missing_ok=True)
     shutil.copytree(checkpoint, run / "checkpoint", dirs_exist_ok=True)
     return run

@@ -284,7 +284,7 @@ def test_what_cannot_be_is_said(written: Path, steelyard: Steelyard, packed: Pat
     assert (done.returncode, "--chat is for an artifact that writes text" in done.stderr) == (2, True)
 
 
-def test_what_cannot_be_packed_is_said(language_run: Path, tmp_path: Path, learnt_llama: Path) -> None:
+def test_what_cannot_be_packed_is_said(language_run: Path, tmp_path: Path) -> None:
     run = RunFolder(language_run)
     with pytest.raises(UserError, match="--layout triton is for models that answer in one pass"):
         pack_language(
@@ -293,7 +293,6 @@ def test_what_cannot_be_packed_is_said(language_run: Path, tmp_path: Path, learn
     with pytest.raises(UserError, match="has no int8-static variant"):
         pack_language(run, Precision.INT8_STATIC, tmp_path / "a", card=None, card_reason="")
     other = RunFolder(copied(language_run, tmp_path / "run"))
-    other.link_checkpoint(learnt_llama)
     edit_json(other.variant(Precision.INT4) / "variant.json", reasons=["it was made to fail"])
     with pytest.raises(GateFailed, match="it was made to fail"):
         pack_language(other, Precision.INT4, tmp_path / "a", card=None, card_reason="")
