@@ -39,6 +39,6 @@ def reaped(process: "subprocess.Popen[str]") -> tuple[int, int]:
 
 def ratio(ours: Sequence[float], theirs: Sequence[float]) -> str:
     """Paired ratio theirs / ours with its 95 % interval, where there are pairs enough for one."""
-    found = LogRatio.of([[log(b / a)] for a, b in zip(ours, theirs, strict=True)]).interval()
+    found = LogRatio.of([log(b / a) for a, b in zip(ours, theirs, strict=True)]).interval()
     interval = "" if found.low is None else f" [{found.low:.2f}–{found.high:.2f}]"
     return f"{found.estimate:.2f}×{interval}"

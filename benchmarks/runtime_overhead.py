@@ -150,7 +150,7 @@ def compare(run: Path, candidate: Candidate, processes: int, blocks: int) -> str
         small.append(ours.small_s)
         more.append(ours.added_s)
         large += [a for a, _ in pairs]
-        ratios.append([log(a / b) for a, b in pairs])
+        ratios.append(median(log(a / b) for a, b in pairs))
         ours.close()
         theirs.close()
     ratio = LogRatio.of(ratios).interval()

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from math import log
 
 import numpy as np
-from numpy.typing import NDArray
 
 from measure.plan import QUICK, Plan
 from measure.statistics import Decision, LogRatio, decide
@@ -37,8 +36,8 @@ class Machine:
     memory: float = 0.9
     drift: float = 0.05
 
-    def replicate(self, random: np.random.Generator, true: float, rounds: int, place: float) -> list[float]:
-        """Logarithms of a replicate's ratios, one for each round; `place` is when it runs, from 0 to 1."""
+    def replicate(self, random: np.random.Generator, true: float, rounds: int, place: float) -> float:
+        """The logarithm of a replicate's ratio, as the median of its rounds; `place` is when it runs, from 0 to 1."""
         blocks = rounds * WORKLOADS * 2
         path = np.empty(blocks)
         path[0] = random.normal(0, self.wander)
@@ -53,17 +52,17 @@ class Machine:
         base = np.where(swapped, turns[..., 1], turns[..., 0])
         mine = np.where(swapped, turns[..., 0], turns[..., 1])
         level = random.normal(0, self.process) - random.normal(0, self.process)
-        ratios: NDArray[np.float64] = log(true) + level + (base - mine).mean(axis=1)
-        return [float(value) for value in ratios]
+        # each workload for itself, as measure.pairing does
+        return log(true) + level + float(np.median(base - mine, axis=0).mean())
 
 
 def campaign(random: np.random.Generator, machine: Machine, true: float, plan: Plan) -> tuple[LogRatio, Decision]:
     """One comparison of two candidates by a plan, with its adaptive part."""
     affordable = min(plan.most_replicates, int(plan.limit_s / (2 * SIDE_S)))
-    rounds = [machine.replicate(random, true, plan.rounds, place / plan.replicates) for place in range(plan.replicates)]
-    while len(rounds) < affordable and not LogRatio.of(rounds).is_settled:
-        rounds.append(machine.replicate(random, true, plan.rounds, 1.0))
-    ratio = LogRatio.of(rounds)
+    logs = [machine.replicate(random, true, plan.rounds, place / plan.replicates) for place in range(plan.replicates)]
+    while len(logs) < affordable and not LogRatio.of(logs).is_settled:
+        logs.append(machine.replicate(random, true, plan.rounds, 1.0))
+    ratio = LogRatio.of(logs)
     return ratio, decide([ratio])[0]
 
 

@@ -91,7 +91,7 @@ def compare(run: Path, candidate: Candidate, processes: int, repeats: int, durat
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         groups.append(msgspec.json.decode(done.stdout.splitlines()[-1], type=list[Pair]))
     every = [pair for group in groups for pair in group]
-    ratio = LogRatio.of([[log(pair.loadgen_s / pair.timer_s) for pair in group] for group in groups]).interval()
+    ratio = LogRatio.of([median(log(pair.loadgen_s / pair.timer_s) for pair in group) for group in groups]).interval()
     agrees = "agree" if abs(ratio.estimate - 1) <= AGREE else "DISAGREE"
     interval = "" if ratio.low is None else f" [{ratio.low:.4f}–{ratio.high:.4f}]"
     return (

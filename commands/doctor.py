@@ -7,7 +7,7 @@ import msgspec
 from measure.compare import probe_runtimes
 from measure.machine import Machine, read_machine
 from measure.noise import Noise, listen
-from report.tables import Table
+from report.tables import Table, distance
 from report.terminal import console, show_lines, show_table
 from runtimes.base import Availability, Candidate
 from runtimes.registry import REGISTRY, candidates, worthwhile
@@ -40,7 +40,7 @@ class Diagnosis(msgspec.Struct, frozen=True, kw_only=True):
 def examine() -> Diagnosis:
     """Listen to the machine first, then load each engine in a process of its own."""
     machine = read_machine()
-    noise = listen()
+    noise = listen(machine.usable_cores)
     found = probe_runtimes(
         [name for name, where in REGISTRY.items() if where.precisions or where.language], machine.usable_cores
     )
@@ -87,6 +87,7 @@ def tell_diagnosis(found: Diagnosis) -> None:
             f"median time (10th to 90th percentile of {noise.repeats}); others use {noise.load.busy_fraction:.0%} of "
             f"the CPU{'' if steal is None else f', other virtual machines {steal:.0%}'}"
             + ("; measure when it is quieter" if spread > UNEVEN or noise.load.busy_fraction > UNEVEN else ""),
+            *((distance(noise.cores),) if noise.cores else ()),
         ),
     )
     show_table(out, diagnosis_table(found))

@@ -1,14 +1,12 @@
 """Where more measuring pays: what is not clear yet, as long as the plan can afford it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from statistics import median
 
-from measure.pairing import Shapes, log_speeds
+from measure.pairing import Measured, Shapes, base_of, log_speeds
 from measure.plan import Plan
-from measure.records import Entrant, Measurement, Role
+from measure.records import Entrant, Role
 from measure.statistics import LogRatio
-
-Measured = Mapping[Entrant, Sequence[Measurement]]
 
 
 def unsettled(measured: Measured, anchor: Entrant, shapes: Shapes) -> frozenset[Entrant]:
@@ -28,19 +26,18 @@ def unsettled(measured: Measured, anchor: Entrant, shapes: Shapes) -> frozenset[
 def _ratios(measured: Measured, base: Entrant, shapes: Shapes) -> dict[Entrant, LogRatio]:
     """Speed of everyone else as a multiple of the base's."""
     logs = {
-        entrant: log_speeds(items, measured[base], shapes, tuple(shapes))
+        entrant: log_speeds(items, base_of(measured, base, entrant), shapes, tuple(shapes))
         for entrant, items in measured.items()
         if entrant != base
     }
     return {entrant: LogRatio.of(found) for entrant, found in logs.items() if found}
 
 
-def is_affordable(measured: Measured, entrants: Sequence[Entrant], plan: Plan, workloads: int) -> bool:
-    """Whether one more process of these stays within the plan: their number, and the seconds of all processes together,
-    pauses included. What was measured so far decides only by its cost."""
+def is_affordable(measured: Measured, entrants: Sequence[Entrant], plan: Plan) -> bool:
+    """Whether one more process of these stays within the plan: their number, and the seconds of all processes together.
+    What was measured so far decides only by its cost."""
     if any(len(measured[entrant]) >= plan.most_replicates for entrant in entrants):
         return False
-    pauses_s = plan.rounds * workloads * plan.settle_s
-    spent_s = sum(item.process_s + pauses_s for items in measured.values() for item in items)
-    more_s = sum(median(item.process_s for item in measured[entrant]) + pauses_s for entrant in entrants)
+    spent_s = sum(item.process_s for items in measured.values() for item in items)
+    more_s = sum(median(item.process_s for item in measured[entrant]) for entrant in entrants)
     return spent_s + more_s <= plan.limit_s

@@ -22,6 +22,7 @@ from artifact.records import fingerprint
 from artifact.tokenizer import text_encoder
 from errors import UserError
 from measure.adaptive import is_affordable, unsettled
+from measure.core_latency import CoreLatency
 from measure.machine import Load, read_machine, watch_load
 from measure.messages import Block, Open, Opened, Probe, Probed, Timed
 from measure.overhead import overhead
@@ -241,7 +242,7 @@ class _Campaign:
             return
         self.steps = sum(len(entrants) + self.plan.rounds for entrants in todo.values())
         self.steps += len(todo.get(0, ()))  # answers are scored in the first replicate
-        with TemporaryDirectory(prefix="steelyard-") as scratch:
+        with TemporaryDirectory(prefix="steelyard-") as scratch, CoreLatency(self.threads) as cores:
             setting = Setting(
                 source=self.task.source,
                 plan=self.plan,
@@ -250,6 +251,7 @@ class _Campaign:
                 inputs_file=Path(scratch) / "inputs.npz",
                 random=np.random.default_rng([self.plan.seed, int(self.session, 16)]),
                 step=self._step,
+                cores=cores,
             )
             save_inputs(setting.inputs_file, self.inputs)
             self._begin_session(watch_load(), _harness_floor(setting), _tokenizer_floor(setting), self._overhead())
@@ -308,7 +310,7 @@ class _Campaign:
         shapes = {workload.spec.name: workload.spec.sample_shapes for workload in workloads}
         found = unsettled(measured, self.anchor, shapes)
         entrants = [self.anchor, *(entrant for entrant in self.entrants if entrant in found)]
-        return entrants if found and is_affordable(measured, entrants, self.plan, len(workloads)) else []
+        return entrants if found and is_affordable(measured, entrants, self.plan) else []
 
     def _mark(self, entrant: Entrant) -> str:
         """Everything a measurement depends on."""

@@ -7,6 +7,7 @@ from statistics import median, quantiles
 
 import msgspec
 
+from measure.core_latency import CoreDistance, CoreLatency
 from measure.machine import Load, watch_load
 
 BLOCK = bytes(4_000_000)
@@ -15,28 +16,34 @@ REPEATS = 200
 
 class Noise(msgspec.Struct, frozen=True, kw_only=True):
     """`repeats` times of one fixed piece of work on one core: their median, and how far the 10th and the 90th
-    percentile lie from it as shares of it. `load` is what others did before."""
+    percentile lie from it as shares of it. `load` is what others did before; `cores` is what was seen between the
+    repeats of how far apart CPUs lie, `None` where nothing was."""
 
     repeats: int
     median_s: float
     low_fraction: float
     high_fraction: float
     load: Load
+    cores: CoreDistance | None = None
 
 
 def listen(
+    threads: int,
     repeats: int = REPEATS,
     clock: Callable[[], float] = time.perf_counter,
     work: Callable[[], object] = lambda: hashlib.sha256(BLOCK).digest(),
 ) -> Noise:
-    """Watch the load for a second, then time `work` again and again: about two seconds in all."""
+    """Watch the load for a second, then time `work` again and again, and look at the CPUs of so many threads between:
+    about two seconds in all."""
     load = watch_load()
-    samples = []
+    samples, looks_ns = [], []
     work()
-    for _ in range(repeats):
-        start = clock()
-        work()
-        samples.append(clock() - start)
+    with CoreLatency(threads) as cores:
+        for _ in range(repeats):
+            start = clock()
+            work()
+            samples.append(clock() - start)
+            looks_ns.append(cores.look())
     middle = median(samples)
     deciles = quantiles(samples, n=10, method="inclusive")
     return Noise(
@@ -45,4 +52,5 @@ def listen(
         low_fraction=deciles[0] / middle - 1,
         high_fraction=deciles[-1] / middle - 1,
         load=load,
+        cores=CoreDistance.of([ns for ns in looks_ns if ns is not None]),
     )

@@ -22,7 +22,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """How much is measured.
 
     Every replicate is a fresh process of each candidate; its rounds interleave them in random order; a block is
-    `block_s` seconds of one candidate on one workload, after a pause of `settle_s`. `replicates` are made of everyone;
+    `block_s` seconds of one candidate on one workload, but at least `least_passes` and `least_calls`, after a pause of
+    `settle_s`. `replicates` are made of everyone;
     then more of those that are not settled yet, up to `most_replicates`, while the seconds of all processes together
     stay below `limit_s`.
     """
@@ -39,6 +40,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     most_passes: int
     timeout_s: float
     seed: int
+    least_calls: int = 1
 
 
 QUICK = Plan(
@@ -54,6 +56,7 @@ QUICK = Plan(
     most_passes=50,
     timeout_s=900,
     seed=0,
+    least_calls=3,
 )
 
 BUDGETS: Mapping[Budget, Plan] = {

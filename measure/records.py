@@ -89,7 +89,9 @@ class BlockSamples(msgspec.Struct, frozen=True, kw_only=True):
     tokenising and padding. `primer_s` is the call before, which is not counted. `device_samples_s` are calls on the
     device alone, in the same order; there are none where the host is the device, or where it starts from texts.
     `energy_j` is what the processor's own counters saw during `samples_s`, other programs included; `None` without such
-    counters.
+    counters. `core_latency_ns` is how long CPUs needed to hand a cache line over and back, just before the block and
+    just after it; empty for one thread, or where it was not seen. `wait_s` went by before the block: a pause, and
+    blocks that were thrown away because the CPUs lay apart.
     """
 
     workload: str
@@ -99,6 +101,8 @@ class BlockSamples(msgspec.Struct, frozen=True, kw_only=True):
     device_samples_s: tuple[float, ...] = ()
     tokenise_s: tuple[float, ...] = ()
     energy_j: float | None = None
+    core_latency_ns: tuple[float, ...] = ()
+    wait_s: float = 0.0
 
 
 class WarmUpSamples(msgspec.Struct, frozen=True, kw_only=True):
@@ -180,8 +184,10 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True, tag="measurement"):
 
     @property
     def process_s(self) -> float:
-        """Seconds of cold start, warm-ups and blocks: what measuring one more process of it costs, but for pauses."""
-        blocks = sum(block.primer_s + sum(block.samples_s) + sum(block.device_samples_s) for block in self.blocks)
+        """Seconds of cold start, warm-ups and blocks, waiting included: what measuring one more process of it costs."""
+        blocks = sum(
+            block.wait_s + block.primer_s + sum(block.samples_s) + sum(block.device_samples_s) for block in self.blocks
+        )
         return self.cold_start.total_s + sum(sum(item.samples_s) for item in self.warm_ups) + blocks
 
 

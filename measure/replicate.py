@@ -3,12 +3,14 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
+from math import ceil
 from pathlib import Path
-from time import perf_counter, sleep
+from time import perf_counter
 from typing import TypeVar
 
 import numpy as np
 
+from measure.core_latency import CoreLatency
 from measure.messages import Block, Explain, Explained, Open, Opened, Timed, WarmUp, Weigh, Weighed
 from measure.plan import Plan
 from measure.process import WorkerFailed, WorkerProcess
@@ -18,6 +20,12 @@ from measure.source import ModelSource
 from measure.timing import passes_for
 from measure.workload import Inputs
 from runtimes.base import Executed
+
+TRIES = 2
+"""Blocks that are timed for one that is kept, where CPUs lay apart before or after them."""
+
+PATIENCE_S = 0.5
+"""How long a block waits for CPUs to come together."""
 
 T = TypeVar("T")
 
@@ -36,6 +44,7 @@ class Setting:
     inputs_file: Path
     random: np.random.Generator
     step: Callable[[str], None]
+    cores: CoreLatency
 
     def open_request(self, entrant: Entrant) -> Open:
         """What a worker is told to load for an entrant."""
@@ -140,7 +149,7 @@ def _start(setting: Setting, entrant: Entrant, stack: ExitStack) -> Finished | G
                     timed.samples_s,
                     len(workload.spec.sample_shapes),
                     plan.block_s,
-                    plan.least_passes,
+                    max(plan.least_passes, ceil(plan.least_calls / len(workload.spec.shapes))),
                     plan.most_passes,
                 )
             )
@@ -151,27 +160,37 @@ def _start(setting: Setting, entrant: Entrant, stack: ExitStack) -> Finished | G
 
 def _round(setting: Setting, number: int, live: Sequence[Finished]) -> Iterator[GaveUp]:
     """One block of every candidate on every workload, both in random order."""
-    plan = setting.plan
     gone: set[Entrant] = set()
     for index in setting.random.permutation(len(setting.inputs.workloads)):
         for item in setting.shuffled(live):
             if item.entrant in gone:
                 continue
-            sleep(plan.settle_s)  # lets the spinning threads of the one before fall asleep
             try:
-                timed = item.process.ask(Block(workload=int(index), passes=item.passes[index]), Timed, plan.timeout_s)
+                item.blocks.append(_block(setting, item, int(index), number))
             except WorkerFailed as failed:
                 gone.add(item.entrant)
                 yield GaveUp(item.entrant, "timing", failed)
-                continue
-            item.blocks.append(
-                BlockSamples(
-                    workload=setting.inputs.workloads[index].spec.name,
-                    round=number,
-                    primer_s=timed.primer_s or 0.0,
-                    samples_s=timed.samples_s,
-                    device_samples_s=timed.device_samples_s,
-                    tokenise_s=timed.tokenise_s,
-                    energy_j=timed.energy_j,
-                )
-            )
+
+
+def _block(setting: Setting, item: Finished, index: int, number: int) -> BlockSamples:
+    """One block with CPUs together, or after `TRIES` as they lie."""
+    plan, cores, started = setting.plan, setting.cores, perf_counter()
+    request = Block(workload=index, passes=item.passes[index])
+    for _ in range(TRIES):
+        before_ns = cores.settle(plan.settle_s, PATIENCE_S)
+        asked = perf_counter()
+        timed = item.process.ask(request, Timed, plan.timeout_s)
+        after_ns = cores.look()
+        if not cores.is_apart(before_ns) and not cores.is_apart(after_ns):
+            break
+    return BlockSamples(
+        workload=setting.inputs.workloads[index].spec.name,
+        round=number,
+        primer_s=timed.primer_s or 0.0,
+        samples_s=timed.samples_s,
+        device_samples_s=timed.device_samples_s,
+        tokenise_s=timed.tokenise_s,
+        energy_j=timed.energy_j,
+        core_latency_ns=tuple(ns for ns in (before_ns, after_ns) if ns is not None),
+        wait_s=asked - started,
+    )

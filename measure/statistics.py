@@ -57,15 +57,14 @@ class LogRatio:
     replicates: int
 
     @classmethod
-    def of(cls, rounds: Sequence[Sequence[float]]) -> Self:
-        """From paired logarithms, one inner sequence (its rounds) for each replicate, none empty.
+    def of(cls, centres: Sequence[float]) -> Self:
+        """From one logarithm for each replicate.
 
         The process is the unit of replication: rounds of one process share its memory layout and its luck, so however
-        many there are, they count as one figure, their median (Kalibera and Jones, *Rigorous Benchmarking in Reasonable
-        Time*, ISMM 2013; their random-effects model with the highest level replicated). Scatter within processes
-        reaches the standard error through those medians, once.
+        many there are, they count as one figure, such as their median (Kalibera and Jones, *Rigorous Benchmarking in
+        Reasonable Time*, ISMM 2013; their random-effects model with the highest level replicated). Scatter within
+        processes reaches the standard error through those figures, once.
         """
-        centres = [median(logs) for logs in rounds]
         error = stdev(centres) / sqrt(len(centres)) if len(centres) > 1 else None
         return cls(fmean(centres), error, len(centres))
 

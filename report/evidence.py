@@ -5,7 +5,8 @@ from collections.abc import Iterable, Sequence
 from math import exp, log
 from statistics import fmean, median
 
-from measure.pairing import log_gains, log_speeds, pass_times
+from measure.core_latency import CoreDistance
+from measure.pairing import base_of, log_gains, log_speeds, looks, pass_times
 from measure.percentiles import least_samples, upper_bound
 from measure.records import BlockSamples, Entrant, Failure, Measurement, Overhead, Quality, Record, Role, Session
 from measure.statistics import Decision, LogRatio, accuracy_difference, decide, pass_seconds
@@ -15,6 +16,9 @@ from report.verdict import Gate, Noise, QualityResult, Ratio, Row, TextResult, W
 
 BUSY = 0.1
 """Share of the CPU that others may use before it is worth a warning."""
+
+APART = 0.2
+"""Share of the looks with CPUs apart that is worth a warning."""
 
 PERCENTILES = {"p90_s": 0.90, "p95_s": 0.95, "p99_s": 0.99}
 
@@ -162,6 +166,7 @@ class Evidence:
         return Noise(
             call_fraction=median(spreads),
             drift_fraction=exp(fmean(changes)) - 1 if len(items) > 1 and changes else None,
+            cores=CoreDistance.of([ns for items in self.by_entrant.values() for item in items for ns in looks(item)]),
         )
 
     def _levels(self, item: Measurement) -> dict[str, float]:
@@ -199,6 +204,12 @@ class Evidence:
         stolen = max((load.steal_fraction or 0.0 for load in loads), default=0.0)
         if stolen > BUSY:
             found.append(f"other virtual machines took {stolen:.0%} of the CPU just before measuring")
+        cores = self.noise.cores if self.noise else None
+        if cores and cores.apart_fraction > APART:
+            found.append(
+                f"two CPUs lay apart in {cores.apart_fraction:.0%} of the looks: if the host can, let it keep this "
+                "machine's CPUs in one core complex"
+            )
         if self.session.machine.governor == "powersave":
             found.append("the CPU's governor is powersave, so its frequency wanders: set it to performance")
         restless = [entrant.name for entrant, items in self.by_entrant.items() if _restless(items)]
@@ -272,7 +283,7 @@ class Evidence:
     def _log_ratio(self, entrant: Entrant, workloads: Sequence[str], base: Entrant | None) -> LogRatio | None:
         if base is None:
             return None
-        found = log_speeds(self.by_entrant[entrant], self.by_entrant[base], self.shapes, workloads)
+        found = log_speeds(self.by_entrant[entrant], base_of(self.by_entrant, base, entrant), self.shapes, workloads)
         return LogRatio.of(found) if found else None
 
     @staticmethod

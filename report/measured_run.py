@@ -37,6 +37,9 @@ class MeasuredRun:
         self.measurements = {
             entrant.name: items for entrant, items in evidence.by_entrant.items() if entrant.role is not Role.CONTROL
         }
+        self._control = [
+            item for entrant, items in evidence.by_entrant.items() if entrant.role is Role.CONTROL for item in items
+        ]
         self._shapes = evidence.shapes
         self._failures = {
             record.name: record.reason if record.stage in ("probe", "model") else f"{record.stage}: {record.reason}"
@@ -65,8 +68,8 @@ class MeasuredRun:
         """Time of a batch less the anchor's in the same round: of each process the median."""
         if self.anchor is None:
             return []
-        mine, anchors = self.measurements[name], self.measurements[self.anchor]
-        return [-median(logs) for logs in log_speeds(mine, anchors, self._shapes, (workload,))]
+        mine, base = self.measurements[name], [*self.measurements[self.anchor], *self._control]
+        return [-speed for speed in log_speeds(mine, base, self._shapes, (workload,))]
 
     def speed(self, name: str, workload: str) -> Ratio | None:
         """The speed-up over the run's own anchor; `None` for the anchor."""

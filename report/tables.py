@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from measure.core_latency import CoreDistance
 from measure.plan import Budget
 from measure.records import Role
 from measure.statistics import Decision
@@ -263,7 +264,16 @@ def noise(verdict: Verdict) -> str:
     if found is None:
         return control(verdict)
     drift = "" if found.drift_fraction is None else f", {100 * found.drift_fraction:+.1f} % from first process to last"
-    return f"Noise: calls of the baseline vary by {fraction(found.call_fraction)}{drift}. {control(verdict)}"
+    cores = "" if found.cores is None else f" {distance(found.cores)}."
+    return f"Noise: calls of the baseline vary by {fraction(found.call_fraction)}{drift}.{cores} {control(verdict)}"
+
+
+def distance(cores: CoreDistance) -> str:
+    """How far apart CPUs lie."""
+    told = f"CPU to CPU: {cores.together_ns:.0f} ns there and back"
+    if cores.apart_ns is None:
+        return told
+    return f"{told}, {cores.apart_ns:.0f} ns in {fraction(cores.apart_fraction)} of the looks, when they lie apart"
 
 
 def control(verdict: Verdict) -> str:

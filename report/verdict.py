@@ -4,6 +4,7 @@ from enum import StrEnum
 
 import msgspec
 
+from measure.core_latency import CoreDistance
 from measure.machine import Machine
 from measure.records import Overhead, Role
 from measure.statistics import Decision
@@ -106,10 +107,12 @@ class QualityResult(msgspec.Struct, frozen=True, kw_only=True):
 class Noise(msgspec.Struct, frozen=True, kw_only=True):
     """How unevenly the baseline ran. `call_fraction`: the spread of calls within a block (median absolute deviation
     over the median, times 1.48, as a coefficient of variation). `drift_fraction`: how much more time it took in the
-    last process than in the first; `None` for a single process."""
+    last process than in the first; `None` for a single process. `cores`: how far apart CPUs lay before and after the
+    blocks of all candidates; `None` where that was not seen."""
 
     call_fraction: float
     drift_fraction: float | None
+    cores: CoreDistance | None = None
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):

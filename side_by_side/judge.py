@@ -26,7 +26,7 @@ def judge(
     trained = {setting.name: (setting, found) for setting, found in outcomes if isinstance(found, Learnt)}
     baseline = next(iter(trained), None)
     ratios = {
-        name: LogRatio.of([[value] for value in logs])
+        name: LogRatio.of(logs)
         for name in trained
         if baseline is not None and name != baseline and (logs := log_ratios(turns, baseline, name))
     }

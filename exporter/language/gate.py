@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -37,6 +37,23 @@ sums of another order elsewhere."""
 
 
 @dataclass(frozen=True, slots=True)
+class _Expected:
+    """What the reference says of each token, (tokens, vocabulary) and (tokens,); found once for all variants."""
+
+    logits: torch.Tensor
+    logs: torch.Tensor
+    shares: torch.Tensor
+    choice: torch.Tensor
+    target: torch.Tensor
+    surprise: torch.Tensor
+
+    @classmethod
+    def of(cls, logits: torch.Tensor, target: torch.Tensor) -> Self:
+        logs = log_softmax(logits, dim=-1)
+        return cls(logits, logs, logs.exp(), logits.argmax(dim=-1), target, -_of_targets(logs, target))
+
+
+@dataclass(frozen=True, slots=True)
 class Sums:
     """Statistics of each text: rows of (surprise of the variant, of the reference, divergence, agreements, tokens)."""
 
@@ -59,11 +76,11 @@ def predictions(model: Any, decoders: Mapping[Precision, Decoder], passages: Pas
         with torch.inference_mode():
             wanted = told(model, ids, mask, inputs)[:, :-1][following].float()
             scale = max(scale, float(wanted.abs().max()))
-            expected = log_softmax(wanted, dim=-1)
+            expected = _Expected.of(wanted, target)
             for precision, decoder in decoders.items():
                 found = torch.from_numpy(decoder.every(ids, mask, inputs))[:, :-1][following]
-                errors[precision] = max(errors[precision], float((found - wanted).abs().nan_to_num(torch.inf).max()))
-                rows = _compared(found, wanted, expected, target)
+                errors[precision] = max(errors[precision], _farthest(found, wanted))
+                rows = _compared(found, expected)
                 total = torch.zeros(len(places), rows.shape[1], dtype=torch.float64)
                 sums[precision][places] = total.index_add_(0, owner, rows.double()).numpy()
     return {
@@ -71,14 +88,22 @@ def predictions(model: Any, decoders: Mapping[Precision, Decoder], passages: Pas
     }
 
 
-def _compared(found: torch.Tensor, wanted: torch.Tensor, expected: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+def _compared(found: torch.Tensor, expected: _Expected) -> torch.Tensor:
     """Statistics of each token, (tokens, 5); logits that are no numbers surprise as much as a blind guess among all."""
+    agrees = found.argmax(dim=-1) == expected.choice
     said = log_softmax(found, dim=-1)
-    surprise = -said.gather(1, target[:, None])[:, 0].nan_to_num(-np.log(found.shape[-1]))
-    reference = -expected.gather(1, target[:, None])[:, 0]
-    divergence = torch.nn.functional.kl_div(said, expected, reduction="none", log_target=True).sum(dim=-1)
-    agrees = found.argmax(dim=-1) == wanted.argmax(dim=-1)
-    return torch.stack([surprise, reference, divergence, agrees.float(), torch.ones_like(surprise)], dim=1)
+    surprise = -_of_targets(said, expected.target).nan_to_num(-np.log(found.shape[-1]))
+    divergence = said.neg_().add_(expected.logs).mul_(expected.shares).sum(dim=-1)  # Kullback and Leibler's, in place
+    return torch.stack([surprise, expected.surprise, divergence, agrees.float(), torch.ones_like(surprise)], dim=1)
+
+
+def _of_targets(logs: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    return logs.gather(1, target[:, None])[:, 0]
+
+
+def _farthest(found: torch.Tensor, wanted: torch.Tensor) -> float:
+    """The largest difference; infinite where one is no number."""
+    return float((found - wanted).abs_().max().nan_to_num(torch.inf))
 
 
 def _prediction(passages: Passages, sums: Sums) -> Prediction:

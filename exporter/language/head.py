@@ -30,6 +30,16 @@ class Head:
 
 
 @contextmanager
+def headless(model: Any) -> Iterator[None]:
+    """Let a model's head see nothing, and so give no logits, inside the block: for who looks at what comes before."""
+    hook = model.get_output_embeddings().register_forward_pre_hook(lambda module, given: (given[0][:, :0],))
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+@contextmanager
 def heading(model: Any) -> Iterator[Head]:
     """Let a model's head see no more than is wanted, inside the block."""
     head = Head()

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from exporter.language.head import headless
 from exporter.language.passages import LONGEST, Passages, told
 
 Moments = dict[str, torch.Tensor]
@@ -16,13 +17,16 @@ TOKENS = 8192
 """So many tokens are looked at. Texts are read one by one, never as one stream: a text's first token, which all others
 attend to, has inputs like no other, and the rounding must know how common it is."""
 
+AT_ONCE = 1024
+"""Tokens of texts that are read together, where one text has no more."""
+
 OWN_TEXTS = 64
 
 
 def second_moments(model: Any, passages: Passages) -> Moments:
     """Of every linear layer's inputs, while a model in eval mode is told texts."""
     moments: Moments = {}
-    with _watching(model, moments), torch.inference_mode():
+    with _watching(model, moments), headless(model), torch.inference_mode():
         for places, tokens in alike(passages):
             ids = np.array([passages.rows[place][:tokens] for place in places])
             told(model, ids, np.ones_like(ids), passages.inputs(places))
@@ -30,7 +34,8 @@ def second_moments(model: Any, passages: Passages) -> Moments:
 
 
 def alike(passages: Passages) -> Iterator[tuple[list[int], int]]:
-    """Places of equally long texts, so that none is padded, and their length; the first `TOKENS` tokens of them all."""
+    """Places of equally long texts, so that none is padded, and their length, as many as are read together; the first
+    `TOKENS` tokens of them all."""
     groups: dict[tuple[int, int], list[int]] = {}
     left = TOKENS
     for place, row in enumerate(passages.rows):
@@ -40,8 +45,10 @@ def alike(passages: Passages) -> Iterator[tuple[list[int], int]]:
         cut = min(len(row), LONGEST, left)
         groups.setdefault((cut, read), []).append(place)
         left -= cut + read
-    for (tokens, _), places in groups.items():
-        yield places, tokens
+    for (tokens, read), places in groups.items():
+        texts = max(1, AT_ONCE // (tokens + read))
+        for start in range(0, len(places), texts):
+            yield places[start : start + texts], tokens
 
 
 def own_texts(model: Any) -> list[list[int]]:

@@ -22,14 +22,14 @@ def lasting(clock: FakeClock, *durations_s: float) -> Callable[[], None]:
 
 def test_even_work_has_no_spread() -> None:
     clock = FakeClock()
-    found = listen(20, clock, lasting(clock, *[2.0] * 21))
+    found = listen(1, 20, clock, lasting(clock, *[2.0] * 21))
     assert (found.median_s, found.low_fraction, found.high_fraction, found.load) == (2.0, 0.0, 0.0, QUIET)
 
 
 def test_the_spread_is_that_of_the_deciles_around_the_median() -> None:
     """1, 2, … 11 seconds: the median is 6, the 10th percentile 2, the 90th 10; the first call is not counted."""
     clock = FakeClock()
-    found = listen(11, clock, lasting(clock, 100.0, *map(float, range(1, 12))))
+    found = listen(1, 11, clock, lasting(clock, 100.0, *map(float, range(1, 12))))
     assert found.repeats == 11
     assert found.median_s == pytest.approx(6)
     assert found.low_fraction == pytest.approx(2 / 6 - 1)

@@ -13,6 +13,7 @@ import pytest
 from artifact.precision import Precision
 from artifact.tokenizer import text_encoder
 from measure import replicate, scoring
+from measure.core_latency import CoreLatency
 from measure.memory import MemoryReading
 from measure.messages import (
     AnyRequest,
@@ -31,7 +32,7 @@ from measure.messages import (
 from measure.process import WorkerFailed
 from measure.records import Entrant, Role
 from measure.reference import load_reference
-from measure.replicate import Finished, GaveUp, Setting, run_replicate
+from measure.replicate import PATIENCE_S, TRIES, Finished, GaveUp, Setting, run_replicate
 from measure.scoring import Scorer
 from measure.workload import FromText, Inputs, build_inputs
 from runtimes.base import Candidate, Executed, RuntimeInfo
@@ -50,6 +51,28 @@ EXECUTED = Executed(kernels={"MatMul": 2}, conversions=0)
 LOGITS = np.array([[0, 1]] * 6, dtype=np.float32)
 
 
+TOGETHER, APART = 200.0, 350.0
+
+
+class Cores(CoreLatency):
+    """Looks that are made up, before and after each block; when they are over, nothing is seen."""
+
+    def __init__(self, *looks_ns: float) -> None:
+        super().__init__(threads=1)
+        self.script = list(looks_ns)
+        self.settled: list[tuple[float, float]] = []
+
+    def settle(self, least_s: float, most_s: float) -> float | None:
+        self.settled.append((least_s, most_s))
+        return self.look()
+
+    def look(self) -> float | None:
+        if not self.script:
+            return None
+        self._seen.append(self.script.pop(0))
+        return self._seen[-1]
+
+
 class Theatre:
     """All processes of a replicate; `log` holds who was asked what, `fails` when someone gives up."""
 
@@ -57,7 +80,6 @@ class Theatre:
         self.log: list[tuple[int, AnyRequest | str]] = []
         self.names: dict[int, Precision] = {}
         self.fails: Callable[[Precision, AnyRequest], bool] = lambda precision, request: False
-        self.sleeps: list[float] = []
         theatre = self
 
         class Process:
@@ -86,7 +108,6 @@ class Theatre:
                 return answer(request, self.threads)
 
         monkeypatch.setattr(replicate, "WorkerProcess", Process)
-        monkeypatch.setattr(replicate, "sleep", self.sleeps.append)
 
     def asked(self, kind: type) -> list[tuple[int, Any]]:
         return [(number, request) for number, request in self.log if isinstance(request, kind)]
@@ -143,6 +164,7 @@ def setting(theatre: Theatre, inputs: Inputs, make_source: MakeSource, tmp_path:
         inputs_file=tmp_path / "inputs.npz",
         random=np.random.default_rng(1),
         step=lambda note: None,
+        cores=Cores(),
     )
 
 
@@ -197,8 +219,30 @@ def test_the_seed_decides_the_order(theatre: Theatre, setting: Setting) -> None:
 
 
 def test_there_is_a_pause_before_every_block(theatre: Theatre, setting: Setting) -> None:
-    run(setting)
-    assert theatre.sleeps == [0.25] * (6 * 2 * 4)
+    cores = Cores()
+    run(replace(setting, cores=cores))
+    assert cores.settled == [(0.25, PATIENCE_S)] * (6 * 2 * 4)
+
+
+def test_a_block_after_which_cpus_lay_apart_is_timed_again(theatre: Theatre, setting: Setting) -> None:
+    """The second of the first two blocks: together before and apart after it, then together."""
+    together = [TOGETHER, TOGETHER]
+    run(replace(setting, cores=Cores(*together, TOGETHER, APART, *together)))
+    outcomes = run(replace(setting, cores=Cores(*together * 4, TOGETHER, APART, *together * 100)))
+    assert len(theatre.asked(Block)) == 2 * (6 * 2 * 4 + 1)
+    assert {block.core_latency_ns for item in outcomes for block in item.blocks} == {(TOGETHER, TOGETHER)}
+
+
+def test_a_block_is_kept_as_it_is_when_cpus_stay_apart(theatre: Theatre, setting: Setting) -> None:
+    outcomes = run(replace(setting, cores=Cores(*[TOGETHER] * 40, *[APART] * 40)))
+    kept = [block.core_latency_ns for item in outcomes for block in item.blocks]
+    assert Counter(kept) == {(TOGETHER, TOGETHER): 20, (APART, APART): 10, (): 18}
+    assert len(theatre.asked(Block)) == 20 + TRIES * 10 + 18
+
+
+def test_what_went_by_before_a_block_is_kept(theatre: Theatre, setting: Setting) -> None:
+    outcomes = run(setting)
+    assert all(block.wait_s >= 0 for item in outcomes for block in item.blocks)
 
 
 def test_blocks_are_as_long_as_the_warm_up_says(theatre: Theatre, setting: Setting) -> None:

@@ -1,0 +1,165 @@
+"""How long a cache line takes from one CPU to another and back: what threads that share work wait for.
+
+A virtual machine's CPUs are moved about by its host. Where two of them lie in different core complexes for a while, a
+line takes several times as long, and an engine's threads with it, each engine's by another factor; neither the load nor
+stolen time shows it.
+"""
+
+import mmap
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean, median, quantiles
+from types import TracebackType
+from typing import IO, Self
+
+import msgspec
+
+from measure import core_partner
+from measure.core_partner import CHUNKS, OURS, THEIRS, VOLLEYS, wait_for
+
+PARTNER = Path(core_partner.__file__)
+
+MOST_PARTNERS = 7
+"""More CPUs than this and the first one are not looked at."""
+
+FAR = 1.5
+"""How many times the least latency tells that CPUs lie apart. Where two of them lay in different core complexes of an
+EPYC, looks gave 330 to 410 ns, else 180 to 250."""
+
+
+class CoreLatency:
+    """Looks at the latency between the first CPU that this process may use and the others, each from a process that
+    stays on its CPU and sleeps between looks. For one thread or one CPU, or where the system pins no process, it sees
+    nothing."""
+
+    def __init__(self, threads: int) -> None:
+        self._threads = threads
+        self._cpus: Sequence[int] = ()
+        self._partners: list[subprocess.Popen[bytes]] = []
+        self._file: IO[bytes] | None = None
+        self._board: memoryview | None = None
+        self._seen: list[float] = []
+
+    def __enter__(self) -> Self:
+        if sys.platform != "linux" or min(self._threads, len(cpus := sorted(os.sched_getaffinity(0)))) < 2:
+            return self
+        self._cpus = cpus
+        self._file = tempfile.TemporaryFile()
+        self._file.truncate(mmap.PAGESIZE)
+        self._board = memoryview(mmap.mmap(self._file.fileno(), mmap.PAGESIZE))
+        number = self._file.fileno()
+        self._partners = [
+            subprocess.Popen(
+                [sys.executable, "-P", "-S", str(PARTNER), str(number), str(cpu)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                bufsize=0,
+                pass_fds=[number],
+            )
+            for cpu in cpus[1 : 1 + MOST_PARTNERS]
+        ]
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for partner in self._partners:
+            partner.kill()
+            partner.wait()
+            for stream in (partner.stdin, partner.stdout):
+                if stream is not None:
+                    stream.close()
+        if self._file is not None:
+            self._file.close()
+
+    def settle(self, least_s: float, most_s: float) -> float | None:
+        """Let what spins fall asleep, at least so many seconds, and CPUs come together, at most so many; the last look.
+
+        It looks all the time, because CPUs that are busy are brought together sooner than those that sleep. Where
+        nothing can be seen, it sleeps.
+        """
+        started = time.perf_counter()
+        while True:
+            found_ns = self.look()
+            spent_s = time.perf_counter() - started
+            if found_ns is None:
+                time.sleep(max(0.0, least_s - spent_s))
+                return None
+            if spent_s >= most_s or (spent_s >= least_s and not self.is_apart(found_ns)):
+                return found_ns
+
+    def is_apart(self, found_ns: float | None) -> bool:
+        """Whether a look tells that CPUs lie apart, by all looks so far."""
+        return found_ns is not None and is_apart(found_ns, least_latency(self._seen))
+
+    def look(self) -> float | None:
+        """Nanoseconds there and back, the mean over the other CPUs; `None` where it cannot be seen, and ever after."""
+        if self._board is None:
+            return None
+        allowed = os.sched_getaffinity(0)
+        os.sched_setaffinity(0, self._cpus[:1])
+        try:
+            self._seen.append(fmean(_rally(self._board, partner) for partner in self._partners))
+            return self._seen[-1]
+        except (OSError, TimeoutError):  # a partner was killed, or its CPU is not to be had
+            self._board = None
+            return None
+        finally:
+            os.sched_setaffinity(0, allowed)
+
+
+class CoreDistance(msgspec.Struct, frozen=True, kw_only=True):
+    """What looks at the latency between CPUs found, in nanoseconds there and back: with CPUs together, and, where they
+    lay apart in some share of the looks, apart."""
+
+    together_ns: float
+    apart_ns: float | None
+    apart_fraction: float
+
+    @classmethod
+    def of(cls, looks_ns: Sequence[float]) -> Self | None:
+        """Of several looks; `None` for fewer than two."""
+        least_ns = least_latency(looks_ns)
+        if least_ns is None:
+            return None
+        apart = [ns for ns in looks_ns if is_apart(ns, least_ns)]
+        return cls(
+            together_ns=median(ns for ns in looks_ns if not is_apart(ns, least_ns)),
+            apart_ns=median(apart) if apart else None,
+            apart_fraction=len(apart) / len(looks_ns),
+        )
+
+
+def least_latency(looks_ns: Sequence[float]) -> float | None:
+    """The latency that one look in ten is below; `None` for fewer than two looks."""
+    return quantiles(looks_ns, n=10, method="inclusive")[0] if len(looks_ns) > 1 else None
+
+
+def is_apart(found_ns: float, least_ns: float | None) -> bool:
+    """Whether CPUs lie apart, where the least latency is known."""
+    return least_ns is not None and found_ns > FAR * least_ns
+
+
+def _rally(board: memoryview, partner: "subprocess.Popen[bytes]") -> float:
+    """Nanoseconds of a volley with a partner. Raises `TimeoutError` or `OSError` when it does not answer."""
+    if partner.stdin is None or partner.stdout is None:
+        raise RuntimeError("a partner is always started with pipes")
+    board[0] = OURS
+    partner.stdin.write(b"\n")
+    if not partner.stdout.read(1):
+        raise BrokenPipeError("the partner has ended")
+    wait_for(board, THEIRS)
+    means = []
+    for _ in range(CHUNKS):
+        start = time.perf_counter()
+        for _ in range(VOLLEYS):
+            board[0] = OURS
+            wait_for(board, THEIRS)
+        means.append((time.perf_counter() - start) / VOLLEYS)
+    return median(means) * 1e9
