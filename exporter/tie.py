@@ -1,6 +1,7 @@
 """Weights that a model shares stay one in the file, also where one of the two layers reads them transposed."""
 
-import hashlib
+from collections import defaultdict
+from collections.abc import Hashable
 
 import numpy as np
 import onnx_ir
@@ -10,6 +11,9 @@ from exporter.edit import Editor, drop_unused_constants
 LEAST_BYTES = 1024
 """Smaller weights are not worth a node."""
 
+FEW = 64
+"""Numbers by which weights are told apart before all are compared."""
+
 
 def tie(graph: onnx_ir.Model) -> onnx_ir.Model:
     """Replace in place each weight that is another one, or a matrix that is another's transpose, by that other one.
@@ -17,7 +21,7 @@ def tie(graph: onnx_ir.Model) -> onnx_ir.Model:
     ONNX Runtime folds the `Transpose` when it loads the file, so it costs nothing when the graph runs.
     """
     editor = Editor(graph)
-    first: dict[str, onnx_ir.Value] = {}
+    alike: defaultdict[Hashable, list[tuple[onnx_ir.Value, np.ndarray]]] = defaultdict(list)
     for value in list(graph.graph.initializers.values()):
         tensor = value.const_value
         if tensor is None or len(tensor.shape) < 2 or tensor.nbytes < LEAST_BYTES:
@@ -25,8 +29,9 @@ def tie(graph: onnx_ir.Model) -> onnx_ir.Model:
         if value.is_graph_output() or not value.uses():
             continue
         array = tensor.numpy()
-        same = first.get(_key(array))
-        turned = first.get(_key(array.T)) if array.ndim == 2 else None
+        others = alike[_mark(array)]
+        same = next((other for other, known in others if np.array_equal(known, array)), None)
+        turned = next((other for other, known in others if array.ndim == 2 and np.array_equal(known.T, array)), None)
         if same is not None:
             value.replace_all_uses_with(same)
         elif turned is not None:
@@ -37,7 +42,7 @@ def tie(graph: onnx_ir.Model) -> onnx_ir.Model:
             transposed.shape = value.shape
             value.replace_all_uses_with(transposed)
         else:
-            first[_key(array)] = value
+            others.append((value, array))
     drop_unused_constants(graph)
     return graph
 
@@ -58,7 +63,8 @@ def untie(graph: onnx_ir.Model) -> onnx_ir.Model:
     return graph
 
 
-def _key(array: np.ndarray) -> str:
-    digest = hashlib.sha256(f"{array.dtype} {array.shape} ".encode())
-    digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()
+def _mark(array: np.ndarray) -> Hashable:
+    """What two weights have in common if they are equal, or one is the other's transpose: cheap to find."""
+    if array.ndim > 2:
+        return array.dtype, array.shape, array.ravel()[:FEW].tobytes()
+    return array.dtype, tuple(sorted(array.shape)), array.diagonal()[:FEW].tobytes()

@@ -1,5 +1,6 @@
 """What people read: figures, tables, Markdown, the choice and its card."""
 
+import itertools
 from io import StringIO
 from pathlib import Path
 
@@ -243,6 +244,32 @@ def test_the_noise_stands_before_the_winner() -> None:
     assert text.index("Noise: calls of the baseline vary by 0.0 %, +0.0 % from first process to last") < text.index(
         "Ship"
     )
+
+
+def looked_at(*looks_ns: tuple[float, float]) -> list[Record]:
+    """The usual records, whose blocks have these looks in turn."""
+    found = itertools.cycle(looks_ns)
+    return [
+        msgspec.structs.replace(
+            item, blocks=tuple(msgspec.structs.replace(block, core_latency_ns=next(found)) for block in item.blocks)
+        )
+        if isinstance(item, Measurement)
+        else item
+        for item in usual()
+    ]
+
+
+def test_the_noise_tells_how_far_apart_cpus_lay() -> None:
+    assert "CPU to CPU" not in render(judge(usual()))
+    assert "CPU to CPU: 200 ns there and back. A/A" in render(judge(looked_at((200.0, 200.0))))
+    seldom = judge(looked_at(*[(200.0, 200.0)] * 9, (200.0, 400.0)))
+    assert "200 ns there and back, 400 ns in 5.0 % of the looks, when they lie apart. A/A" in render(seldom)
+    assert not any("apart" in warning for warning in seldom.warnings)
+
+
+def test_cpus_that_often_lie_apart_are_a_warning() -> None:
+    verdict = judge(looked_at((200.0, 200.0), (400.0, 400.0)))
+    assert any("two CPUs lay apart in 50% of the looks" in warning for warning in verdict.warnings)
 
 
 def test_what_is_undecided_says_what_it_would_take() -> None:
