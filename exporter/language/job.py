@@ -28,6 +28,7 @@ from artifact.language import (
     Sizes,
 )
 from artifact.precision import Precision
+from artifact.predict.program import return_freed_blocks
 from artifact.progress import Progress, silent
 from artifact.records import fingerprint, read_if_present, sha256_file, write_json
 from artifact.run_folder import RunFolder, claim_output
@@ -60,7 +61,11 @@ MOST_IN_ONE_FILE = 256 * 10**6
 """Bytes of weights above which they go into a second file, from which they are read as they are needed: a file of one
 piece is held in memory three times while it is written."""
 
-RECIPE = 7
+LARGE_BYTES = 10**6
+"""Freed arrays of this size go back to the system at once. Else small ones that stay lie between them, and the holes are
+kept: rounding 135 million weights to int4 held 1.7 GB beside them instead of 0.5 GB."""
+
+RECIPE = 8
 """Raised whenever the same checkpoint would give another graph."""
 
 
@@ -75,6 +80,7 @@ def export_language(request: Request, progress: Progress = silent) -> tuple[Expo
     if not isinstance(request.model, Path):
         raise UserError("--module is for modules that answer in one pass", "name a checkpoint")
     _check(request)
+    return_freed_blocks(LARGE_BYTES)
     run = claim_output(request.out)
     checkpoint = checkpoint_folder(request.model, run, progress)
     family = family_of(checkpoint, request.language)
