@@ -18,7 +18,8 @@ from time import perf_counter, sleep
 
 from artifact.predict.cores import usable_cores
 from benchmarks.runtime_overhead import make_batch, seconds
-from measure.core_latency import CoreLatency, is_apart, least_latency
+from measure.core_distance import is_apart, least_latency
+from measure.core_latency import CoreLatency
 from measure.source import find_models
 from runtimes.base import Candidate
 from runtimes.registry import known_candidate, open_runtime

@@ -13,23 +13,18 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import fmean, median, quantiles
+from statistics import fmean, median
 from types import TracebackType
 from typing import IO, Self
 
-import msgspec
-
 from measure import core_partner
+from measure.core_distance import is_apart, least_latency
 from measure.core_partner import CHUNKS, OURS, THEIRS, VOLLEYS, wait_for
 
 PARTNER = Path(core_partner.__file__)
 
 MOST_PARTNERS = 7
 """More CPUs than this and the first one are not looked at."""
-
-FAR = 1.5
-"""How many times the least latency tells that CPUs lie apart. Where two of them lay in different core complexes of an
-EPYC, looks gave 330 to 410 ns, else 180 to 250."""
 
 
 class CoreLatency:
@@ -112,38 +107,6 @@ class CoreLatency:
             return None
         finally:
             os.sched_setaffinity(0, allowed)
-
-
-class CoreDistance(msgspec.Struct, frozen=True, kw_only=True):
-    """What looks at the latency between CPUs found, in nanoseconds there and back: with CPUs together, and, where they
-    lay apart in some share of the looks, apart."""
-
-    together_ns: float
-    apart_ns: float | None
-    apart_fraction: float
-
-    @classmethod
-    def of(cls, looks_ns: Sequence[float]) -> Self | None:
-        """Of several looks; `None` for fewer than two."""
-        least_ns = least_latency(looks_ns)
-        if least_ns is None:
-            return None
-        apart = [ns for ns in looks_ns if is_apart(ns, least_ns)]
-        return cls(
-            together_ns=median(ns for ns in looks_ns if not is_apart(ns, least_ns)),
-            apart_ns=median(apart) if apart else None,
-            apart_fraction=len(apart) / len(looks_ns),
-        )
-
-
-def least_latency(looks_ns: Sequence[float]) -> float | None:
-    """The latency that one look in ten is below; `None` for fewer than two looks."""
-    return quantiles(looks_ns, n=10, method="inclusive")[0] if len(looks_ns) > 1 else None
-
-
-def is_apart(found_ns: float, least_ns: float | None) -> bool:
-    """Whether CPUs lie apart, where the least latency is known."""
-    return least_ns is not None and found_ns > FAR * least_ns
 
 
 def _rally(board: memoryview, partner: "subprocess.Popen[bytes]") -> float:

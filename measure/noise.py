@@ -7,7 +7,8 @@ from statistics import median, quantiles
 
 import msgspec
 
-from measure.core_latency import CoreDistance, CoreLatency
+from measure.core_distance import CoreDistance
+from measure.core_latency import CoreLatency
 from measure.machine import Load, watch_load
 
 BLOCK = bytes(4_000_000)

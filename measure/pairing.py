@@ -7,7 +7,7 @@ from itertools import chain
 from math import log
 from statistics import fmean, median
 
-from measure.core_latency import is_apart, least_latency
+from measure.core_distance import is_apart, least_latency
 from measure.records import Entrant, Measurement, Role
 from measure.statistics import pass_seconds
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from math import exp, log
 from statistics import fmean, median
 
-from measure.core_latency import CoreDistance
+from measure.core_distance import CoreDistance
 from measure.pairing import base_of, log_gains, log_speeds, looks, pass_times
 from measure.percentiles import least_samples, upper_bound
 from measure.records import BlockSamples, Entrant, Failure, Measurement, Overhead, Quality, Record, Role, Session

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from measure.core_latency import CoreDistance
+from measure.core_distance import CoreDistance
 from measure.plan import Budget
 from measure.records import Role
 from measure.statistics import Decision

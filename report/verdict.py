@@ -4,7 +4,7 @@ from enum import StrEnum
 
 import msgspec
 
-from measure.core_latency import CoreDistance
+from measure.core_distance import CoreDistance
 from measure.machine import Machine
 from measure.records import Overhead, Role
 from measure.statistics import Decision

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from measure import core_latency
-from measure.core_latency import CoreDistance, CoreLatency, is_apart, least_latency
+from measure.core_distance import CoreDistance, is_apart, least_latency
+from measure.core_latency import CoreLatency
 
 TWO_CPUS = pytest.mark.skipif(
     sys.platform != "linux" or len(os.sched_getaffinity(0)) < 2, reason="there is one CPU, or none can be chosen"
