@@ -40,7 +40,6 @@ sums of another order elsewhere."""
 class _Expected:
     """What the reference says of each token, (tokens, vocabulary) and (tokens,); found once for all variants."""
 
-    logits: torch.Tensor
     logs: torch.Tensor
     shares: torch.Tensor
     choice: torch.Tensor
@@ -50,7 +49,7 @@ class _Expected:
     @classmethod
     def of(cls, logits: torch.Tensor, target: torch.Tensor) -> Self:
         logs = log_softmax(logits, dim=-1)
-        return cls(logits, logs, logs.exp(), logits.argmax(dim=-1), target, -_of_targets(logs, target))
+        return cls(logs, logs.exp(), logits.argmax(dim=-1), target, -_of_targets(logs, target))
 
 
 @dataclass(frozen=True, slots=True)
