@@ -9,13 +9,12 @@ import mmap
 import os
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean, median
 from types import TracebackType
-from typing import IO, Self
+from typing import Self
 
 from measure import core_partner
 from measure.core_distance import is_apart, least_latency
@@ -29,14 +28,13 @@ MOST_PARTNERS = 7
 
 class CoreLatency:
     """Looks at the latency between the first CPU that this process may use and the others, each from a process that
-    stays on its CPU and sleeps between looks. For one thread or one CPU, or where the system pins no process, it sees
-    nothing."""
+    stays on its CPU and sleeps between looks. For one thread or one CPU, or where the system pins no process or makes
+    none, it sees nothing."""
 
     def __init__(self, threads: int) -> None:
         self._threads = threads
         self._cpus: Sequence[int] = ()
         self._partners: list[subprocess.Popen[bytes]] = []
-        self._file: IO[bytes] | None = None
         self._board: memoryview | None = None
         self._seen: list[float] = []
 
@@ -44,22 +42,29 @@ class CoreLatency:
         if sys.platform != "linux" or min(self._threads, len(cpus := sorted(os.sched_getaffinity(0)))) < 2:
             return self
         self._cpus = cpus
-        self._file = tempfile.TemporaryFile()
-        self._file.truncate(mmap.PAGESIZE)
-        self._board = memoryview(mmap.mmap(self._file.fileno(), mmap.PAGESIZE))
-        number = self._file.fileno()
-        self._partners = [
-            subprocess.Popen(
-                [sys.executable, "-P", "-S", str(PARTNER), str(number), str(cpu)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                bufsize=0,
-                pass_fds=[number],
-            )
-            for cpu in cpus[1 : 1 + MOST_PARTNERS]
-        ]
+        try:
+            self._open_board()
+        except OSError:  # files or processes are limited, which what needs them tells
+            self._board = None
         return self
+
+    def _open_board(self) -> None:
+        number = os.memfd_create("steelyard")
+        try:
+            os.ftruncate(number, mmap.PAGESIZE)
+            self._board = memoryview(mmap.mmap(number, mmap.PAGESIZE))
+            for cpu in self._cpus[1 : 1 + MOST_PARTNERS]:
+                partner = subprocess.Popen(
+                    [sys.executable, "-P", "-S", str(PARTNER), str(number), str(cpu)],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.DEVNULL,
+                    bufsize=0,
+                    pass_fds=[number],
+                )
+                self._partners.append(partner)
+        finally:
+            os.close(number)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -70,8 +75,6 @@ class CoreLatency:
             for stream in (partner.stdin, partner.stdout):
                 if stream is not None:
                     stream.close()
-        if self._file is not None:
-            self._file.close()
 
     def settle(self, least_s: float, most_s: float) -> float | None:
         """Let what spins fall asleep, at least so many seconds, and CPUs come together, at most so many; the last look.

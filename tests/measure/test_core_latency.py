@@ -94,6 +94,16 @@ def test_for_one_thread_nothing_is_seen_and_settling_is_a_pause(monkeypatch: pyt
     assert pauses == [pytest.approx(0.25, abs=0.05)]
 
 
+@TWO_CPUS
+def test_where_no_file_can_be_made_nothing_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    def limited(number: int, length: int) -> None:
+        raise OSError(27, "File too large")
+
+    monkeypatch.setattr("measure.core_latency.os.ftruncate", limited)
+    with CoreLatency(2) as cores:
+        assert cores.look() is None
+
+
 def scripted(monkeypatch: pytest.MonkeyPatch, *looks_ns: float) -> CoreLatency:
     """Looks that are made up, each of which takes 10 ms; the last one again and again."""
     cores, now = CoreLatency(1), [0.0]
