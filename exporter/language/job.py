@@ -320,14 +320,15 @@ class _Job:
         wanted = greedy(model, passages, shape.context)
         decoders = {precision: self._open(precision, shape.context) for precision in todo}
         predicted = predictions(model, decoders, passages)
-        return {
-            precision: _Judged(
+        judged = {}
+        for precision in todo:
+            decoder = decoders.pop(precision)  # its memory is free before the next one's cache is made
+            judged[precision] = _Judged(
                 predicted[precision],
                 continuation(decoder, passages, wanted),
                 golden_error(model, self.family, decoder, samples, golden),
             )
-            for precision, decoder in decoders.items()
-        }
+        return judged
 
     def _open(self, precision: Precision, context: int) -> Decoder:
         """As it is served; half arithmetic is emulated, because a CPU computes it in fp32 and hides overflow."""
