@@ -82,29 +82,35 @@ class CoreLatency:
         It looks all the time, because CPUs that are busy are brought together sooner than those that sleep. Where
         nothing can be seen, it sleeps.
         """
-        started = time.perf_counter()
+        started, least_ns = time.perf_counter(), least_latency(self._seen)
         while True:
-            found_ns = self.look()
+            found_ns = self._look()
             spent_s = time.perf_counter() - started
             if found_ns is None:
                 time.sleep(max(0.0, least_s - spent_s))
                 return None
-            if spent_s >= most_s or (spent_s >= least_s and not self.is_apart(found_ns)):
+            if spent_s >= most_s or (spent_s >= least_s and not is_apart(found_ns, least_ns)):
+                self._seen.append(found_ns)
                 return found_ns
 
     def is_apart(self, found_ns: float | None) -> bool:
-        """Whether a look tells that CPUs lie apart, by all looks so far."""
+        """Whether a look tells that CPUs lie apart, by all that were given so far."""
         return found_ns is not None and is_apart(found_ns, least_latency(self._seen))
 
     def look(self) -> float | None:
         """Nanoseconds there and back, the mean over the other CPUs; `None` where it cannot be seen, and ever after."""
+        found_ns = self._look()
+        if found_ns is not None:
+            self._seen.append(found_ns)
+        return found_ns
+
+    def _look(self) -> float | None:
         if self._board is None:
             return None
         allowed = os.sched_getaffinity(0)
         os.sched_setaffinity(0, self._cpus[:1])
         try:
-            self._seen.append(fmean(_rally(self._board, partner) for partner in self._partners))
-            return self._seen[-1]
+            return fmean(_rally(self._board, partner) for partner in self._partners)
         except (OSError, TimeoutError):  # a partner was killed, or its CPU is not to be had
             self._board = None
             return None

@@ -13,12 +13,14 @@ from measure.machine import Load, watch_load
 
 BLOCK = bytes(4_000_000)
 REPEATS = 200
+LOOKS = 1500
+"""Half a second of them: CPUs that work are brought together, and then the least latency is seen."""
 
 
 class Noise(msgspec.Struct, frozen=True, kw_only=True):
     """`repeats` times of one fixed piece of work on one core: their median, and how far the 10th and the 90th
-    percentile lie from it as shares of it. `load` is what others did before; `cores` is what was seen between the
-    repeats of how far apart CPUs lie, `None` where nothing was."""
+    percentile lie from it as shares of it. `load` is what others did before; `cores` is what was seen after the
+    repeats of how far apart CPUs lie while they work, `None` where nothing was."""
 
     repeats: int
     median_s: float
@@ -34,17 +36,17 @@ def listen(
     clock: Callable[[], float] = time.perf_counter,
     work: Callable[[], object] = lambda: hashlib.sha256(BLOCK).digest(),
 ) -> Noise:
-    """Watch the load for a second, then time `work` again and again, and look at the CPUs of so many threads between:
-    about two seconds in all."""
+    """Watch the load for a second, then time `work` again and again, and look at the CPUs of so many threads:
+    about three seconds in all."""
     load = watch_load()
-    samples, looks_ns = [], []
+    samples = []
     work()
     with CoreLatency(threads) as cores:
         for _ in range(repeats):
             start = clock()
             work()
             samples.append(clock() - start)
-            looks_ns.append(cores.look())
+        looks_ns = [cores.look() for _ in range(LOOKS)]
     middle = median(samples)
     deciles = quantiles(samples, n=10, method="inclusive")
     return Noise(

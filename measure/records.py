@@ -91,7 +91,7 @@ class BlockSamples(msgspec.Struct, frozen=True, kw_only=True):
     `energy_j` is what the processor's own counters saw during `samples_s`, other programs included; `None` without such
     counters. `core_latency_ns` is how long CPUs needed to hand a cache line over and back, just before the block and
     just after it; empty for one thread, or where it was not seen. `wait_s` went by before the block: a pause, and
-    blocks that were thrown away because the CPUs lay apart.
+    blocks that do not count because CPUs lay apart before or after them, whose calls are `discarded_s`.
     """
 
     workload: str
@@ -103,6 +103,7 @@ class BlockSamples(msgspec.Struct, frozen=True, kw_only=True):
     energy_j: float | None = None
     core_latency_ns: tuple[float, ...] = ()
     wait_s: float = 0.0
+    discarded_s: tuple[float, ...] = ()
 
 
 class WarmUpSamples(msgspec.Struct, frozen=True, kw_only=True):

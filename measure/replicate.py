@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
+from itertools import chain
 from math import ceil
 from pathlib import Path
 from time import perf_counter
@@ -176,11 +177,13 @@ def _block(setting: Setting, item: Finished, index: int, number: int) -> BlockSa
     """One block with CPUs together, or after `TRIES` as they lie."""
     plan, cores, started = setting.plan, setting.cores, perf_counter()
     request = Block(workload=index, passes=item.passes[index])
+    tried: list[tuple[float, ...]] = []
     for _ in range(TRIES):
         before_ns = cores.settle(plan.settle_s, PATIENCE_S)
         asked = perf_counter()
         timed = item.process.ask(request, Timed, plan.timeout_s)
         after_ns = cores.look()
+        tried.append(timed.samples_s)
         if not cores.is_apart(before_ns) and not cores.is_apart(after_ns):
             break
     return BlockSamples(
@@ -193,4 +196,5 @@ def _block(setting: Setting, item: Finished, index: int, number: int) -> BlockSa
         energy_j=timed.energy_j,
         core_latency_ns=tuple(ns for ns in (before_ns, after_ns) if ns is not None),
         wait_s=asked - started,
+        discarded_s=tuple(chain.from_iterable(tried[:-1])),
     )

@@ -6,7 +6,7 @@ from statistics import median
 
 import msgspec
 
-from measure.pairing import log_speeds, pass_times
+from measure.pairing import base_of, log_speeds, pass_times
 from measure.records import Quality, Record, Role
 from report.evidence import Evidence
 from report.judge import DEFAULT, judge
@@ -37,9 +37,7 @@ class MeasuredRun:
         self.measurements = {
             entrant.name: items for entrant, items in evidence.by_entrant.items() if entrant.role is not Role.CONTROL
         }
-        self._control = [
-            item for entrant, items in evidence.by_entrant.items() if entrant.role is Role.CONTROL for item in items
-        ]
+        self._by_entrant, self._anchor = evidence.by_entrant, evidence.anchor
         self._shapes = evidence.shapes
         self._failures = {
             record.name: record.reason if record.stage in ("probe", "model") else f"{record.stage}: {record.reason}"
@@ -66,10 +64,11 @@ class MeasuredRun:
 
     def relative_times(self, name: str, workload: str) -> list[float]:
         """Time of a batch less the anchor's in the same round: of each process the median."""
-        if self.anchor is None:
+        if self._anchor is None:
             return []
-        mine, base = self.measurements[name], [*self.measurements[self.anchor], *self._control]
-        return [-speed for speed in log_speeds(mine, base, self._shapes, (workload,))]
+        entrant = next(entrant for entrant in self._by_entrant if entrant.name == name)
+        base = base_of(self._by_entrant, self._anchor, entrant)
+        return [-speed for speed in log_speeds(self.measurements[name], base, self._shapes, (workload,))]
 
     def speed(self, name: str, workload: str) -> Ratio | None:
         """The speed-up over the run's own anchor; `None` for the anchor."""

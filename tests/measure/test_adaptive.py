@@ -48,6 +48,9 @@ def test_a_slow_one_that_scatters_does_not_hold_up_the_rest() -> None:
 def test_a_process_costs_its_start_its_warm_up_and_its_blocks() -> None:
     """Cold start 1 s, warm-up 1 s, two rounds of a primer of 9 s and of 3 × 0.01 s or 4 × 0.08 s."""
     assert ANCHOR[0].process_s == pytest.approx(1 + 1 + 2 * (9 + 0.03 + 9 + 0.32))
+    blocks = tuple(msgspec.structs.replace(block, wait_s=0.1) for block in ANCHOR[0].blocks)
+    waited = msgspec.structs.replace(ANCHOR[0], blocks=blocks)
+    assert waited.process_s == pytest.approx(ANCHOR[0].process_s + 4 * 0.1)
 
 
 def test_more_is_measured_only_while_number_and_seconds_allow_it() -> None:

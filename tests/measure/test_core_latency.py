@@ -104,39 +104,46 @@ def test_where_no_file_can_be_made_nothing_is_seen(monkeypatch: pytest.MonkeyPat
         assert cores.look() is None
 
 
-def scripted(monkeypatch: pytest.MonkeyPatch, *looks_ns: float) -> CoreLatency:
-    """Looks that are made up, each of which takes 10 ms; the last one again and again."""
-    cores, now = CoreLatency(1), [0.0]
+def scripted(monkeypatch: pytest.MonkeyPatch, *looks_ns: float) -> tuple[CoreLatency, list[float]]:
+    """Looks that are made up, each of which takes 10 ms, the last one again and again; and those that were made."""
+    cores, now, made = CoreLatency(1), [0.0], list[float]()
     script = list(looks_ns)
 
     def look() -> float:
         now[0] += 0.01
-        cores._seen.append(script.pop(0) if len(script) > 1 else script[0])
-        return cores._seen[-1]
+        made.append(script.pop(0) if len(script) > 1 else script[0])
+        return made[-1]
 
     monkeypatch.setattr("measure.core_latency.time.perf_counter", lambda: now[0])
-    monkeypatch.setattr(cores, "look", look)
-    return cores
+    monkeypatch.setattr(cores, "_look", look)
+    return cores, made
 
 
 def test_settling_lasts_at_least_as_long_as_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    cores = scripted(monkeypatch, TOGETHER)
+    cores, made = scripted(monkeypatch, TOGETHER)
     assert cores.settle(0.045, 1.0) == TOGETHER
-    assert len(cores._seen) == 5
+    assert len(made) == 5
 
 
 def test_settling_waits_until_cpus_are_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    cores = scripted(monkeypatch, *[TOGETHER] * 5, *[APART] * 8, TOGETHER)
-    cores.settle(0.045, 1.0)
+    cores, made = scripted(monkeypatch, TOGETHER, TOGETHER, *[APART] * 8, TOGETHER)
+    assert [cores.look(), cores.look()] == [TOGETHER, TOGETHER]
     assert cores.settle(0.01, 1.0) == TOGETHER
-    assert len(cores._seen) == 5 + 8 + 1
+    assert len(made) == 2 + 8 + 1
 
 
 def test_settling_gives_up_when_its_patience_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    cores = scripted(monkeypatch, *[TOGETHER] * 5, APART)
-    cores.settle(0.045, 1.0)
+    cores, made = scripted(monkeypatch, TOGETHER, TOGETHER, APART)
+    assert [cores.look(), cores.look()] == [TOGETHER, TOGETHER]
     assert cores.settle(0.01, 0.035) == APART
-    assert len(cores._seen) == 5 + 4
+    assert len(made) == 2 + 4
+
+
+def test_a_long_wait_with_cpus_apart_does_not_make_that_the_least(monkeypatch: pytest.MonkeyPatch) -> None:
+    cores, _ = scripted(monkeypatch, TOGETHER, TOGETHER, APART)
+    assert [cores.look(), cores.look()] == [TOGETHER, TOGETHER]
+    assert cores.settle(0.01, 5.0) == APART
+    assert cores.is_apart(APART)
 
 
 def test_the_least_latency_is_the_lowest_decile() -> None:

@@ -6,7 +6,7 @@ from math import log
 import msgspec
 import pytest
 
-from measure.pairing import log_gains, log_speeds, looks
+from measure.pairing import base_of, log_gains, log_speeds, looks
 from measure.records import BlockSamples, Measurement, Role
 from tests.report.records import SLOW, measurements
 
@@ -55,6 +55,25 @@ def test_only_rounds_of_the_same_replicate_are_divided() -> None:
     mine = [process({"1×16": (4.0,)}, replicate=number) for number in range(3)]
     assert len(log_speeds(mine, [base(0), base(2), base(3)], SHAPES, ("1×16",))) == 2
     assert log_speeds(mine, [base(0)], SHAPES, BOTH) == []
+
+
+def test_several_processes_of_a_replicate_are_one_base() -> None:
+    """Of 8 s and 2 s the geometric mean is 4 s; in a round that one of them lacks the other is the base alone."""
+    control = process({"1×16": (2.0,)})
+    mine = process({"1×16": (1.0, 1.0)})
+    assert powers(log_speeds([mine], [base(), control], SHAPES, ("1×16",))) == pytest.approx([(2 + 3) / 2])
+
+
+def test_candidates_are_divided_by_anchor_and_control_and_all_others_by_one() -> None:
+    roles = (Role.ANCHOR, Role.CONTROL, Role.CANDIDATE)
+    every = {role: measurements("ort-cpu/fp32", SLOW, role=role, replicates=[0]) for role in roles}
+    anchor, control, candidate = (items[0].entrant for items in every.values())
+    known = {items[0].entrant: items for items in every.values()}
+    both = [*every[Role.ANCHOR], *every[Role.CONTROL]]
+    assert base_of(known, anchor, candidate) == both
+    assert base_of(known, anchor, control) == every[Role.ANCHOR]
+    assert base_of(known, anchor, anchor) == every[Role.ANCHOR]
+    assert base_of(known, candidate, anchor) == every[Role.CANDIDATE]
 
 
 def test_rounds_with_cpus_apart_are_left_out_of_either_side() -> None:

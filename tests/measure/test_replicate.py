@@ -38,7 +38,7 @@ from measure.workload import FromText, Inputs, build_inputs
 from runtimes.base import Candidate, Executed, RuntimeInfo
 from runtimes.registry import REGISTRY
 from tests.conftest import TEXTS
-from tests.fakes import FAKE, INPUT_NAMES
+from tests.fakes import FAKE, INPUT_NAMES, FakeClock
 from tests.measure.conftest import LIMITS, PLAN, MakeSource
 
 MEMORY = MemoryReading(rss_bytes=3, uss_bytes=1, pss_bytes=2)
@@ -55,15 +55,17 @@ TOGETHER, APART = 200.0, 350.0
 
 
 class Cores(CoreLatency):
-    """Looks that are made up, before and after each block; when they are over, nothing is seen."""
+    """Looks that are made up, before and after each block; when they are over, nothing is seen. Pauses take their time
+    on the clock."""
 
-    def __init__(self, *looks_ns: float) -> None:
+    def __init__(self, *looks_ns: float, clock: FakeClock | None = None) -> None:
         super().__init__(threads=1)
-        self.script = list(looks_ns)
+        self.script, self.clock = list(looks_ns), clock or FakeClock()
         self.settled: list[tuple[float, float]] = []
 
     def settle(self, least_s: float, most_s: float) -> float | None:
         self.settled.append((least_s, most_s))
+        self.clock.advance(least_s)
         return self.look()
 
     def look(self) -> float | None:
@@ -240,9 +242,29 @@ def test_a_block_is_kept_as_it_is_when_cpus_stay_apart(theatre: Theatre, setting
     assert len(theatre.asked(Block)) == 20 + TRIES * 10 + 18
 
 
-def test_what_went_by_before_a_block_is_kept(theatre: Theatre, setting: Setting) -> None:
-    outcomes = run(setting)
-    assert all(block.wait_s >= 0 for item in outcomes for block in item.blocks)
+def test_what_went_by_before_a_block_is_kept(
+    theatre: Theatre, setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pause of a quarter of a second, and once more before a block that is timed again, whose first calls are kept
+    as what does not count."""
+    clock = FakeClock()
+    monkeypatch.setattr(replicate, "perf_counter", clock)
+    together = [TOGETHER, TOGETHER]
+    outcomes = run(replace(setting, cores=Cores(*together, TOGETHER, APART, *together, clock=clock)))
+    blocks = [block for item in outcomes for block in item.blocks]
+    assert Counter(block.wait_s for block in blocks) == {0.25: 47, 0.5: 1}
+    assert [block.discarded_s == block.samples_s for block in blocks if block.wait_s == 0.5] == [True]
+    assert {block.discarded_s for block in blocks if block.wait_s == 0.25} == {()}
+
+
+@pytest.mark.parametrize(("least", "passes"), [(1, {(0, 1), (1, 1)}), (3, {(0, 3), (1, 1)}), (7, {(0, 7), (1, 2)})])
+def test_a_block_has_as_many_calls_as_asked_at_least(
+    theatre: Theatre, setting: Setting, least: int, passes: set[tuple[int, int]]
+) -> None:
+    """A pass at 2×4 is one call, and in the natural mix it is six."""
+    plan = msgspec.structs.replace(setting.plan, block_s=0.001, least_passes=1, most_passes=100, least_calls=least)
+    run(replace(setting, plan=plan))
+    assert {(request.workload, request.passes) for _, request in theatre.asked(Block)} == passes
 
 
 def test_blocks_are_as_long_as_the_warm_up_says(theatre: Theatre, setting: Setting) -> None:
