@@ -14,7 +14,7 @@ from measure.machine import Load, watch_load
 BLOCK = bytes(4_000_000)
 REPEATS = 200
 LOOKS = 1500
-"""Half a second of them: CPUs that work are brought together, and then the least latency is seen."""
+"""Half a second of them, because a host may bring CPUs that work together; it need not."""
 
 
 class Noise(msgspec.Struct, frozen=True, kw_only=True):
