@@ -16,6 +16,10 @@ from exporter.subject import Batch
 
 PROVIDER = "CPUExecutionProvider"
 
+CONFIG = SessionConfig(arena=False, memory_pattern=False)
+"""As artifacts are served, but that nothing is kept for a next run: several sessions are open beside the model, and no
+two batches have one shape."""
+
 INLINE_BYTES = 200_000_000
 """More weights than this are streamed into a second file: inside the first they would be copied twice in memory."""
 
@@ -38,8 +42,8 @@ class GraphSession:
 
 
 def file_session(path: Path) -> Any:
-    """An `onnxruntime.InferenceSession` on a file, as it is served. Raises `UserError` when it does not load."""
-    return open_session(path, provider=PROVIDER, threads=usable_cores(), config=SessionConfig())
+    """An `onnxruntime.InferenceSession` on a file. Raises `UserError` when it does not load."""
+    return open_session(path, provider=PROVIDER, threads=usable_cores(), config=CONFIG)
 
 
 def graph_session(graph: onnx_ir.Model) -> Any:

@@ -7,7 +7,6 @@ from typing import Any, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.nn.functional import log_softmax
 
 from artifact.generate.decoder import Decoder, padded
 from artifact.generate.encoder import IDS, MASK, Given
@@ -16,9 +15,8 @@ from artifact.precision import Precision
 from exporter.language.passages import Passages, told
 from models.scores import Floats, estimate
 
-BATCH_TOKENS = 128
-"""Logits of so many tokens are held at once, for the reference and one variant: 25 MB for 49,000 words. Larger ones are
-fresh pages of memory each time, which takes longer than the arithmetic."""
+BATCH_TOKENS = 256
+"""Logits of so many tokens are held at once, for the reference and one variant: 50 MB for 49,000 words."""
 
 RISE = 0.05
 """How much higher than the reference's a variant's perplexity may be."""
@@ -38,9 +36,13 @@ sums of another order elsewhere."""
 
 @dataclass(frozen=True, slots=True)
 class _Expected:
-    """What the reference says of each token, (tokens, vocabulary) and (tokens,); found once for all variants."""
+    """What the reference says of each token, (tokens, vocabulary) and (tokens,); found once for all variants.
 
-    logs: torch.Tensor
+    `total` is the logarithm of the sum of a token's exponentials, which turns logits into logarithms of shares.
+    """
+
+    logits: torch.Tensor
+    total: torch.Tensor
     shares: torch.Tensor
     choice: torch.Tensor
     target: torch.Tensor
@@ -48,8 +50,9 @@ class _Expected:
 
     @classmethod
     def of(cls, logits: torch.Tensor, target: torch.Tensor) -> Self:
-        logs = log_softmax(logits, dim=-1)
-        return cls(logs, logs.exp(), logits.argmax(dim=-1), target, -_of_targets(logs, target))
+        total = logits.logsumexp(dim=-1)
+        shares = (logits - total[:, None]).exp_()
+        return cls(logits, total, shares, logits.argmax(dim=-1), target, total - _of_targets(logits, target))
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +81,8 @@ def predictions(model: Any, decoders: Mapping[Precision, Decoder], passages: Pas
             expected = _Expected.of(wanted, target)
             for precision, decoder in decoders.items():
                 found = torch.from_numpy(decoder.every(ids, mask, inputs))[:, :-1][following]
-                errors[precision] = max(errors[precision], _farthest(found, wanted))
-                rows = _compared(found, expected)
+                rows, farthest = _compared(found, expected)
+                errors[precision] = max(errors[precision], farthest)
                 total = torch.zeros(len(places), rows.shape[1], dtype=torch.float64)
                 sums[precision][places] = total.index_add_(0, owner, rows.double()).numpy()
     return {
@@ -87,22 +90,24 @@ def predictions(model: Any, decoders: Mapping[Precision, Decoder], passages: Pas
     }
 
 
-def _compared(found: torch.Tensor, expected: _Expected) -> torch.Tensor:
-    """Statistics of each token, (tokens, 5); logits that are no numbers surprise as much as a blind guess among all."""
+def _compared(found: torch.Tensor, expected: _Expected) -> tuple[torch.Tensor, float]:
+    """Statistics of each token, (tokens, 5), and the largest difference of a logit, infinite where one is no number;
+    `found` is overwritten. Logits that are no numbers surprise as much as a blind guess among all.
+
+    Kullback and Leibler's divergence, the mean of log(p/q) by p, is told by the logits' differences: both logarithms
+    are logits less their `total`.
+    """
     agrees = found.argmax(dim=-1) == expected.choice
-    said = log_softmax(found, dim=-1)
-    surprise = -_of_targets(said, expected.target).nan_to_num(-np.log(found.shape[-1]))
-    divergence = said.neg_().add_(expected.logs).mul_(expected.shares).sum(dim=-1)  # Kullback and Leibler's, in place
-    return torch.stack([surprise, expected.surprise, divergence, agrees.float(), torch.ones_like(surprise)], dim=1)
+    total = found.logsumexp(dim=-1)
+    surprise = (total - _of_targets(found, expected.target)).nan_to_num(np.log(found.shape[-1]))
+    off = found.sub_(expected.logits)
+    divergence = total - expected.total - torch.einsum("tv,tv->t", expected.shares, off)
+    rows = torch.stack([surprise, expected.surprise, divergence, agrees.float(), torch.ones_like(surprise)], dim=1)
+    return rows, float(off.abs_().max().nan_to_num(torch.inf))
 
 
-def _of_targets(logs: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    return logs.gather(1, target[:, None])[:, 0]
-
-
-def _farthest(found: torch.Tensor, wanted: torch.Tensor) -> float:
-    """The largest difference; infinite where one is no number."""
-    return float((found - wanted).abs_().max().nan_to_num(torch.inf))
+def _of_targets(values: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    return values.gather(1, target[:, None])[:, 0]
 
 
 def _prediction(passages: Passages, sums: Sums) -> Prediction:
@@ -184,12 +189,14 @@ def continuation(decoder: Decoder, passages: Passages, wanted: Greedy) -> Contin
     rows, steps = wanted.continued.shape
     length = wanted.prompts.shape[1]
     decoding = decoder.begin(rows, length + steps, wanted.inputs)
-    first = decoding.prompt(wanted.prompts.tolist())
-    said = wanted.continued[:, :-1].T  # what PyTorch said: so they part but once
-    found = np.stack([first, *(decoding.step(tokens) for tokens in said)], axis=1)
-    parted = found.argmax(axis=-1) != wanted.continued
-    best = np.take_along_axis(found, wanted.continued[..., None], axis=-1)[..., 0]
-    ties = (found.max(axis=-1) - best) <= NEAR_TIE * np.abs(found).max()
+    parted, behind, largest = np.zeros((rows, steps), dtype=bool), np.zeros((rows, steps)), 0.0
+    for step, said in enumerate(wanted.continued.T):  # told what PyTorch said: so they part but once
+        previous = wanted.continued[:, step - 1]
+        found = decoding.step(previous) if step else decoding.prompt(wanted.prompts.tolist())
+        parted[:, step] = found.argmax(axis=-1) != said
+        behind[:, step] = found.max(axis=-1) - found[np.arange(rows), said]
+        largest = max(largest, float(np.abs(found).max()))
+    ties = behind <= NEAR_TIE * largest
     bad = (parted & ~ties).any(axis=1)
     return Continuation(
         cached_error_fraction=_cached_error(decoder, passages),

@@ -1,5 +1,6 @@
 """From a causal language model to a run's verified decoder graphs; what is there already is not made again."""
 
+import gc
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -28,7 +29,6 @@ from artifact.language import (
     Sizes,
 )
 from artifact.precision import Precision
-from artifact.predict.program import return_freed_blocks
 from artifact.progress import Progress, silent
 from artifact.records import fingerprint, read_if_present, sha256_file, write_json
 from artifact.run_folder import RunFolder, claim_output
@@ -45,6 +45,7 @@ from exporter.language.derive import DERIVATIONS
 from exporter.language.family import Family, Sample
 from exporter.language.gate import continuation, greedy, predictions, reasons
 from exporter.language.golden import golden_error, golden_texts
+from exporter.language.memory import return_freed_memory
 from exporter.language.norms import OPSET
 from exporter.language.passages import Passages, source_rows
 from exporter.language.practice import Practice
@@ -61,11 +62,7 @@ MOST_IN_ONE_FILE = 256 * 10**6
 """Bytes of weights above which they go into a second file, from which they are read as they are needed: a file of one
 piece is held in memory three times while it is written."""
 
-LARGE_BYTES = 10**6
-"""Freed arrays of this size go back to the system at once. Else small ones that stay lie between them, and the holes
-are kept: while 135 million weights were rounded to int4 a process grew by 1.1 GB instead of 0.1 GB."""
-
-RECIPE = 8
+RECIPE = 9
 """Raised whenever the same checkpoint would give another graph."""
 
 
@@ -80,7 +77,6 @@ def export_language(request: Request, progress: Progress = silent) -> tuple[Expo
     if not isinstance(request.model, Path):
         raise UserError("--module is for modules that answer in one pass", "name a checkpoint")
     _check(request)
-    return_freed_blocks(LARGE_BYTES)
     run = claim_output(request.out)
     checkpoint = checkpoint_folder(request.model, run, progress)
     family = family_of(checkpoint, request.language)
@@ -273,32 +269,42 @@ class _Job:
         """Write the graphs; and why some precisions cannot be made of this one."""
         derived: dict[Precision, _Derived] = {}
         refused: dict[Precision, str] = {}
-        request, traced = self.request, self._folder(Precision.FP32)
-        practice = Practice(request.calibration, self.family, model, tokenizer, shape, traced)
+        traced = self._folder(Precision.FP32)
+        practice = Practice(self.request.calibration, self.family, model, tokenizer, shape, traced)
         for done, precision in enumerate(todo):
             self.progress("export", done, len(todo) + 2, str(precision))
-            started, derivation = time.perf_counter(), DERIVATIONS[precision]
-            kept: tuple[Kept, ...] = ()
-            if precision is Precision.FP32:
-                graphs = self.family.trace(model)
-            else:
-                try:
-                    made = {
-                        name: derivation.make(
-                            load_graph(traced / name), request.options, practice.seen(derivation, name)
-                        )
-                        for name in self.family.graphs
-                    }
-                except GateFailed as error:
-                    refused[precision] = error.message
-                    continue
-                graphs = {name: graph for name, (graph, _) in made.items()}
-                kept = tuple(item for _, items in made.values() for item in items)
-            (self._folder(precision) / "variant.json").unlink(missing_ok=True)  # what it says is of another graph
-            self._save(graphs, self._folder(precision))
-            seconds_s = round(time.perf_counter() - started, 3)
-            derived[precision] = _Derived(kept, practice.passages.name if derivation.learns else None, seconds_s)
+            try:
+                derived[precision] = self._write(precision, model, practice)
+            except GateFailed as error:
+                refused[precision] = error.message
+            gc.collect()  # graphs refer to themselves
+            return_freed_memory()
         return derived, refused
+
+    def _write(self, precision: Precision, model: Any, practice: Practice) -> _Derived:
+        """Make and save the graphs of one precision. Raises `GateFailed` where it cannot be made of this model."""
+        started, derivation = time.perf_counter(), DERIVATIONS[precision]
+        graphs, kept = self._graphs(precision, model, practice)
+        (self._folder(precision) / "variant.json").unlink(missing_ok=True)  # what it says is of another graph
+        self._save(graphs, self._folder(precision))
+        seconds_s = round(time.perf_counter() - started, 3)
+        return _Derived(kept, practice.passages.name if derivation.learns else None, seconds_s)
+
+    def _graphs(
+        self, precision: Precision, model: Any, practice: Practice
+    ) -> tuple[Mapping[str, onnx_ir.Model], tuple[Kept, ...]]:
+        """The traced graphs, or those that are made of them, and what half numbers were kept from."""
+        if precision is Precision.FP32:
+            return self.family.trace(model), ()
+        derivation = DERIVATIONS[precision]
+        made = {
+            name: derivation.make(
+                load_graph(practice.traced / name), self.request.options, practice.seen(derivation, name)
+            )
+            for name in self.family.graphs
+        }
+        kept = tuple(item for _, items in made.values() for item in items)
+        return {name: graph for name, (graph, _) in made.items()}, kept
 
     def _save(self, graphs: Mapping[str, onnx_ir.Model], folder: Path) -> None:
         if self.family.weights is not None:
@@ -317,9 +323,11 @@ class _Job:
         samples: Sequence[Sample],
         golden: GoldenTexts,
     ) -> dict[Precision, _Judged]:
+        return_freed_memory()  # what derivations have learnt from
         wanted = greedy(model, passages, shape.context)
         decoders = {precision: self._open(precision, shape.context) for precision in todo}
         predicted = predictions(model, decoders, passages)
+        return_freed_memory()
         judged = {}
         for precision in todo:
             decoder = decoders.pop(precision)  # its memory is free before the next one's cache is made

@@ -1,0 +1,96 @@
+"""What is reckoned of logits, inputs and weights in parts, beside PyTorch's own whole sums."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import cross_entropy, kl_div
+
+import exporter.language.blocks
+import exporter.language.moments
+from artifact.precision import Precision
+from exporter.language.blocks import in_blocks
+from exporter.language.gate import predictions
+from exporter.language.moments import alike, second_moments
+from exporter.language.passages import Passages
+from models.checkpoint import load_model
+
+WORDS = 50
+ROWS = tuple(tuple((7 * place + 3 * step) % WORDS for step in range(place + 2)) for place in range(12))
+
+
+class Teller:
+    """A model and a decoder whose logits are drawn once for each token and the number of its row's tokens."""
+
+    def __init__(self, seed: int, scale: float = 1.0) -> None:
+        self._logits = scale * torch.randn(64, WORDS, WORDS, generator=torch.Generator().manual_seed(seed))
+
+    def __call__(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **others: Any) -> Any:
+        return SimpleNamespace(logits=self._logits[attention_mask.sum(dim=1)[:, None], input_ids])
+
+    def every(self, ids: np.ndarray, mask: np.ndarray, inputs: Any) -> np.ndarray:
+        logits: torch.Tensor = self(torch.from_numpy(ids), torch.from_numpy(mask)).logits
+        return logits.numpy()
+
+
+def test_predictions_are_pytorchs_own_sums() -> None:
+    model, decoder = Teller(0), Teller(1, 2.0)
+    found = predictions(model, {Precision.INT8_DYNAMIC: decoder}, Passages("rows", ROWS))  # type: ignore[dict-item]
+    mine, theirs, targets = [], [], []
+    for row in ROWS:
+        ids, mask = torch.tensor([row]), torch.ones(1, len(row), dtype=torch.int64)
+        theirs.append(model(ids, mask).logits[0, :-1])
+        mine.append(decoder(ids, mask).logits[0, :-1])
+        targets.append(ids[0, 1:])
+    told, wanted, target = torch.cat(mine), torch.cat(theirs), torch.cat(targets)
+    prediction = found[Precision.INT8_DYNAMIC]
+    assert prediction.tokens == len(target)
+    assert prediction.perplexity == pytest.approx(float(cross_entropy(told, target).exp()), rel=1e-5)
+    assert prediction.reference == pytest.approx(float(cross_entropy(wanted, target).exp()), rel=1e-5)
+    apart = kl_div(told.log_softmax(-1), wanted.log_softmax(-1), log_target=True, reduction="batchmean")
+    assert prediction.divergence_nats.value == pytest.approx(float(apart), rel=1e-5)
+    agreed = float((told.argmax(-1) == wanted.argmax(-1)).float().mean())
+    assert prediction.agreement_fraction.value == pytest.approx(agreed)
+    assert prediction.error_fraction == pytest.approx(float((told - wanted).abs().max() / wanted.abs().max()))
+
+
+def test_no_numbers_are_a_blind_guess_of_infinite_error() -> None:
+    broken = Teller(1, float("nan"))
+    found = predictions(Teller(0), {Precision.FP32: broken}, Passages("rows", ROWS))  # type: ignore[dict-item]
+    assert found[Precision.FP32].perplexity == pytest.approx(WORDS, rel=1e-5)
+    assert found[Precision.FP32].error_fraction == np.inf
+
+
+def test_moments_in_strips_are_the_whole_product(learnt_llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exporter.language.moments, "STRIP", 24)
+    model = load_model(learnt_llama)
+    read: dict[str, list[torch.Tensor]] = {"q_proj": [], "down_proj": []}
+    layer = model.model.layers[0]
+    for name, module in {"q_proj": layer.self_attn.q_proj, "down_proj": layer.mlp.down_proj}.items():
+        module.register_forward_pre_hook(lambda _, given, name=name: read[name].append(given[0].flatten(0, 1)))
+    found = second_moments(model, Passages("rows", ROWS))
+    for name, path in {"q_proj": "self_attn.q_proj", "down_proj": "mlp.down_proj"}.items():
+        states = torch.cat(read[name]).double()
+        moments = found[f"model.layers.0.{path}"]
+        torch.testing.assert_close(moments.double(), states.T @ states, rtol=1e-4, atol=1e-4)
+        assert torch.equal(moments, moments.T)
+    assert found["model.layers.0.self_attn.k_proj"] is found["model.layers.0.self_attn.q_proj"]
+
+
+def test_longer_texts_are_cut_to_be_equally_long() -> None:
+    rows = tuple((1,) * tokens for tokens in (3, 8, 15, 16, 23, 23, 9))
+    groups = {tokens: places for places, tokens in alike(Passages("rows", rows))}
+    assert groups == {3: [0], 8: [1, 2, 6], 16: [3, 4, 5]}
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_a_long_table_is_rounded_row_by_row(bits: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = torch.randn(37, 80, generator=torch.Generator().manual_seed(0))
+    whole = in_blocks(table, bits, 32)
+    monkeypatch.setattr(exporter.language.blocks, "ROWS", 8)
+    parts = in_blocks(table, bits, 32)
+    for name in ("packed", "scales", "zeros"):
+        np.testing.assert_array_equal(getattr(whole, name), getattr(parts, name))
