@@ -6,8 +6,9 @@ Run by hand:
     .venv/bin/python -m benchmarks.repeatability runs/demo --load
 
 Each time the run is copied without its measurements and compared anew at `--budget quick`. For each candidate: its
-speeds, how far the extremes lie from their median, and the decisions. `--load` keeps one core busy meanwhile, three
-seconds in six, which is what a neighbour on a shared machine does.
+speeds, how far the extremes lie from their median, and the decisions; then how many lie farther than 3 %, and how many
+of those under an interval that promised less. `--load` keeps one core busy meanwhile, three seconds in six, which is
+what a neighbour on a shared machine does.
 """
 
 import argparse
@@ -19,6 +20,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from math import sqrt
 from pathlib import Path
 from statistics import median
 
@@ -26,6 +28,9 @@ from artifact.records import read_json
 from artifact.run_folder import RunFolder
 from measure.records import Role
 from report.verdict import Ratio, Verdict
+
+NEAR = 0.03
+"""How far from the middle a speed should lie at most, and how wide an interval says that it may not."""
 
 NEIGHBOUR = """
 import os, time
@@ -77,12 +82,18 @@ def main() -> None:
         for row in verdict.rows:
             if row.measured and row.role is not Role.ANCHOR and row.overall:
                 speeds[row.name].append(row.overall)
+    far, unsaid = 0, 0
     for name, ratios in speeds.items():
         middle = median(item.ratio for item in ratios)
         farthest = max(abs(item.ratio / middle - 1) for item in ratios)
+        for item in ratios:
+            is_far = abs(item.ratio / middle - 1) > NEAR
+            far += is_far
+            unsaid += is_far and not (item.low and item.high and sqrt(item.high / item.low) - 1 > NEAR)
         told = ", ".join(f"{item.ratio:.2f} [{item.low or 0:.2f}–{item.high or 0:.2f}]" for item in ratios)
         decisions = ", ".join(dict.fromkeys(str(item.decision) for item in ratios))
         print(f"{name:<24} within {farthest:.1%} of {middle:.2f}×, {decisions}: {told}")
+    print(f"{far} of {sum(map(len, speeds.values()))} speeds lie beyond {NEAR:.0%} of the middle; {unsaid} unsaid")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import ceil, sqrt
 
 from measure.core_distance import CoreDistance
 from measure.plan import Budget
@@ -18,6 +19,9 @@ OVER = {Objective.LATENCY: " at the smallest batch", Objective.THROUGHPUT: " at 
 KERNELS = 6
 """Kernels that are named; the others are counted together."""
 
+
+FINE = 0.03
+"""How well speeds should be known, as a share: so that whole comparisons repeat (`docs/benchmarks.md`)."""
 
 FIGURES = 40
 """Letters of a cell that begins with a digit and is no sentence."""
@@ -261,11 +265,12 @@ def why_not(verdict: Verdict) -> Table | None:
 def noise(verdict: Verdict) -> str:
     """How unevenly the machine ran, and what the A/A control says of it: to be read before any winner."""
     found = verdict.noise
+    told = " ".join(part for part in (control(verdict), certainty(verdict)) if part)
     if found is None:
-        return control(verdict)
+        return told
     drift = "" if found.drift_fraction is None else f", {100 * found.drift_fraction:+.1f} % from first process to last"
     cores = "" if found.cores is None else f" {distance(found.cores)}."
-    return f"Noise: calls of the baseline vary by {fraction(found.call_fraction)}{drift}.{cores} {control(verdict)}"
+    return f"Noise: calls of the baseline vary by {fraction(found.call_fraction)}{drift}.{cores} {told}"
 
 
 def distance(cores: CoreDistance) -> str:
@@ -291,6 +296,35 @@ def control(verdict: Verdict) -> str:
     speed, where = next((look for look in looks if look[0] and look[0].decision is verdict.control), looks[0])
     found = f"A/A control (the baseline against itself): {verdict.control}, {times(speed)} {where}"
     return f"{found}; {meaning[verdict.control]}."
+
+
+def certainty(verdict: Verdict) -> str:
+    """How well the speeds are known, and what it takes to know each of them to `FINE`; empty where no interval is.
+
+    Widths of intervals shrink with the square root of the number of processes.
+    """
+    widths = ((row, _half_width(row.overall)) for row in verdict.rows if row.measured and row.role is not Role.ANCHOR)
+    known = {row.name: width for row, width in widths if width is not None}
+    if not known:
+        return ""
+    least, most = (f"±{fraction(width)}" for width in (min(known.values()), max(known.values())))
+    said = f"Speeds are known to {least}" + (f" at best, {most} at worst" if least != most else "")
+    rows = {row.name: row for row in verdict.rows}
+    more = {name: ceil(rows[name].processes * ((width / FINE) ** 2 - 1)) for name, width in known.items()}
+    if max(more.values()) <= 0:
+        return f"{said}."
+    beside = [row for row in verdict.rows if row.role is not Role.CANDIDATE]  # in every round
+    needed = {
+        **{name: count for name, count in more.items() if count > 0},
+        **{row.name: max(more.values()) for row in beside},
+    }
+    minutes = ceil(sum(count * (rows[name].process_s or 0.0) for name, count in needed.items()) / 60)
+    return f"{said}; to know all to ±{fraction(FINE, 0)} takes about {minutes} minutes more (--budget)."
+
+
+def _half_width(ratio: Ratio | None) -> float | None:
+    """Half of an interval as a share of its middle; `None` where there is none."""
+    return sqrt(ratio.high / ratio.low) - 1 if ratio and ratio.low and ratio.high else None
 
 
 def how_measured(verdict: Verdict) -> tuple[str, ...]:

@@ -8,8 +8,8 @@ from measure.machine import Load
 from measure.records import Measurement, Record, Role, Session
 from measure.statistics import Decision
 from report.judge import judge
-from report.tables import noise
-from report.verdict import Gate, Row, Verdict
+from report.tables import certainty, noise
+from report.verdict import Gate, Ratio, Row, Verdict
 from tests.report.records import NOISE, SLOW, TWICE, failure, from_text, measurements, quality, session, usual
 
 
@@ -278,6 +278,29 @@ def test_a_control_that_differs_over_all_workloads_alone_is_alarming() -> None:
     assert verdict.control is Decision.FASTER
     assert "1.10× [1.10–1.10] over all workloads; it should not differ" in noise(verdict)
     assert any("A/A control shows a difference" in warning for warning in verdict.warnings)
+
+
+def test_what_it_takes_to_know_every_speed_to_three_per_cent() -> None:
+    """±6 % of four processes: four times as many halve it, so twelve more, and baseline and control beside them."""
+    verdict = judge(usual())
+    spans = {"torch-cpu/fp32 (A/A)": 1.01, "ort-cpu/int8-dynamic": 1.05999}
+    rows = tuple(
+        msgspec.structs.replace(
+            item,
+            processes=4,
+            process_s=10.0 if item.name == "ort-cpu/int8-dynamic" else 5.0,
+            overall=Ratio(ratio=2.0, low=2.0 / span, high=2.0 * span, decision=Decision.FASTER),
+        )
+        for item in verdict.rows
+        if (span := spans.get(item.name, 1.0)) and item.name in {*spans, "torch-cpu/fp32"}
+    )
+    assert len(rows) == 3
+    told = certainty(msgspec.structs.replace(verdict, rows=rows))
+    assert told.startswith("Speeds are known to ±1.0 % at best, ±6.0 % at worst; ")
+    assert told.endswith("to know all to ±3 % takes about 4 minutes more (--budget).")
+    settled = tuple(item for item in rows if item.name != "ort-cpu/int8-dynamic")
+    assert certainty(msgspec.structs.replace(verdict, rows=settled)) == "Speeds are known to ±1.0 %."
+    assert certainty(msgspec.structs.replace(verdict, rows=())) == ""
 
 
 def test_a_frequency_that_wanders_is_a_warning() -> None:
