@@ -21,8 +21,8 @@ TOKENS = 8192
 attend to, has inputs like no other, and the rounding must know how common it is."""
 
 EVEN = 8
-"""Longer texts are cut to multiples of so many tokens, so that many are equally long: 8,192 tokens of reviews were read
-in 54 batches, each a product with every layer, and are in 18."""
+"""Where there are more than `TOKENS`, longer texts are cut to multiples of so many, so that many are equally long: 8,192
+tokens of reviews were read in 54 batches, each a product with every layer, and are in 18."""
 
 AT_ONCE = 1024
 """Tokens of texts that are read together, where one text has no more."""
@@ -47,12 +47,13 @@ def alike(passages: Passages) -> Iterator[tuple[list[int], int]]:
     `TOKENS` tokens of them all."""
     groups: dict[tuple[int, int], list[int]] = {}
     left = TOKENS
+    even = EVEN if sum(map(len, passages.rows)) > TOKENS else 1  # of few texts nothing is left out
     for place, row in enumerate(passages.rows):
         if left <= 0:
             break
         read = passages.read_tokens(place)
         cut = min(len(row), LONGEST, left)
-        cut -= cut % EVEN if cut > EVEN else 0
+        cut -= cut % even if cut > even else 0
         groups.setdefault((cut, read), []).append(place)
         left -= cut + read
     for (tokens, read), places in groups.items():

@@ -80,10 +80,12 @@ def test_moments_in_strips_are_the_whole_product(learnt_llama: Path, monkeypatch
     assert found["model.layers.0.self_attn.k_proj"] is found["model.layers.0.self_attn.q_proj"]
 
 
-def test_longer_texts_are_cut_to_be_equally_long() -> None:
-    rows = tuple((1,) * tokens for tokens in (3, 8, 15, 16, 23, 23, 9))
-    groups = {tokens: places for places, tokens in alike(Passages("rows", rows))}
-    assert groups == {3: [0], 8: [1, 2, 6], 16: [3, 4, 5]}
+def test_longer_texts_are_cut_to_be_equally_long_where_there_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    passages = Passages("rows", tuple((1,) * tokens for tokens in (3, 8, 15, 16, 23, 23, 9)))
+    whole = {tokens: places for places, tokens in alike(passages)}
+    assert whole == {3: [0], 8: [1], 15: [2], 16: [3], 23: [4, 5], 9: [6]}
+    monkeypatch.setattr(exporter.language.moments, "TOKENS", 96)
+    assert {tokens: places for places, tokens in alike(passages)} == {3: [0], 8: [1, 2, 6], 16: [3, 4, 5]}
 
 
 @pytest.mark.parametrize("bits", [4, 8])
