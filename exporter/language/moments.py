@@ -21,8 +21,8 @@ TOKENS = 8192
 attend to, has inputs like no other, and the rounding must know how common it is."""
 
 EVEN = 8
-"""Where there are more than `TOKENS`, longer texts are cut to multiples of so many, so that many are equally long: 8,192
-tokens of reviews were read in 54 batches, each a product with every layer, and are in 18."""
+"""Where there are more than `TOKENS`, longer texts are cut to multiples of so many, so that many are equally long:
+8,192 tokens of reviews were read in 54 batches, each a product with every layer, and are in 18."""
 
 AT_ONCE = 1024
 """Tokens of texts that are read together, where one text has no more."""
