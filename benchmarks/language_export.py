@@ -76,7 +76,7 @@ def main() -> None:
         )
         for name, (ratio, low, high, divergence, agreement) in found["found"].items():
             print(
-                f"  {name:<13} perplexity {ratio:.4f}× [{low:.4f}–{high:.4f}], divergence {round(divergence, 4) + 0.0:.4f} nats, "
+                f"  {name:<13} perplexity {ratio:.4f}× [{low:.4f}–{high:.4f}], divergence {divergence:.4f} nats, "
                 f"{agreement:.1%} the same next token"
             )
 

@@ -102,6 +102,7 @@ def _compared(found: torch.Tensor, expected: _Expected) -> tuple[torch.Tensor, f
     surprise = (total - _of_targets(found, expected.target)).nan_to_num(np.log(found.shape[-1]))
     off = found.sub_(expected.logits)
     divergence = total - expected.total - torch.einsum("tv,tv->t", expected.shares, off)
+    divergence.clamp_(min=0)  # it is never negative but by rounding
     rows = torch.stack([surprise, expected.surprise, divergence, agrees.float(), torch.ones_like(surprise)], dim=1)
     return rows, float(off.abs_().max().nan_to_num(torch.inf))
 
