@@ -20,17 +20,14 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from math import sqrt
 from pathlib import Path
 from statistics import median
 
 from artifact.records import read_json
 from artifact.run_folder import RunFolder
 from measure.records import Role
+from report.tables import FINE
 from report.verdict import Ratio, Verdict
-
-NEAR = 0.03
-"""How far from the middle a speed should lie at most, and how wide an interval says that it may not."""
 
 NEIGHBOUR = """
 import os, time
@@ -87,13 +84,13 @@ def main() -> None:
         middle = median(item.ratio for item in ratios)
         farthest = max(abs(item.ratio / middle - 1) for item in ratios)
         for item in ratios:
-            is_far = abs(item.ratio / middle - 1) > NEAR
+            is_far = abs(item.ratio / middle - 1) > FINE
             far += is_far
-            unsaid += is_far and not (item.low and item.high and sqrt(item.high / item.low) - 1 > NEAR)
+            unsaid += is_far and (item.half_width_fraction or 0.0) <= FINE
         told = ", ".join(f"{item.ratio:.2f} [{item.low or 0:.2f}–{item.high or 0:.2f}]" for item in ratios)
         decisions = ", ".join(dict.fromkeys(str(item.decision) for item in ratios))
         print(f"{name:<24} within {farthest:.1%} of {middle:.2f}×, {decisions}: {told}")
-    print(f"{far} of {sum(map(len, speeds.values()))} speeds lie beyond {NEAR:.0%} of the middle; {unsaid} unsaid")
+    print(f"{far} of {sum(map(len, speeds.values()))} speeds lie beyond {FINE:.0%} of the middle; {unsaid} unsaid")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import ceil, sqrt
+from math import ceil
 
 from measure.core_distance import CoreDistance
 from measure.plan import Budget
@@ -18,7 +18,6 @@ OVER = {Objective.LATENCY: " at the smallest batch", Objective.THROUGHPUT: " at 
 
 KERNELS = 6
 """Kernels that are named; the others are counted together."""
-
 
 FINE = 0.03
 """How well speeds should be known, as a share: so that whole comparisons repeat (`docs/benchmarks.md`)."""
@@ -303,8 +302,9 @@ def certainty(verdict: Verdict) -> str:
 
     Widths of intervals shrink with the square root of the number of processes.
     """
-    widths = ((row, _half_width(row.overall)) for row in verdict.rows if row.measured and row.role is not Role.ANCHOR)
-    known = {row.name: width for row, width in widths if width is not None}
+    judged = (row for row in verdict.rows if row.measured and row.role is not Role.ANCHOR)
+    widths = {row.name: row.overall.half_width_fraction for row in judged if row.overall}
+    known = {name: width for name, width in widths.items() if width is not None}
     if not known:
         return ""
     least, most = (f"±{fraction(width)}" for width in (min(known.values()), max(known.values())))
@@ -320,11 +320,6 @@ def certainty(verdict: Verdict) -> str:
     }
     minutes = ceil(sum(count * (rows[name].process_s or 0.0) for name, count in needed.items()) / 60)
     return f"{said}; to know all to ±{fraction(FINE, 0)} takes about {minutes} minutes more (--budget)."
-
-
-def _half_width(ratio: Ratio | None) -> float | None:
-    """Half of an interval as a share of its middle; `None` where there is none."""
-    return sqrt(ratio.high / ratio.low) - 1 if ratio and ratio.low and ratio.high else None
 
 
 def how_measured(verdict: Verdict) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """`verdict.json`: which candidate to ship, how sure that is, and why not the others."""
 
 from enum import StrEnum
+from math import sqrt
 
 import msgspec
 
@@ -35,6 +36,11 @@ class Ratio(msgspec.Struct, frozen=True, kw_only=True):
     high: float | None
     decision: Decision
     more_processes: int | None = None
+
+    @property
+    def half_width_fraction(self) -> float | None:
+        """How far the interval reaches to either side, by a factor of 1 + this; `None` where there is none."""
+        return sqrt(self.high / self.low) - 1 if self.low and self.high else None
 
 
 class TextResult(msgspec.Struct, frozen=True, kw_only=True):

@@ -274,28 +274,26 @@ class _Job:
         for done, precision in enumerate(todo):
             self.progress("export", done, len(todo) + 2, str(precision))
             try:
-                derived[precision] = self._write(precision, model, practice)
+                derived[precision] = self._write(precision, practice)
             except GateFailed as error:
                 refused[precision] = error.message
             gc.collect()  # graphs refer to themselves
             return_freed_memory()
         return derived, refused
 
-    def _write(self, precision: Precision, model: Any, practice: Practice) -> _Derived:
+    def _write(self, precision: Precision, practice: Practice) -> _Derived:
         """Make and save the graphs of one precision. Raises `GateFailed` where it cannot be made of this model."""
         started, derivation = time.perf_counter(), DERIVATIONS[precision]
-        graphs, kept = self._graphs(precision, model, practice)
+        graphs, kept = self._graphs(precision, practice)
         (self._folder(precision) / "variant.json").unlink(missing_ok=True)  # what it says is of another graph
         self._save(graphs, self._folder(precision))
         seconds_s = round(time.perf_counter() - started, 3)
         return _Derived(kept, practice.passages.name if derivation.learns else None, seconds_s)
 
-    def _graphs(
-        self, precision: Precision, model: Any, practice: Practice
-    ) -> tuple[Mapping[str, onnx_ir.Model], tuple[Kept, ...]]:
+    def _graphs(self, precision: Precision, practice: Practice) -> tuple[Mapping[str, onnx_ir.Model], tuple[Kept, ...]]:
         """The traced graphs, or those that are made of them, and what half numbers were kept from."""
         if precision is Precision.FP32:
-            return self.family.trace(model), ()
+            return self.family.trace(practice.model), ()
         derivation = DERIVATIONS[precision]
         made = {
             name: derivation.make(
