@@ -23,7 +23,7 @@ from measure.workload import Inputs
 from runtimes.base import Executed
 
 TRIES = 2
-"""Blocks that are timed for one that is kept, where CPUs lay apart before or after them."""
+"""Blocks that are timed for one that is kept, where CPUs move apart while they run."""
 
 PATIENCE_S = 0.5
 """How long a block waits for CPUs to come together."""
@@ -174,7 +174,7 @@ def _round(setting: Setting, number: int, live: Sequence[Finished]) -> Iterator[
 
 
 def _block(setting: Setting, item: Finished, index: int, number: int) -> BlockSamples:
-    """One block with CPUs together, or after `TRIES` as they lie."""
+    """One block with CPUs together, or as they lie where a wait was in vain or after `TRIES`."""
     plan, cores, started = setting.plan, setting.cores, perf_counter()
     request = Block(workload=index, passes=item.passes[index])
     tried: list[tuple[float, ...]] = []
@@ -184,7 +184,7 @@ def _block(setting: Setting, item: Finished, index: int, number: int) -> BlockSa
         timed = item.process.ask(request, Timed, plan.timeout_s)
         after_ns = cores.look()
         tried.append(timed.samples_s)
-        if not cores.is_apart(before_ns) and not cores.is_apart(after_ns):
+        if cores.is_apart(before_ns) or not cores.is_apart(after_ns):
             break
     return BlockSamples(
         workload=setting.inputs.workloads[index].spec.name,
