@@ -13,6 +13,7 @@ from onnx_ir.passes.common import (
 )
 
 from errors import UserError
+from exporter.narrow import narrow
 from exporter.subject import Subject
 from exporter.tie import tie
 
@@ -30,6 +31,7 @@ def clean(graph: onnx_ir.Model, subject: Subject) -> onnx_ir.Model:
     """
     _keep_outputs(graph, subject.outputs)
     _name_axes(graph, subject)
+    narrow(graph)
     name_nodes(graph)
     return strip(tie(graph))
 

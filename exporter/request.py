@@ -11,7 +11,7 @@ from errors import UserError
 from exporter.options import EXTERNAL_DATA_BYTES, Options, Pooling
 from models.rows import Columns
 
-RECIPE = 6
+RECIPE = 7
 """Raised whenever the same checkpoint would give another graph, so that older variants are made again."""
 
 EXPORTED = tuple(precision for precision in Precision if precision is not Precision.TF32)
