@@ -1,8 +1,7 @@
 """The last layer computed only for the position that the answer is read from.
 
-A classifier reads one position of what its last layer gives, `hidden[:, 0]`, and nobody reads the others: of six layers'
-products with weights that is a seventh. All positions are needed where they mix last, as the keys and values of the
-last attention.
+A classifier reads one position of what its last layer gives, `hidden[:, 0]`, and nobody reads the others: a seventh of
+what six layers multiply. All positions are needed where they mix last, as the keys and values of the last attention.
 """
 
 from dataclasses import dataclass
@@ -23,6 +22,9 @@ ELEMENTWISE = frozenset(
 """Operators that compute each number from those at the same place of their inputs."""
 
 NORMS = frozenset(("LayerNormalization", "RMSNormalization"))
+"""Operators that mix the numbers from their axis on; `AXIAL` along it alone."""
+
+AXIAL = frozenset(("Concat", "Softmax", "Split"))
 
 Size = int | str | None
 """Of an axis: its length, its name, or unknown."""
@@ -71,19 +73,20 @@ def _region(graph: onnx_ir.Model, choice: onnx_ir.Node) -> _Region | None:
     if choice.op_type != "Gather" or choice.domain:
         return None
     source, index = choice.inputs
-    if source is None or source.shape is None or source.is_initializer() or index is None or index.const_value is None:
+    if source is None or source.is_initializer() or index is None or index.const_value is None:
         return None
-    rank = len(source.shape)
-    axis = choice.attributes.get_int("axis", 0) % rank - rank
+    axis = _from_end(choice.attributes.get_int("axis", 0), source)
+    if axis is None or axis == -1 or index.const_value.shape.rank():
+        return None
     size = _size(source, axis)
-    if index.const_value.shape.rank() or axis == -1 or size in (1, None):
+    if size in (1, None):
         return None
     nodes: list[onnx_ir.Node] = []
     needs = {(choice, 0): axis}
     earlier = list(graph.graph)
     for node in reversed(earlier[: earlier.index(choice)]):
         read = {needs.get((use.node, use.idx)) for output in node.outputs for use in output.uses()}
-        if len(read) != 1 or len(node.outputs) != 1 or node.outputs[0].is_graph_output():
+        if len(read) != 1 or any(output.is_graph_output() for output in node.outputs):
             continue
         place = read.pop()
         found = None if place is None else _needed(node, place, size)
@@ -102,9 +105,11 @@ def _needed(node: onnx_ir.Node, axis: int, size: Size) -> dict[int, int] | None:
     if node.op_type in ELEMENTWISE:
         sizes = {place: _size(value, axis) for place, value in enumerate(node.inputs) if value is not None}
         return {place: axis for place in sizes if sizes[place] == size} if set(sizes.values()) <= {1, size} else None
-    if node.op_type == "Softmax" or node.op_type in NORMS:
-        along = node.attributes.get_int("axis", -1)
-        return {0: axis} if along < 0 and (axis < along or (axis > along and node.op_type == "Softmax")) else None
+    if node.op_type in NORMS or node.op_type in AXIAL:
+        along = _from_end(node.attributes.get_int("axis", 0 if node.op_type == "Split" else -1), node.outputs[0])
+        if along is None or axis == along or (axis > along and node.op_type in NORMS):
+            return None
+        return dict.fromkeys(range(len(node.inputs)) if node.op_type == "Concat" else (0,), axis)
     if node.op_type == "MatMul":
         return {0: axis} if axis == -2 and _size(first, axis) == size else None
     if node.op_type == "Transpose":
@@ -116,6 +121,11 @@ def _needed(node: onnx_ir.Node, axis: int, size: Size) -> dict[int, int] | None:
         alike = kept > 0 and before[:kept] == after[:kept] and None not in after
         return {0: kept - 1 - len(before)} if alike and all(isinstance(item, int) for item in after[kept:]) else None
     return None
+
+
+def _from_end(axis: int, value: onnx_ir.Value) -> int | None:
+    """An axis of a value counted from its end; `None` where that cannot be told."""
+    return axis if axis < 0 else axis - len(value.shape) if value.shape is not None else None
 
 
 def _move(editor: Editor, region: _Region) -> None:
@@ -132,9 +142,10 @@ def _move(editor: Editor, region: _Region) -> None:
                 one.type, one.shape = value.type, _one(value, axis)
                 chosen[value, axis] = one
             node.replace_input_with(place, chosen[value, axis])
+        axis = next(region.needs[use.node, use.idx] for output in node.outputs for use in output.uses())
+        for output in node.outputs:
+            output.shape = _one(output, axis)
         output = node.outputs[0]
-        axis = next(region.needs[use.node, use.idx] for use in output.uses())
-        output.shape = _one(output, axis)
         if node.op_type == "Reshape" and output.shape is not None:
             kept = len(output.shape) + axis + 1
             shape = [0] * kept + [int(item) for item in output.shape[kept:]]
@@ -160,8 +171,8 @@ def _sizes(value: onnx_ir.Value | None) -> tuple[Size, ...]:
 
 
 def _size(value: onnx_ir.Value | None, axis: int) -> Size:
-    """The size of an axis, counted from the end, also where the tracer left out the shape of what a product, a softmax or
-    an elementwise operator gives; 1 where a value has no such axis and so is the same everywhere."""
+    """The size of an axis, counted from the end, also where the tracer left out what a product, a softmax or an
+    elementwise operator gives; 1 where a value has no such axis and so is the same everywhere."""
     if value is None:
         return None
     if value.shape is not None:
