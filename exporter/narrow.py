@@ -148,7 +148,7 @@ def _move(editor: Editor, region: _Region) -> None:
         output = node.outputs[0]
         if node.op_type == "Reshape" and output.shape is not None:
             kept = len(output.shape) + axis + 1
-            shape = [0] * kept + [int(item) for item in output.shape[kept:]]
+            shape = [0] * kept + [item for item in output.shape[kept:] if isinstance(item, int)]
             node.replace_input_with(1, editor.constant(f"{output.name}.shape", np.array(shape)))
             node.attributes.pop("allowzero", None)
     region.choice.replace_input_with(1, editor.constant(f"{region.choice.outputs[0].name}.position", np.array(0)))

@@ -127,7 +127,7 @@ def test_a_gated_layer_is_narrowed_through_its_halves() -> None:
 
 BEFORE = (node("MatMul", ["x", "wq"], "p"),)
 FIRST = (node("Gather", ["p", "first"], "y", axis=1),)
-LEFT_ALONE = {
+LEFT_ALONE: dict[str, tuple[Sequence[NodeProto], Mapping[str, Any]]] = {
     "all positions are an output, too": (BEFORE + FIRST, {"y": ("batch", 8), "p": WIDE}),
     "somebody else reads all positions": (
         (*BEFORE, *FIRST, node("ReduceMax", ["p"], "z", keepdims=0)),
