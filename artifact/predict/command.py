@@ -91,9 +91,10 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 1 when a check did not confirm, 2 for wrong use or input."""
-    return_freed_blocks()
     parser = _parser()
     options = parser.parse_args(arguments)
+    if not options.items:  # a process that answers a few and ends is quicker with blocks that are kept
+        return_freed_blocks()
     for name in ("threads", "top_k"):
         if getattr(options, name) is not None and getattr(options, name) < 1:
             parser.error(f"--{name.replace('_', '-')} takes a number of at least 1")
