@@ -11,7 +11,7 @@ import onnx_ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 from onnxscript.rewriter.pattern import ANY_VALUE, OrValue, RewriteRuleClassBase, RewriteRuleSet
 
-from exporter.edit import MICROSOFT, drop_unused_constants
+from exporter.edit import MICROSOFT, drop_unused_constants, sizes
 
 BY_HEAD = (0, 2, 1, 3)
 """How (batch, tokens, heads, size) becomes (batch, heads, tokens, size), and back."""
@@ -118,10 +118,8 @@ class _Attention(RewriteRuleClassBase):  # type: ignore[misc]
 
 def _shape(value: onnx_ir.Value, rank: int) -> tuple[int | str, ...]:
     """The sizes of a value's axes, or their names; nothing if it has another rank or an axis is unknown."""
-    if value.shape is None or len(value.shape) != rank:
-        return ()
-    sizes = tuple(axis if isinstance(axis, int) else axis.value for axis in value.shape)
-    return () if None in sizes else sizes  # type: ignore[return-value]
+    found = sizes(value)
+    return () if len(found) != rank or None in found else found  # type: ignore[return-value]
 
 
 def _number(value: onnx_ir.Value) -> float | None:

@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 
 MICROSOFT = "com.microsoft"
 
+Size = int | str | None
+"""Of an axis: its length, its name, or unknown."""
+
 
 class Editor:
     """Adds to one graph. Values are named after what they are made for, so the same edits give the same bytes."""
@@ -82,3 +85,10 @@ def maker(value: onnx_ir.Value) -> onnx_ir.Node:
     if node is None:
         raise ValueError(f"{value.name} is not computed")
     return node
+
+
+def sizes(value: onnx_ir.Value | None) -> tuple[Size, ...]:
+    """The sizes of a value's axes; none where its rank is unknown."""
+    if value is None or value.shape is None:
+        return ()
+    return tuple(axis if isinstance(axis, int) else axis.value for axis in value.shape)

@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from exporter.edit import Editor, drop_unused_constants
+from exporter.edit import Editor, Size, drop_unused_constants, sizes
 
 ELEMENTWISE = frozenset(
     (
@@ -25,9 +25,6 @@ NORMS = frozenset(("LayerNormalization", "RMSNormalization"))
 """Operators that mix the numbers from their axis on; `AXIAL` along it alone."""
 
 AXIAL = frozenset(("Concat", "Softmax", "Split"))
-
-Size = int | str | None
-"""Of an axis: its length, its name, or unknown."""
 
 
 def narrow(graph: onnx_ir.Model) -> int:
@@ -103,8 +100,8 @@ def _needed(node: onnx_ir.Node, axis: int, size: Size) -> dict[int, int] | None:
         return None
     first = node.inputs[0]
     if node.op_type in ELEMENTWISE:
-        sizes = {place: _size(value, axis) for place, value in enumerate(node.inputs) if value is not None}
-        return {place: axis for place in sizes if sizes[place] == size} if set(sizes.values()) <= {1, size} else None
+        found = {place: _size(value, axis) for place, value in enumerate(node.inputs) if value is not None}
+        return {place: axis for place in found if found[place] == size} if set(found.values()) <= {1, size} else None
     if node.op_type in NORMS or node.op_type in AXIAL:
         along = _from_end(node.attributes.get_int("axis", 0 if node.op_type == "Split" else -1), node.outputs[0])
         if along is None or axis == along or (axis > along and node.op_type in NORMS):
@@ -116,7 +113,7 @@ def _needed(node: onnx_ir.Node, axis: int, size: Size) -> dict[int, int] | None:
         order = node.attributes.get_ints("perm", ())
         return {0: order[axis] - len(order)} if order else None
     if node.op_type == "Reshape":
-        before, after = _sizes(first), _sizes(node.outputs[0])
+        before, after = sizes(first), sizes(node.outputs[0])
         kept = len(after) + axis + 1
         alike = kept > 0 and before[:kept] == after[:kept] and None not in after
         return {0: kept - 1 - len(before)} if alike and all(isinstance(item, int) for item in after[kept:]) else None
@@ -158,16 +155,9 @@ def _one(value: onnx_ir.Value, axis: int) -> onnx_ir.Shape | None:
     """A value's shape with one position along an axis."""
     if value.shape is None:
         return None
-    sizes = list(value.shape)
-    sizes[axis] = 1
-    return onnx_ir.Shape(sizes)
-
-
-def _sizes(value: onnx_ir.Value | None) -> tuple[Size, ...]:
-    """The sizes of a value's axes; none where its rank is unknown."""
-    if value is None or value.shape is None:
-        return ()
-    return tuple(item if isinstance(item, int) else item.value for item in value.shape)
+    shape = list(value.shape)
+    shape[axis] = 1
+    return onnx_ir.Shape(shape)
 
 
 def _size(value: onnx_ir.Value | None, axis: int) -> Size:
@@ -176,14 +166,14 @@ def _size(value: onnx_ir.Value | None, axis: int) -> Size:
     if value is None:
         return None
     if value.shape is not None:
-        sizes = _sizes(value)
-        return sizes[axis] if -axis <= len(sizes) else 1
+        known = sizes(value)
+        return known[axis] if -axis <= len(known) else 1
     node = value.producer()
     if node is None or node.domain:
         return None
     if node.op_type == "Softmax" or (node.op_type == "MatMul" and axis == -2):
         return _size(node.inputs[0], axis)
     if node.op_type in ELEMENTWISE:
-        sizes = tuple({_size(item, axis) for item in node.inputs if item is not None} - {1})
-        return sizes[0] if len(sizes) == 1 else None if sizes else 1
+        found = tuple({_size(item, axis) for item in node.inputs if item is not None} - {1})
+        return found[0] if len(found) == 1 else None if found else 1
     return None

@@ -499,3 +499,14 @@ def test_a_system_without_glibc_predicts_as_well(
     monkeypatch.setattr("artifact.predict.command.__file__", str(packed / "predict.py"))
     assert main(["--selftest"]) == 0
     assert "selftest passed" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("arguments", "times"), [(["A film to remember."], 0), (["--selftest"], 1)])
+def test_blocks_are_given_back_unless_a_few_texts_are_asked_for(
+    arguments: list[str], times: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is no artifact beside the source, so each ends as a broken one does."""
+    asked: list[None] = []
+    monkeypatch.setattr("artifact.predict.command.return_freed_blocks", lambda: asked.append(None))
+    assert main(arguments) == 1
+    assert len(asked) == times

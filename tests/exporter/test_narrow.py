@@ -106,17 +106,12 @@ def test_shapes_that_the_tracer_left_out_are_worked_out() -> None:
     assert _sizes(made)["q.product"] == ["batch", 1, 8]
 
 
-SPLIT = (
-    node("MatMul", ["x", "wq"], "wide"),
-    node("Concat", ["wide", "x"], "joined.wide", axis=2),
-)
-
-
 def test_a_gated_layer_is_narrowed_through_its_halves() -> None:
     """As ModernBERT's, whose two halves are one product."""
-    halves = node("Split", ["joined.wide"], "gate", axis=2, num_outputs=2)
+    halves = node("Split", ["both"], "gate", axis=2, num_outputs=2)
     halves.output.append("value")
-    nodes = [*SPLIT, halves, node("Sigmoid", ["gate"], "open"), node("Mul", ["open", "value"], "gated")]
+    before = [node("MatMul", ["x", "wq"], "wide"), node("Concat", ["wide", "x"], "both", axis=2)]
+    nodes = [*before, halves, node("Sigmoid", ["gate"], "open"), node("Mul", ["open", "value"], "gated")]
     made = _graph([*nodes, node("Gather", ["gated", "first"], "y", axis=1)], {"y": ("batch", 8)})
     expected = _answers(made, mask=False)
     assert narrow(made) == 1
