@@ -1,6 +1,8 @@
 """What every packed program does as a process: it tells how far it is, gives memory back, and ends with a code."""
 
+import atexit
 import ctypes
+import gc
 import os
 import sys
 import time
@@ -44,7 +46,12 @@ def return_freed_blocks(large_bytes: int = LARGE_BYTES) -> None:
 
 
 def ended(run: Callable[[], int]) -> int:
-    """The exit code of a program: 1 when a check did not confirm, 2 for wrong use or input; errors are told."""
+    """The exit code of a program: 1 when a check did not confirm, 2 for wrong use or input; errors are told.
+
+    When the process ends, the collector is told to pass over what is alive: looking through the modules of numpy and
+    ONNX Runtime for circles takes a twentieth of a process that answers one text.
+    """
+    atexit.register(gc.freeze)
     try:
         code = run()
         sys.stdout.flush()

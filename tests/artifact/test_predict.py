@@ -510,3 +510,15 @@ def test_blocks_are_given_back_unless_a_few_texts_are_asked_for(
     monkeypatch.setattr("artifact.predict.command.return_freed_blocks", lambda: asked.append(None))
     assert main(arguments) == 1
     assert len(asked) == times
+
+
+def test_a_process_ends_without_a_look_at_all_that_is_alive(packed: Path) -> None:
+    """A callback that was registered before runs after the program's: there it sees what the collector would see."""
+    program = f"""
+import atexit, gc, runpy, sys
+atexit.register(lambda: print("frozen" if gc.get_freeze_count() else "not frozen"))
+sys.argv = ["predict.py", "A film to remember."]
+runpy.run_path({str(packed / "predict.py")!r}, run_name="__main__")
+"""
+    done = subprocess.run([sys.executable, "-I", "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "frozen"
