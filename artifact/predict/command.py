@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from artifact.predict.predictor import Predictor
-from artifact.predict.program import ended, return_freed_blocks, told_on_terminal
+from artifact.predict.program import ended, keep_freed_blocks, return_freed_blocks, told_on_terminal
 from artifact.predict.reads import Reads
 from artifact.predict.rows import ItemColumns, read_items
 from artifact.predict.stream import Wanted, item_size, plain, predict_file, record, windows
@@ -93,7 +93,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 1 when a check did not confirm, 2 for wrong use or input."""
     parser = _parser()
     options = parser.parse_args(arguments)
-    if not options.items:  # a process that answers a few and ends is quicker with blocks that are kept
+    if options.items:
+        keep_freed_blocks()
+    else:
         return_freed_blocks()
     for name in ("threads", "top_k"):
         if getattr(options, name) is not None and getattr(options, name) < 1:

@@ -12,8 +12,10 @@ from contextlib import contextmanager, suppress
 from artifact.predict.whole_file import Told, no_word
 from errors import GateFailed, UserError
 
-M_MMAP_THRESHOLD, LARGE_BYTES = -3, 64 * 1024
-"""A parameter of glibc's `mallopt`, and the size from which a block is large."""
+M_TOP_PAD, M_MMAP_THRESHOLD = -2, -3
+"""Parameters of glibc's `mallopt`: how much more than asked for is taken at once, and from which size a block is large;
+other C libraries have no such switch."""
+LARGE_BYTES, AT_ONCE_BYTES = 64 * 1024, 32 * 1024**2
 
 
 @contextmanager
@@ -40,9 +42,20 @@ def told_on_terminal() -> Iterator[Told]:
 
 def return_freed_blocks(large_bytes: int = LARGE_BYTES) -> None:
     """Let glibc give large freed blocks back to the system. After the first of them it would keep all that size, and
-    what loading a model leaves stayed in the process: a tenth of its memory. Other C libraries have no such switch."""
+    what loading a model leaves stayed in the process: a tenth of its memory."""
+    _set_malloc(M_MMAP_THRESHOLD, large_bytes)
+
+
+def keep_freed_blocks() -> None:
+    """Let glibc take much memory at once and keep what is freed: a process that answers a few items and ends asks the
+    system for a sixth fewer pages, and is 3 to 4 % quicker."""
+    _set_malloc(M_MMAP_THRESHOLD, AT_ONCE_BYTES)
+    _set_malloc(M_TOP_PAD, AT_ONCE_BYTES)
+
+
+def _set_malloc(parameter: int, value: int) -> None:
     with suppress(AttributeError, OSError, TypeError):
-        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, large_bytes)
+        ctypes.CDLL(None).mallopt(parameter, value)
 
 
 def ended(run: Callable[[], int]) -> int:

@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from functools import cache, partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -501,15 +501,16 @@ def test_a_system_without_glibc_predicts_as_well(
     assert "selftest passed" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("arguments", "times"), [(["A film to remember."], 0), (["--selftest"], 1)])
-def test_blocks_are_given_back_unless_a_few_texts_are_asked_for(
-    arguments: list[str], times: int, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("arguments", "chosen"), [(["A film to remember."], "keep"), (["--selftest"], "return")])
+def test_freed_blocks_are_kept_only_where_a_few_texts_are_asked_for(
+    arguments: list[str], chosen: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """There is no artifact beside the source, so each ends as a broken one does."""
-    asked: list[None] = []
-    monkeypatch.setattr("artifact.predict.command.return_freed_blocks", lambda: asked.append(None))
+    asked: list[str] = []
+    for name in ("keep", "return"):
+        monkeypatch.setattr(f"artifact.predict.command.{name}_freed_blocks", partial(asked.append, name))
     assert main(arguments) == 1
-    assert len(asked) == times
+    assert asked == [chosen]
 
 
 def test_a_process_ends_without_a_look_at_all_that_is_alive(packed: Path) -> None:
