@@ -1,5 +1,8 @@
 """PyTorch on the CPU; its fp32, eager, is the reference."""
 
+import os
+import shutil
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,20 +17,26 @@ from runtimes.torch_model import TorchModel
 
 NAME = "torch-cpu"
 
+COMPILERS = {"darwin": "clang++", "win32": "cl"}
+REMEDIES = {
+    "g++": "install g++ (Debian, Ubuntu: apt-get install g++)",
+    "clang++": "install the command line tools (xcode-select --install)",
+    "cl": "install the Build Tools for Visual Studio, and start from their prompt",
+}
+
 
 def probe() -> Availability:
     """PyTorch always runs on the CPU; compiling needs a C++ compiler besides, and int8 needs torchao."""
-    from torch._inductor.cpp_builder import get_cpp_compiler  # slow to import, and an eager model needs none of it
-    from torch._inductor.exc import InvalidCxxCompiler
-
-    lacks = torch_int8.lacks()
-    try:
-        get_cpp_compiler()
-    except InvalidCxxCompiler as error:
-        reason = " ".join(str(error).split())
-        remedy = "install g++ (Debian, Ubuntu: apt-get install g++)"
+    lacks, compiler = torch_int8.lacks(), _compiler()
+    if shutil.which(compiler) is None:
+        reason, remedy = f"TorchInductor needs {compiler!r}, which is not there", REMEDIES.get(compiler, "unset CXX")
         lacks = (*lacks, Lack(word="compile", reason=reason, remedy=remedy))
     return Availability(runtime=NAME, available=True, engine_version=str(torch.__version__), device="cpu", lacks=lacks)
+
+
+def _compiler() -> str:
+    """What TorchInductor will call, as its `config.cpp.cxx` and `cpp_builder` say; to import them takes seconds."""
+    return os.environ.get("CXX", COMPILERS.get(sys.platform, "g++"))
 
 
 class EngineRuntime(TorchModel):

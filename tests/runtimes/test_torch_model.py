@@ -1,4 +1,7 @@
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,8 +12,11 @@ import torch
 from artifact.precision import Precision
 from errors import UserError
 from models import checkpoint as loading
+from runtimes.base import Candidate
 from runtimes.torch_cpu import EngineRuntime, probe
 from tests.runtimes.conftest import BATCH
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)
@@ -23,6 +29,32 @@ def threads() -> Iterator[int]:
 def test_torch_always_runs_on_the_cpu() -> None:
     found = probe()
     assert (found.available, found.device, found.engine_version) == (True, "cpu", torch.__version__)
+
+
+@pytest.mark.parametrize("word", ["g++", "/opt/none/bin/c++"])
+def test_without_a_compiler_only_compiling_is_lacking(word: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.delenv("CXX", raising=False) if word == "g++" else monkeypatch.setenv("CXX", word)
+    found = probe()
+    lack = found.lack_of(Candidate("torch-cpu", Precision.FP32, ("compile",)))
+    assert lack
+    assert repr(word) in lack.reason
+    assert lack.remedy
+    assert not found.lack_of(Candidate("torch-cpu", Precision.FP32))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("word", [None, "clang++-17"])
+def test_the_compiler_looked_for_is_torchinductors(word: str | None) -> None:
+    """TorchInductor reads the environment when it is imported, so in a process of its own."""
+    program = "import torch._inductor.config as c, runtimes.torch_cpu as ours; print(c.cpp.cxx[-1], ours._compiler())"
+    environment = {name: value for name, value in os.environ.items() if name != "CXX"} | ({"CXX": word} if word else {})
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    theirs, ours = done.stdout.split()
+    assert theirs == ours == (word or ours)
 
 
 @pytest.mark.parametrize(("precision", "dtype"), [(Precision.FP32, "float32"), (Precision.BF16, "bfloat16")])
