@@ -17,7 +17,7 @@ from math import log
 import numpy as np
 
 from measure.plan import QUICK, Plan
-from measure.statistics import Decision, LogRatio, decide
+from measure.statistics import Decision, LogRatio, decide, is_settled
 
 WORKLOADS = 2
 SCATTER = (0.004, 0.007, 0.014)
@@ -60,7 +60,7 @@ def campaign(random: np.random.Generator, machine: Machine, true: float, plan: P
     """One comparison of two candidates by a plan, with its adaptive part."""
     affordable = min(plan.most_replicates, int(plan.limit_s / (2 * SIDE_S)))
     logs = [machine.replicate(random, true, plan.rounds, place / plan.replicates) for place in range(plan.replicates)]
-    while len(logs) < affordable and not LogRatio.of(logs).is_settled:
+    while len(logs) < affordable and not is_settled(logs):
         logs.append(machine.replicate(random, true, plan.rounds, 1.0))
     ratio = LogRatio.of(logs)
     return ratio, decide([ratio])[0]

@@ -1,36 +1,36 @@
 """Where more measuring pays: what is not clear yet, as long as the plan can afford it."""
 
 from collections.abc import Sequence
-from statistics import median
+from statistics import fmean, median
 
 from measure.pairing import Measured, Shapes, base_of, log_speeds
 from measure.plan import Plan
 from measure.records import Entrant, Role
-from measure.statistics import LogRatio
+from measure.statistics import is_settled
 
 
 def unsettled(measured: Measured, anchor: Entrant, shapes: Shapes) -> frozenset[Entrant]:
     """Whose speed over all workloads is not yet clearly told from the anchor's or from the fastest candidate's; the
     anchor itself is left out."""
-    speeds = _ratios(measured, anchor, shapes)
-    found = {entrant for entrant, ratio in speeds.items() if not ratio.is_settled}
-    candidates = {entrant: ratio.centre for entrant, ratio in speeds.items() if entrant.role is Role.CANDIDATE}
+    speeds = _speeds(measured, anchor, shapes)
+    found = {entrant for entrant, logs in speeds.items() if not is_settled(logs)}
+    candidates = {entrant: fmean(logs) for entrant, logs in speeds.items() if entrant.role is Role.CANDIDATE}
     fastest = max(candidates, key=candidates.__getitem__, default=anchor)
     if fastest != anchor:
         rivals = {entrant: items for entrant, items in measured.items() if entrant in candidates or entrant == fastest}
-        close = {entrant for entrant, ratio in _ratios(rivals, fastest, shapes).items() if not ratio.is_settled}
+        close = {entrant for entrant, logs in _speeds(rivals, fastest, shapes).items() if not is_settled(logs)}
         found |= close | ({fastest} if close else set())
     return frozenset(found)
 
 
-def _ratios(measured: Measured, base: Entrant, shapes: Shapes) -> dict[Entrant, LogRatio]:
-    """Speed of everyone else as a multiple of the base's."""
+def _speeds(measured: Measured, base: Entrant, shapes: Shapes) -> dict[Entrant, Sequence[float]]:
+    """Speed of everyone else as a multiple of the base's: a logarithm for each process, in their order."""
     logs = {
         entrant: log_speeds(items, base_of(measured, base, entrant), shapes, tuple(shapes))
         for entrant, items in measured.items()
         if entrant != base
     }
-    return {entrant: LogRatio.of(found) for entrant, found in logs.items() if found}
+    return {entrant: found for entrant, found in logs.items() if found}
 
 
 def is_affordable(measured: Measured, entrants: Sequence[Entrant], plan: Plan) -> bool:

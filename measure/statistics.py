@@ -16,7 +16,7 @@ from measure.student import quantile, tail
 EQUIVALENT = 1.02
 """Two speeds within this factor are the same for all practical purposes (MLPerf's "materially different")."""
 
-LEVEL, SETTLED = 0.95, 0.999
+LEVEL, CLEAR = 0.95, 0.999
 """How sure an interval and a verdict are, and how sure it must be for measuring to stop early."""
 
 MOST_REPLICATES = 1000
@@ -76,14 +76,9 @@ class LogRatio:
         return Interval(exp(self.centre), exp(self.centre - half), exp(self.centre + half))
 
     @property
-    def is_settled(self) -> bool:
-        """Whether it is so clear that nobody need measure on: the 99.9 % interval lies wholly beyond ±2 % or within.
-
-        Looking again and again, and stopping as soon as a 95 % interval pleases, would be wrong far more often than one
-        time in twenty. With looks this strict the final one keeps its level (Peto et al., British Journal of Cancer
-        1976, after Haybittle 1971).
-        """
-        interval = self.interval(SETTLED)
+    def is_clear(self) -> bool:
+        """Whether the 99.9 % interval lies wholly beyond ±2 % or within."""
+        interval = self.interval(CLEAR)
         return _is_beyond(interval) or _is_within(interval)
 
     @property
@@ -107,6 +102,17 @@ class LogRatio:
         if not decides(MOST_REPLICATES):
             return None
         return bisect_left(range(self.replicates, MOST_REPLICATES), True, key=decides)
+
+
+def is_settled(centres: Sequence[float]) -> bool:
+    """Whether nobody need measure on: what came before the last replicate was clear already.
+
+    Looking again and again, and stopping as soon as a 95 % interval pleases, would be wrong far more often than one
+    time in twenty. With looks as strict as `LogRatio.is_clear` the verdict keeps its level (Peto et al., British
+    Journal of Cancer 1976, after Haybittle 1971). The last replicate has no say in whether it is the last, because
+    measuring stops where the scatter happens to look small: without it, 95 % intervals cover 92 to 94 %.
+    """
+    return LogRatio.of(centres[:-1]).is_clear if len(centres) > 1 else False
 
 
 def decide(ratios: Sequence[LogRatio]) -> tuple[Decision, ...]:

@@ -11,6 +11,7 @@ from measure.statistics import (
     accuracy_difference,
     accuracy_interval,
     decide,
+    is_settled,
     pass_seconds,
 )
 
@@ -48,7 +49,8 @@ def test_one_replicate_decides_nothing() -> None:
     assert found.interval() == Interval(exp(found.centre), None, None)
     assert found.interval().estimate == pytest.approx(3.0)
     assert decide([found]) == (Decision.INCONCLUSIVE,)
-    assert (found.is_settled, found.more_replicates()) == (False, None)
+    assert (found.is_clear, found.more_replicates()) == (False, None)
+    assert not is_settled([log(3)])
 
 
 def test_equal_replicates_have_no_width() -> None:
@@ -56,7 +58,7 @@ def test_equal_replicates_have_no_width() -> None:
     interval = found.interval()
     assert (interval.estimate, interval.low, interval.high) == pytest.approx((1.5, 1.5, 1.5))
     assert decide([found]) == (Decision.FASTER,)
-    assert found.is_settled
+    assert found.is_clear
     assert found.more_replicates() == 0
 
 
@@ -117,12 +119,19 @@ def test_the_chance_of_a_difference_is_students_tail_beyond_two_per_cent() -> No
     assert LogRatio(0.01, 0.001, 6).p_beyond == 1.0
 
 
-def test_it_is_settled_when_one_in_a_thousand_would_be_wrong() -> None:
+def test_it_is_clear_when_one_in_a_thousand_would_be_wrong() -> None:
     quantile = stats.t.ppf(0.9995, 3)
-    assert LogRatio(log(1.02) + 1.001 * quantile * 0.01, 0.01, 4).is_settled
-    assert not LogRatio(log(1.02) + 0.999 * quantile * 0.01, 0.01, 4).is_settled
-    assert LogRatio(0.0, 0.999 * log(1.02) / quantile, 4).is_settled
-    assert not LogRatio(0.0, 1.001 * log(1.02) / quantile, 4).is_settled
+    assert LogRatio(log(1.02) + 1.001 * quantile * 0.01, 0.01, 4).is_clear
+    assert not LogRatio(log(1.02) + 0.999 * quantile * 0.01, 0.01, 4).is_clear
+    assert LogRatio(0.0, 0.999 * log(1.02) / quantile, 4).is_clear
+    assert not LogRatio(0.0, 1.001 * log(1.02) / quantile, 4).is_clear
+
+
+def test_the_last_replicate_has_no_say_in_whether_it_is_the_last() -> None:
+    clear, scattered = [log(1.3), log(1.301), log(1.299)], [log(1.3), log(1.1), log(1.5)]
+    assert not is_settled(clear)
+    assert is_settled([*clear, log(0.9)])
+    assert not is_settled([*scattered, log(1.3)])
 
 
 @pytest.mark.parametrize(
