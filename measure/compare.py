@@ -21,7 +21,7 @@ from artifact.recordings import Recordings
 from artifact.records import fingerprint
 from artifact.tokenizer import text_encoder
 from errors import UserError
-from measure.adaptive import is_affordable, unsettled
+from measure.adaptive import next_entrants
 from measure.core_latency import CoreLatency
 from measure.machine import Load, read_machine, watch_load
 from measure.messages import Block, Open, Opened, Probe, Probed, Timed
@@ -308,9 +308,7 @@ class _Campaign:
         if self.anchor not in measured:
             return []
         shapes = {workload.spec.name: workload.spec.sample_shapes for workload in workloads}
-        found = unsettled(measured, self.anchor, shapes)
-        entrants = [self.anchor, *(entrant for entrant in self.entrants if entrant in found)]
-        return entrants if found and is_affordable(measured, entrants, self.plan) else []
+        return next_entrants(measured, self.entrants, shapes, self.plan)
 
     def _mark(self, entrant: Entrant) -> str:
         """Everything a measurement depends on."""

@@ -76,12 +76,6 @@ class LogRatio:
         return Interval(exp(self.centre), exp(self.centre - half), exp(self.centre + half))
 
     @property
-    def is_clear(self) -> bool:
-        """Whether the 99.9 % interval lies wholly beyond ±2 % or within."""
-        interval = self.interval(CLEAR)
-        return _is_beyond(interval) or _is_within(interval)
-
-    @property
     def p_beyond(self) -> float:
         """How likely so clear a difference is if there is none of more than ±2 % (two-sided p-value)."""
         distance = abs(self.centre) - log(EQUIVALENT)
@@ -104,15 +98,24 @@ class LogRatio:
         return bisect_left(range(self.replicates, MOST_REPLICATES), True, key=decides)
 
 
+def is_clear(centres: Sequence[float]) -> bool:
+    """Whether the 99.9 % interval lies wholly beyond ±2 % or within. `centres` are as `LogRatio.of` takes them.
+
+    Looking again and again, and stopping as soon as a 95 % interval pleases, would be wrong far more often than one
+    time in twenty. With looks this strict the verdict keeps its level (Peto et al., British Journal of Cancer 1976,
+    after Haybittle 1971).
+    """
+    interval = LogRatio.of(centres).interval(CLEAR)
+    return _is_beyond(interval) or _is_within(interval)
+
+
 def is_settled(centres: Sequence[float]) -> bool:
     """Whether nobody need measure on: what came before the last replicate was clear already.
 
-    Looking again and again, and stopping as soon as a 95 % interval pleases, would be wrong far more often than one
-    time in twenty. With looks as strict as `LogRatio.is_clear` the verdict keeps its level (Peto et al., British
-    Journal of Cancer 1976, after Haybittle 1971). The last replicate has no say in whether it is the last, because
-    measuring stops where the scatter happens to look small: without it, 95 % intervals cover 92 to 94 %.
+    Measuring stops where the scatter happens to look small; if the last replicate had a say in whether it is the last,
+    95 % intervals would cover 92 to 94 %.
     """
-    return LogRatio.of(centres[:-1]).is_clear if len(centres) > 1 else False
+    return len(centres) > 1 and is_clear(centres[:-1])
 
 
 def decide(ratios: Sequence[LogRatio]) -> tuple[Decision, ...]:

@@ -11,6 +11,7 @@ from measure.statistics import (
     accuracy_difference,
     accuracy_interval,
     decide,
+    is_clear,
     is_settled,
     pass_seconds,
 )
@@ -49,7 +50,8 @@ def test_one_replicate_decides_nothing() -> None:
     assert found.interval() == Interval(exp(found.centre), None, None)
     assert found.interval().estimate == pytest.approx(3.0)
     assert decide([found]) == (Decision.INCONCLUSIVE,)
-    assert (found.is_clear, found.more_replicates()) == (False, None)
+    assert found.more_replicates() is None
+    assert not is_clear([log(3)])
     assert not is_settled([log(3)])
 
 
@@ -58,7 +60,7 @@ def test_equal_replicates_have_no_width() -> None:
     interval = found.interval()
     assert (interval.estimate, interval.low, interval.high) == pytest.approx((1.5, 1.5, 1.5))
     assert decide([found]) == (Decision.FASTER,)
-    assert found.is_clear
+    assert is_clear([log(1.5)] * 4)
     assert found.more_replicates() == 0
 
 
@@ -120,11 +122,15 @@ def test_the_chance_of_a_difference_is_students_tail_beyond_two_per_cent() -> No
 
 
 def test_it_is_clear_when_one_in_a_thousand_would_be_wrong() -> None:
-    quantile = stats.t.ppf(0.9995, 3)
-    assert LogRatio(log(1.02) + 1.001 * quantile * 0.01, 0.01, 4).is_clear
-    assert not LogRatio(log(1.02) + 0.999 * quantile * 0.01, 0.01, 4).is_clear
-    assert LogRatio(0.0, 0.999 * log(1.02) / quantile, 4).is_clear
-    assert not LogRatio(0.0, 1.001 * log(1.02) / quantile, 4).is_clear
+    half = stats.t.ppf(0.9995, 3) * stats.tstd([-1, 0, 0, 1]) / 2
+
+    def about(centre: float, error: float) -> list[float]:
+        return [centre + error / half * place for place in (-1, 0, 0, 1)]
+
+    assert is_clear(about(log(1.02) + 0.05, 0.0499))
+    assert not is_clear(about(log(1.02) + 0.05, 0.0501))
+    assert is_clear(about(0.0, 0.999 * log(1.02)))
+    assert not is_clear(about(0.0, 1.001 * log(1.02)))
 
 
 def test_the_last_replicate_has_no_say_in_whether_it_is_the_last() -> None:
