@@ -37,6 +37,7 @@ class CoreLatency:
         self._partners: list[subprocess.Popen[bytes]] = []
         self._board: memoryview | None = None
         self._seen: list[float] = []
+        self._in_vain = 0
 
     def __enter__(self) -> Self:
         if sys.platform != "linux" or min(self._threads, len(cpus := sorted(os.sched_getaffinity(0)))) < 2:
@@ -80,16 +81,20 @@ class CoreLatency:
         """Let what spins fall asleep, at least so many seconds, and CPUs come together, at most so many; the last look.
 
         It looks all the time, because CPUs that are busy are brought together sooner than those that sleep. Where
-        nothing can be seen, it sleeps.
+        nothing can be seen, it sleeps. Each wait in vain halves the next one's `most_s`, because a host that keeps CPUs
+        apart now will for a while; until one comes to its end.
         """
         started, least_ns = time.perf_counter(), least_latency(self._seen)
+        most_s = max(least_s, most_s / 2**self._in_vain)
         while True:
             found_ns = self._look()
             spent_s = time.perf_counter() - started
             if found_ns is None:
                 time.sleep(max(0.0, least_s - spent_s))
                 return None
-            if spent_s >= most_s or (spent_s >= least_s and not is_apart(found_ns, least_ns)):
+            is_vain = is_apart(found_ns, least_ns)
+            if spent_s >= most_s or (spent_s >= least_s and not is_vain):
+                self._in_vain = self._in_vain + 1 if is_vain else 0
                 self._seen.append(found_ns)
                 return found_ns
 

@@ -139,6 +139,17 @@ def test_settling_gives_up_when_its_patience_is_over(monkeypatch: pytest.MonkeyP
     assert len(made) == 2 + 4
 
 
+def test_each_wait_in_vain_halves_the_next_until_one_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    cores, made = scripted(monkeypatch, TOGETHER, TOGETHER, *[APART] * 15, TOGETHER, APART)
+    assert [cores.look(), cores.look()] == [TOGETHER, TOGETHER]
+    lasted = []
+    for _ in range(6):
+        before = len(made)
+        cores.settle(0.005, 0.075)
+        lasted.append(len(made) - before)
+    assert lasted == [8, 4, 2, 1, 1, 8]  # the fifth ends together
+
+
 def test_a_long_wait_with_cpus_apart_does_not_make_that_the_least(monkeypatch: pytest.MonkeyPatch) -> None:
     cores, _ = scripted(monkeypatch, TOGETHER, TOGETHER, APART)
     assert [cores.look(), cores.look()] == [TOGETHER, TOGETHER]
@@ -152,8 +163,8 @@ def test_the_least_latency_is_the_lowest_decile() -> None:
     assert least_latency([TOGETHER]) is None
     assert least_latency([100.0, *[TOGETHER] * 20]) == TOGETHER
     assert not is_apart(APART, None)
-    assert is_apart(301.0, 200.0)
-    assert not is_apart(300.0, 200.0)
+    assert is_apart(251.0, 200.0)
+    assert not is_apart(250.0, 200.0)
 
 
 def test_looks_are_summed_up() -> None:
