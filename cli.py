@@ -22,6 +22,7 @@ from commands.options import (
     precisions_of,
     refuse_given,
 )
+from commands.reading import read_compared
 from errors import GateFailed, UserError
 from exporter.options import EXAMPLES, Options, Pooling, PoolingMode, Profile, Target, Weights
 from measure.plan import Budget, find_plan
@@ -293,6 +294,7 @@ def compare(
         Path | None, typer.Option(help="Folder of the results (default: the run); with --from, a Markdown file.")
     ] = None,
     text_column: TextColumn = None,
+    pair_column: PairColumn = None,
     label_column: LabelColumn = None,
     where: Where = None,
     runs: Annotated[
@@ -323,7 +325,7 @@ def compare(
         return
     if model is None:
         raise UserError("there is nothing to compare", "name a run or a checkpoint, or measured runs with --from")
-    examples = stages.read_compared(model, data, text_column, label_column, conditions_of(where))
+    examples = read_compared(model, data, (text_column, pair_column, label_column), conditions_of(where))
     verdict, run = stages.compare(
         model,
         examples,
@@ -360,6 +362,7 @@ def load_test(
     threads: Annotated[int | None, typer.Option(help="Threads of every engine (default: the usable cores).")] = None,
     data: Annotated[Path | None, typer.Option(help="Texts (default: what the run held out).")] = None,
     text_column: TextColumn = None,
+    pair_column: PairColumn = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the results (default: the run).")] = None,
     as_json: Json = False,
 ) -> None:
@@ -375,7 +378,7 @@ def load_test(
         rate_per_s=rate,
         max_batch=max_batch,
         threads=threads,
-        text_column=text_column,
+        columns=(text_column, pair_column),
     )
     tell.print_json(report) if as_json else tell.tell_load(report, run)
 

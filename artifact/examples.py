@@ -14,16 +14,23 @@ from artifact.predict.rows import (
     find_column,
     read_rows,
 )
+from artifact.predict.tokens import TextItem
 from artifact.records import sha256_bytes
 from errors import UserError
+
+Label = str | tuple[str, ...]
+"""A label, or several: those that apply, or one for each word."""
 
 
 @dataclass(frozen=True, slots=True)
 class Examples:
-    """Texts and their labels as written in the file; `text_column` and `label_column` say where they were found."""
+    """Texts, pairs of texts or lists of words, and their labels as written in the file.
 
-    texts: tuple[str, ...]
-    labels: tuple[str, ...]
+    `text_column` and `label_column` say where they were found.
+    """
+
+    texts: tuple[TextItem, ...]
+    labels: tuple[Label, ...]
     source: Path
     text_column: str
     label_column: str
@@ -109,7 +116,7 @@ def read_heard(
         usual_texts=USUAL[Reads.SOUND][0],
         usual_labels=TRANSCRIPT_COLUMNS,
     )
-    files = [(path.parent / text).resolve() for text in found.texts]
+    files = [(path.parent / str(text)).resolve() for text in found.texts]
     if missing := next((file for file in files if not file.is_file()), None):
         raise UserError(f"{path}: there is no recording {missing}", "paths are relative to the folder of the data file")
     return replace(found, texts=tuple(map(str, files)))
@@ -128,22 +135,3 @@ def read_texts(path: Path, *, text_column: str | None = None) -> tuple[str, ...]
     if not texts:
         raise UserError(f"{path} holds no texts", "it needs a header line and at least one row")
     return tuple(texts)
-
-
-def label_indices(examples: Examples, names: Sequence[str]) -> list[int]:
-    """Position of each example's label in `names`; if not one of them is a name, numbers are the positions themselves.
-
-    Raises `UserError` naming the first unknown label and its position in the data.
-    """
-    positions = {name: index for index, name in enumerate(names)}
-    if not positions.keys() & set(examples.labels):
-        positions = {str(index): index for index in range(len(names))}
-    indices = []
-    for row, label in enumerate(examples.labels, start=1):
-        if label not in positions:
-            raise UserError(
-                f"{examples.source}, example {row}: unknown label '{label}'",
-                f"the model knows: {', '.join(names)}",
-            )
-        indices.append(positions[label])
-    return indices

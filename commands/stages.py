@@ -14,7 +14,7 @@ from artifact.precision import Precision
 from artifact.task import WRITES, Task
 from errors import UserError
 from measure.plan import Plan
-from models.training import Device, Lesson, Problem, Teacher, TrainingPrecision, TrainingRecord
+from models.training import Device, Lesson, Teacher, TrainingPrecision, TrainingRecord
 
 EVERY = ("all",)
 BATCH_SIZES, BATCH_SIZES_OF_LANGUAGE = (1, 8), (1,)
@@ -202,8 +202,8 @@ def compare(
     `named` are the candidates by name, or `("all",)` for every one with the options that are worth a measurement.
     `calibration` holds the training texts for candidates that are made while loading (default: the run's).
     """
-    from artifact.examples import read_texts
     from artifact.run_folder import RunFolder, claim_output
+    from commands.reading import read_run
     from measure.compare import Comparison
     from measure.compare import compare as measure
     from measure.source import find_models
@@ -212,7 +212,6 @@ def compare(
     from report.policy import Policy
     from runtimes.registry import REFERENCE, candidates, is_calibrated, known_candidate, unable, worthwhile
 
-    _check_measurable(RunFolder(model))
     source = find_models(model)
     if out is None and not RunFolder(model).is_run:
         raise UserError(f"{model} is not a run, so the results need a folder of their own", "name one with --out")
@@ -242,44 +241,13 @@ def compare(
         measurements=run.measurements,
         reference=run.reference,
         threads=threads,
-        calibration=read_texts(training) if is_needed else (),
+        calibration=read_run(source, training) if is_needed else (),
         unable=() if named and named != EVERY else unable(runtimes, language=source.writes),
     )
     run.begin()
     with _progress() as bar:
         measure(comparison, bar)
     return write_verdict(run, policy or Policy()), run
-
-
-def read_compared(
-    model: Path, data: Path | None, text_column: str | None, label_column: str | None, where: dict[str, str] | None
-) -> "Examples":
-    """What candidates are judged on: labelled texts, or for a language model texts alone, and what is to be written of
-    them, or of recordings, if it is an encoder-decoder; by default the run's own."""
-    from artifact.examples import Examples, read_examples, read_heard, read_texts
-    from artifact.predict.rows import WRITTEN_COLUMNS
-    from artifact.run_folder import RunFolder
-    from measure.source import find_models
-
-    if data is None:
-        data = RunFolder(model).evaluation_data
-        if not data.is_file():
-            raise UserError(f"{model} has no evaluation data of its own", "name a file with --data")
-    if not data.is_file():
-        raise UserError(f"{data} does not exist", "check the path given with --data")
-    _check_measurable(RunFolder(model))
-    source = find_models(model)
-    if source.hears:
-        return read_heard(data, text_column=text_column, label_column=label_column, where=where)
-    if source.reading is not None:
-        return read_examples(
-            data, text_column=text_column, label_column=label_column, where=where, usual_labels=WRITTEN_COLUMNS
-        )
-    if not source.writes:
-        return read_examples(data, text_column=text_column, label_column=label_column, where=where)
-    if label_column or where:
-        raise UserError("--label-column and --where are for labelled texts", "leave them out for a language model")
-    return Examples.unlabelled(read_texts(data, text_column=text_column), data)
 
 
 def load_test(
@@ -294,15 +262,15 @@ def load_test(
     rate_per_s: float | None = None,
     max_batch: int = 8,
     threads: int | None = None,
-    text_column: str | None = None,
+    columns: tuple[str | None, ...] = (),
 ) -> "tuple[LoadReport, RunFolder]":
     """Run the tests that are missing, and write `load.md` into `out` (default: the run), also when interrupted.
 
     `named` are the candidates; by default the one that the run's verdict recommends.
     """
     need("loadgen", "mlperf_loadgen")
-    from artifact.examples import read_texts
     from artifact.run_folder import RunFolder, claim_output
+    from commands.reading import read_run
     from measure.open_loop import LoadTask
     from measure.open_loop import load_test as measure
     from measure.source import find_models
@@ -311,12 +279,12 @@ def load_test(
     from runtimes.registry import is_calibrated, known_candidate
 
     folder = RunFolder(model)
-    _check_measurable(folder)
     source = find_models(model)
     if out is None and not folder.is_run:
         raise UserError(f"{model} is not a run, so the results need a folder of their own", "name one with --out")
     if source.writes:
         raise UserError("load tests are for models that answer in one pass so far", "compare measures language models")
+    source.decided()
     data = data or folder.evaluation_data
     if not data.is_file() and data == folder.evaluation_data:
         raise UserError(f"{model} has no evaluation data of its own", "name a file with --data")
@@ -325,7 +293,7 @@ def load_test(
     run = claim_output(out or model)
     task = LoadTask(
         source=source,
-        texts=read_texts(data, text_column=text_column),
+        texts=read_run(source, data, columns),
         data=data.name,
         candidates=candidates,
         scenarios=parse_scenarios(scenarios),
@@ -335,7 +303,7 @@ def load_test(
         records=run.load,
         rate_per_s=rate_per_s,
         threads=threads,
-        calibration=read_texts(folder.training_data) if calibrated else (),
+        calibration=read_run(source, folder.training_data) if calibrated else (),
     )
     run.begin()
     try:
@@ -346,25 +314,6 @@ def load_test(
     if report is None:
         raise RuntimeError("a load test notes its session")
     return report, run
-
-
-def _check_measurable(run: "RunFolder") -> None:
-    """Raise `UserError` for a run that learnt something else than one label of a text: its pairs would be halved."""
-    from artifact.records import read_if_present
-
-    record = read_if_present(run.training, TrainingRecord)
-    if record is None:
-        return
-    data = record.data
-    if data.task is Task.TEXT_GENERATION:
-        return
-    if data.problem is not Problem.SINGLE_LABEL or "pair" in data.columns:
-        pairs = " of pairs" if "pair" in data.columns else ""
-        raise UserError(
-            f"{run.directory} learnt {data.task}{pairs} ({data.problem}), and only texts with one label each can be "
-            "measured so far",
-            "export judges it: see variants.md; pack it with --precision",
-        )
 
 
 def _recommended(run: "RunFolder") -> str:

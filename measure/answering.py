@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from artifact.predict.tokens import TextEncoder
 from artifact.tokenizer import text_encoder
@@ -73,12 +74,12 @@ class Answering:
 
     def score(self, batch_size: int | None, path: Path) -> float:
         start = time.perf_counter()
-        rows = self._inputs.evaluation_rows(batch_size)
         names = self.info.input_names
-        logits = np.concatenate([self._runtime.run(self._inputs.batch(part, names))["logits"] for part in rows])
-        in_order = np.empty_like(logits)
-        in_order[np.concatenate(rows)] = logits
-        np.savez(path, answers=in_order)
+        found: dict[int, NDArray[np.float32]] = {}
+        for rows in self._inputs.evaluation_rows(batch_size):
+            logits = self._runtime.run(self._inputs.batch(rows, names))["logits"]
+            found |= {row: self._inputs.decided(row, own) for row, own in zip(rows, logits, strict=True)}
+        np.savez(path, answers=np.concatenate([found[row] for row in range(len(found))]))
         return time.perf_counter() - start
 
     def executed(self, number: int) -> Executed | None:

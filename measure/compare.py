@@ -13,9 +13,10 @@ from tempfile import TemporaryDirectory
 import msgspec
 import numpy as np
 
-from artifact.examples import Examples, label_indices
+from artifact.examples import Examples
 from artifact.precision import Precision
 from artifact.predict.cores import usable_cores
+from artifact.predict.tokens import TextItem
 from artifact.progress import Progress, silent
 from artifact.recordings import Recordings
 from artifact.records import fingerprint
@@ -23,6 +24,7 @@ from artifact.tokenizer import text_encoder
 from errors import UserError
 from measure.adaptive import next_entrants
 from measure.core_latency import CoreLatency
+from measure.decisions import right_decisions
 from measure.machine import Load, read_machine, watch_load
 from measure.messages import Block, Open, Opened, Probe, Probed, Timed
 from measure.overhead import overhead
@@ -78,7 +80,7 @@ class Comparison:
     measurements: Path
     reference: Path
     threads: int | None = None
-    calibration: tuple[str, ...] = ()
+    calibration: tuple[TextItem, ...] = ()
     unable: tuple[str, ...] = ()
 
 
@@ -87,19 +89,19 @@ def compare(task: Comparison, progress: Progress = silent) -> list[Record]:
 
     A measurement counts as done when model, data, work, plan, threads, versions, environment, machine and anchor are
     the same. If something is missing, the anchor runs along, because only what ran interleaved can be compared. Raises
-    `UserError` when nothing can run, more threads are asked for than this process may use, or a calibration text is one
-    of the examples.
+    `UserError` when nothing can run, nothing that the model answers is right or wrong, more threads are asked for than
+    this process may use, or a calibration text is one of the examples.
     """
     threads = threads_for(task.threads)
-    if shared := set(task.calibration) & set(task.examples.texts):
+    if shared := {_spelled(text) for text in task.calibration} & {_spelled(text) for text in task.examples.texts}:
         raise UserError(
             f"{len(shared)} texts are both in the calibration and in the examples, such as '{min(shared)[:60]}'",
             "calibrate on training texts alone: ranges taken from the examples would flatter int8-static",
         )
     source, calibration = task.source, task.calibration[:CALIBRATION_EXAMPLES]
     encoder = text_encoder(source.tokenizer, source.limits)
-    texts, limits = task.examples.texts, source.limits
-    written = None if source.reading is None else Written(task.examples.labels, source.reading)
+    limits, texts = source.limits, tuple(str(text) for text in task.examples.texts) if source.writes else ()
+    written = None if source.reading is None else Written([str(text) for text in task.examples.labels], source.reading)
     if written is not None and written.reading.sound is not None:
         recordings = Recordings(texts, written.reading.sound)
         inputs = build_heard_inputs(recordings, encoder, limits, task.batch_sizes, written)
@@ -108,8 +110,18 @@ def compare(task: Comparison, progress: Progress = silent) -> list[Record]:
         inputs = build_language_inputs(texts, encoder, limits, task.batch_sizes, task.lengths, written)
         labels = inputs.following
     else:
-        inputs = build_inputs(texts, encoder, limits, task.batch_sizes, task.lengths, source.tokenizer, calibration)
-        labels = label_indices(task.examples, task.source.labels)
+        judged = source.decided()
+        inputs = build_inputs(
+            task.examples.texts,
+            encoder,
+            limits,
+            task.batch_sizes,
+            task.lengths,
+            source.tokenizer,
+            calibration,
+            judged,
+        )
+        labels = right_decisions(judged, task.examples, source.labels, inputs.places)
     progress("compare", 0, 1, "looking at what can run here")
     runnable, failures = find_runnable(task.source, task.candidates, threads, calibrated=bool(task.calibration))
     reason = f"it does not run {'language models' if source.writes else 'models that answer in one pass'} yet"
@@ -118,6 +130,10 @@ def compare(task: Comparison, progress: Progress = silent) -> list[Record]:
     comparison = _Campaign(task, threads, inputs, labels, runnable, failures, progress)
     comparison.run()
     return load(task.measurements)
+
+
+def _spelled(text: TextItem) -> str:
+    return text if isinstance(text, str) else " | ".join(text)
 
 
 def threads_for(asked: int | None) -> int:
@@ -365,8 +381,9 @@ class _Campaign:
         source, examples = self.task.source, self.task.examples
         encoder = text_encoder(source.tokenizer, source.limits)
         if self.inputs.recordings is not None:
-            return overhead(source.tokenizer, encoder, examples.labels, recordings=self.inputs.recordings)
-        return overhead(source.tokenizer, encoder, examples.texts)
+            said = [str(label) for label in examples.labels]
+            return overhead(source.tokenizer, encoder, said, recordings=self.inputs.recordings)
+        return overhead(source.tokenizer, encoder, [str(text) for text in examples.texts])
 
     def _begin_session(
         self,
@@ -398,6 +415,7 @@ class _Campaign:
                 environment=self.environment,
                 tokenizer_floor_s=tokenizer_floor_s,
                 overhead=around,
+                judged=self.inputs.judged,
             )
         )
         for failure in self.failures:

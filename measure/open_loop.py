@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 
 import msgspec
 
+from artifact.predict.tokens import TextItem
 from artifact.progress import Progress, silent
 from artifact.records import fingerprint
 from artifact.tokenizer import text_encoder
@@ -45,7 +46,7 @@ class LoadTask:
     """
 
     source: ModelSource
-    texts: tuple[str, ...]
+    texts: tuple[TextItem, ...]
     data: str
     candidates: tuple[Candidate, ...]
     scenarios: tuple[Scenario, ...]
@@ -55,7 +56,7 @@ class LoadTask:
     records: Path
     rate_per_s: float | None = None
     threads: int | None = None
-    calibration: tuple[str, ...] = ()
+    calibration: tuple[TextItem, ...] = ()
     patience_s: float = 60.0
 
     def __post_init__(self) -> None:

@@ -10,7 +10,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from artifact.predict.tokens import TextEncoder
+from artifact.predict.tokens import TextEncoder, TextItem
 from runtimes.base import Batch, Runtime
 
 Item = TypeVar("Item")
@@ -18,7 +18,7 @@ Encoded = TypeVar("Encoded")
 Result = TypeVar("Result")
 Labels = NDArray[np.int64]
 Way = Callable[
-    [Callable[[Sequence[str]], Batch], Callable[[Batch], Labels], Iterable[Sequence[str]]],
+    [Callable[[Sequence[TextItem]], Batch], Callable[[Batch], Labels], Iterable[Sequence[TextItem]]],
     Iterator[Labels],
 ]
 """`in_turn` or `overlapped`: how batches of texts go through `encode` and `run`."""
@@ -68,14 +68,14 @@ class TextRuntime:
         self._names = runtime.info.input_names
         self.tokenise_s: list[float] = []
 
-    def run(self, texts: Sequence[Sequence[str]]) -> list[Labels]:
+    def run(self, texts: Sequence[Sequence[TextItem]]) -> list[Labels]:
         """Numbers of the best labels, int64 (rows,), for each batch of texts.
 
         Raises what the tokenizer and the runtime raise.
         """
         spent: list[float] = []
 
-        def encode(batch: Sequence[str]) -> Batch:
+        def encode(batch: Sequence[TextItem]) -> Batch:
             start = self._clock()
             padded = self._encoder.pad(self._encoder.encode(batch), self._names)
             spent.append(self._clock() - start)

@@ -7,6 +7,7 @@ import msgspec
 
 from artifact.precision import Precision
 from artifact.records import append_line, read_lines
+from measure.decisions import Judged
 from measure.machine import Load, Machine
 from measure.memory import MemoryReading
 from measure.plan import Plan
@@ -57,6 +58,7 @@ class Session(msgspec.Struct, frozen=True, kw_only=True, tag="session"):
     only they are divided by one another.
     `load` and `harness_floor_s` are `None` where nothing was missing. `tokenizer_floor_s` are the seconds of a pass
     from texts to labels with a runtime that computes nothing, `overhead` is what a language model's tokens take.
+    Of other models `judged` says what is right or wrong: the examples, their labels, or their words.
     """
 
     schema_version: int
@@ -80,6 +82,7 @@ class Session(msgspec.Struct, frozen=True, kw_only=True, tag="session"):
     environment: dict[str, str]
     tokenizer_floor_s: float | None = None
     overhead: Overhead | None = None
+    judged: Judged = Judged.TEXT
 
 
 class BlockSamples(msgspec.Struct, frozen=True, kw_only=True):

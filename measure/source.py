@@ -7,19 +7,22 @@ from pathlib import Path
 from artifact.generate.encoder import encoder_of
 from artifact.generate.manifest import LanguageManifest, generates, read_language_manifest
 from artifact.identity import checkpoint_sha256
-from artifact.labels import read_labels
+from artifact.labels import read_activation, read_labels
 from artifact.language import GGUF, GGUF_RECORD, GgufFile, LanguageVariant, Reading
 from artifact.precision import Precision
 from artifact.predict.folder import MANIFEST, check_files, inside
 from artifact.predict.graph_file import check_graph
 from artifact.predict.manifest import read_manifest
+from artifact.predict.reads import Reads
 from artifact.predict.tokens import TextLimits
 from artifact.records import read_if_present, read_json, sha256_files
 from artifact.run_folder import RunFolder
-from artifact.task import WRITES
+from artifact.serving import Serving
+from artifact.task import WRITES, Task
 from artifact.tokenizer import read_config, read_limits
 from artifact.variant import Variant, task_of
 from errors import GateFailed, UserError
+from measure.decisions import Judged, judged_of
 from runtimes.base import Candidate
 from runtimes.registry import Source, entry
 
@@ -28,11 +31,19 @@ EXTERNAL_DATA = "*.onnx_data"
 REWRITES = "an encoder-decoder, and compare knows how those begin from their export alone"
 EXPORT_FIRST = "steelyard export it, then compare the run"
 
+CLASSIFIERS = {
+    "ForSequenceClassification": Task.TEXT_CLASSIFICATION,
+    "ForTokenClassification": Task.TOKEN_CLASSIFICATION,
+}
+"""What transformers calls such classes."""
+
 
 @dataclass(frozen=True, slots=True)
 class ModelSource:
     """The models of one folder: a checkpoint for PyTorch, graphs and GGUF files for the others, one tokenizer for all.
-    What `writes` is a language model; `reading` is about one behind an encoder."""
+    What `writes` is a language model; `reading` is about one behind an encoder. Of other models `task` and `judged` say
+    what they answer, and what of it is right or wrong (`None`: nothing, or that is not known); one that was
+    exported for pairs of texts is `paired`."""
 
     directory: Path
     tokenizer: Path
@@ -44,6 +55,22 @@ class ModelSource:
     writes: bool = False
     reading: Reading | None = None
     ggufs: Mapping[Precision, Path] = field(default_factory=dict)
+    task: Task | None = None
+    judged: Judged | None = None
+    paired: bool = False
+
+    def decided(self) -> Judged:
+        """What of an answer is right or wrong. Raises `UserError` for a model that decides nothing."""
+        if self.judged is None:
+            what = f"a model for {self.task}" if self.task else "no classifier of texts or words"
+            if self.task is Task.TEXT_CLASSIFICATION:
+                what = "a model that answers with a quantity"
+            raise UserError(
+                f"{self.directory} holds {what}, and only models that choose labels for texts or words, and language "
+                "models, are compared so far",
+                "export judges it: see variants.md; pack it with --precision",
+            )
+        return self.judged
 
     @property
     def hears(self) -> bool:
@@ -137,9 +164,23 @@ def find_models(directory: Path) -> ModelSource:
     if task is None and _rewrites(checkpoint):
         raise UserError(f"{directory} holds {REWRITES}", EXPORT_FIRST)
     writes = _continues_text(checkpoint) if task is None else task in WRITES
-    labels = () if writes else read_labels(checkpoint)
-    limits, reading = read_limits(checkpoint), _reading(run) if writes else None
-    return ModelSource(directory, checkpoint, labels, limits, checkpoint, graphs, rejected, writes, reading, ggufs)
+    limits = read_limits(checkpoint)
+    if writes:
+        return ModelSource(directory, checkpoint, (), limits, checkpoint, graphs, rejected, True, _reading(run), ggufs)
+    labels, task = read_labels(checkpoint), task or _classifies(checkpoint)
+    serving = read_if_present(run.serving, Serving)
+    return ModelSource(
+        directory,
+        checkpoint,
+        labels,
+        limits,
+        checkpoint,
+        graphs,
+        rejected,
+        task=task,
+        judged=judged_of(task, read_activation(checkpoint), len(labels)) if task else None,
+        paired=serving is not None and serving.reads is Reads.PAIR,
+    )
 
 
 def _reading(run: RunFolder) -> Reading | None:
@@ -153,6 +194,12 @@ def _continues_text(checkpoint: Path) -> bool:
     """Whether a checkpoint is a decoder's, by the name that transformers gives to such classes."""
     kinds = read_config(checkpoint, "config.json").get("architectures") or [""]
     return str(kinds[0]).endswith(("ForCausalLM", "LMHeadModel"))
+
+
+def _classifies(checkpoint: Path) -> Task | None:
+    """A classifier's task, by the same names; `None` for other models. One that names no class chooses labels."""
+    kinds = read_config(checkpoint, "config.json").get("architectures") or ["ForSequenceClassification"]
+    return next((task for ending, task in CLASSIFIERS.items() if str(kinds[0]).endswith(ending)), None)
 
 
 def _rewrites(checkpoint: Path) -> bool:
@@ -173,7 +220,18 @@ def _packed(directory: Path) -> ModelSource:
         check_graph(graph, [Path(name).name for name in manifest.graph_files])
     except GateFailed as error:
         raise UserError(error.message, f"steelyard verify {directory}") from error
-    return ModelSource(directory, directory, manifest.labels, manifest.limits, None, {manifest.precision: graph}, {})
+    return ModelSource(
+        directory,
+        directory,
+        manifest.labels,
+        manifest.limits,
+        None,
+        {manifest.precision: graph},
+        {},
+        task=manifest.task,
+        judged=judged_of(manifest.task, manifest.activation, len(manifest.labels)),
+        paired=manifest.reads is Reads.PAIR,
+    )
 
 
 def _packed_language(directory: Path) -> ModelSource:

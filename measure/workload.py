@@ -15,10 +15,11 @@ from artifact.generate.decoder import reads
 from artifact.generate.encoder import NOTHING, Given
 from artifact.language import Reading
 from artifact.predict.sounds import SoundSettings
-from artifact.predict.tokens import TextEncoder, TextLimits, batches_by_length, pad_rows
+from artifact.predict.tokens import TextEncoder, TextItem, TextLimits, batches_by_length, pad_rows
 from artifact.recordings import Recordings
 from artifact.records import sha256_file
 from errors import UserError
+from measure.decisions import Judged, decisions
 from runtimes.base import Batch
 
 NATURAL = "natural"
@@ -54,6 +55,9 @@ STEPS = 8
 
 LONGEST_JUDGED = 128
 """Tokens of a text that a language model is judged on: more texts say more than longer ones, for the same work."""
+
+RawText = str | tuple[str, str]
+"""A text or a pair of texts, as it was before it was tokenised."""
 
 Length = int | FromText | None
 """Tokens of a row, a way to start from raw texts, or `None` for the natural mix of tokenised texts."""
@@ -115,7 +119,7 @@ class Workload:
 
     spec: WorkloadSpec
     batches: tuple[Batch, ...]
-    texts: tuple[tuple[str, ...], ...] = ()
+    texts: tuple[tuple[RawText, ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +129,8 @@ class Inputs:
 
     Of an encoder-decoder `written` is what it writes of each evaluation text, from the token it begins with to the end;
     the first `told_tokens` of it are told and not judged. One that hears has `recordings` for evaluation texts.
+    Where words are `judged`, `places` are the tokens that speak for them, each word's first, and -1 for a word that was
+    cut off.
     """
 
     workloads: tuple[Workload, ...]
@@ -135,6 +141,16 @@ class Inputs:
     written: tuple[tuple[int, ...], ...] = ()
     told_tokens: int = 1
     recordings: Recordings | None = None
+    judged: Judged = Judged.TEXT
+    places: tuple[tuple[int, ...], ...] = ()
+
+    def decided(self, row: int, logits: NDArray[np.float32]) -> NDArray[np.float32]:
+        """An evaluation text's decisions, from its row of a padded batch's logits; see `decisions`."""
+        if not self.places:
+            return decisions(self.judged, logits, ())
+        length = len(self.evaluation[row]["input_ids"])
+        own = logits[-length:] if self.limits.pad_left else logits[:length]
+        return decisions(self.judged, own, [place for place in self.places[row] if place >= 0])
 
     def evaluation_rows(self, batch_size: int | None) -> list[list[int]]:
         """Which evaluation texts share a batch: `batch_size` in their order, or by length as an artifact serves them
@@ -219,8 +235,8 @@ class Inputs:
             for name in INPUTS:
                 digest.update(np.asarray(item[name], dtype=np.int64).tobytes() + b"|")
         digest.update(msgspec.json.encode(self.limits))
-        if self.written:
-            digest.update(msgspec.json.encode(self.written))
+        for rows in filter(None, (self.written, self.places)):
+            digest.update(msgspec.json.encode(rows))
         if self.recordings is not None:
             digest.update(self.recordings.sha256.encode())
         if self.tokenizer:
@@ -254,20 +270,21 @@ def usual_lengths(context_tokens: int, *, writes: bool) -> str:
 
 
 def build_inputs(
-    texts: Sequence[str],
+    texts: Sequence[TextItem],
     encoder: TextEncoder,
     limits: TextLimits,
     batch_sizes: Sequence[int],
     lengths: Sequence[Length],
     tokenizer: Path | None = None,
-    calibration: Sequence[str] = (),
+    calibration: Sequence[TextItem] = (),
+    judged: Judged = Judged.TEXT,
 ) -> Inputs:
     """Tokenise once and cut the workloads: every batch size at every fixed length, and the natural mix at the largest,
     tokenised or as raw texts.
 
     Fixed lengths are filled with the ids of real texts one after another, nothing padded. `tokenizer` is the folder of
-    the encoder's file, for workers that start from texts. Raises `UserError` for a length beyond the model's, and
-    `ValueError` where that folder is needed and not given.
+    the encoder's file, for workers that start from texts. Raises `UserError` for a length beyond the model's and for
+    words that shall be tokenised from raw texts, and `ValueError` where that folder is needed and not given.
     """
     encoded = encoder.encode(texts)
     workloads = []
@@ -279,6 +296,10 @@ def build_inputs(
         if isinstance(length, int):
             workloads += [_fixed(encoded, size, length) for size in batch_sizes]
             continue
+        if length is not None and judged is Judged.WORD:
+            raise UserError(
+                f"--lengths has {length}, and these texts are lists of words, which are split already", "leave it out"
+            )
         natural = _natural(encoded, limits, max(batch_sizes))
         workloads.append(natural if length is None else _from_text(texts, natural, length))
     found = None
@@ -286,7 +307,27 @@ def build_inputs(
         if tokenizer is None:
             raise ValueError("a workload that starts from texts needs the tokenizer's folder")
         found = TokenizerFile(folder=str(tokenizer), sha256=sha256_file(tokenizer / "tokenizer.json"))
-    return Inputs(tuple(workloads), tuple(encoded), limits, found, tuple(encoder.encode(calibration)))
+    return Inputs(
+        tuple(workloads),
+        tuple(encoded),
+        limits,
+        found,
+        tuple(encoder.encode(calibration)),
+        judged=judged,
+        places=_places(texts, encoder) if judged is Judged.WORD else (),
+    )
+
+
+def _places(texts: Sequence[TextItem], encoder: TextEncoder) -> tuple[tuple[int, ...], ...]:
+    """Where each word's first token is, -1 for one without a token, which was cut off."""
+    found = []
+    for text, encoding in zip(texts, encoder.encodings(texts), strict=True):
+        first: dict[int, int] = {}
+        for place, word in enumerate(encoding.word_ids):
+            if word is not None:
+                first.setdefault(word, place)
+        found.append(tuple(first.get(word, -1) for word in range(len(text))))
+    return tuple(found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -385,23 +426,25 @@ def _natural(encoded: Sequence[Mapping[str, Sequence[int]]], limits: TextLimits,
     return Workload(WorkloadSpec(name=f"{batch_size}×{NATURAL}", batch_size=batch_size, shapes=shapes), batches)
 
 
-def _from_text(texts: Sequence[str], natural: Workload, way: FromText) -> Workload:
+def _from_text(texts: Sequence[TextItem], natural: Workload, way: FromText) -> Workload:
     """The natural mix once more, and the very texts that its batches were made of."""
     size = natural.spec.batch_size
     spec = msgspec.structs.replace(natural.spec, name=f"{size}×{way}", from_text=way)
-    rows = cycle(texts)
+    rows = cycle(text if isinstance(text, str) else (text[0], text[1]) for text in texts)
     return Workload(spec, natural.batches, tuple(tuple(islice(rows, count)) for count, _ in spec.shapes))
 
 
 class _Header(msgspec.Struct):
     specs: tuple[WorkloadSpec, ...]
-    texts: tuple[tuple[tuple[str, ...], ...], ...]
+    texts: tuple[tuple[tuple[RawText, ...], ...], ...]
     limits: TextLimits
     tokenizer: TokenizerFile | None
     written: tuple[tuple[int, ...], ...]
     told_tokens: int
     files: tuple[str, ...]
     sound: SoundSettings | None
+    judged: Judged
+    places: tuple[tuple[int, ...], ...]
 
 
 def save_inputs(path: Path, inputs: Inputs) -> None:
@@ -422,6 +465,8 @@ def save_inputs(path: Path, inputs: Inputs) -> None:
             told_tokens=inputs.told_tokens,
             files=() if inputs.recordings is None else tuple(map(str, inputs.recordings.items)),
             sound=None if inputs.recordings is None else inputs.recordings.sound,
+            judged=inputs.judged,
+            places=inputs.places,
         )
     )
     try:
@@ -458,6 +503,8 @@ def load_inputs(path: Path) -> Inputs:
         header.written,
         header.told_tokens,
         recordings,
+        header.judged,
+        header.places,
     )
 
 

@@ -59,6 +59,7 @@ def judge(records: Sequence[Record], policy: Policy = DEFAULT) -> Verdict:
         versions=session.versions,
         tokenizer_texts_per_s=evidence.tokenizer_texts_per_s,
         overhead=evidence.overhead,
+        judged=session.judged,
     )
 
 

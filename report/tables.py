@@ -364,7 +364,7 @@ def _recommendation(row: Row, verdict: Verdict) -> Sequence[str]:
         lines = [f"{row.name} is ahead{speed}; too short to decide: measure with --budget quick."]
     if quality is not None:
         lines.append(
-            f"Its accuracy is {quality.accuracy_fraction:.3f} on {quality.examples} examples "
+            f"Its accuracy is {quality.accuracy_fraction:.3f} on {quality.examples} {verdict.counted} "
             f"({100 * quality.difference:+.1f} points from {quality.reference}, 95 % interval "
             f"{100 * quality.difference_low:+.1f} to {100 * quality.difference_high:+.1f}); "
             f"the gate is {quality.floor_fraction:.3f}."
@@ -380,7 +380,8 @@ def _recommendation(row: Row, verdict: Verdict) -> Sequence[str]:
             )
         if quality.gate is Gate.PASSED_UNSURE:
             lines.append(
-                f"≈ With {quality.examples} examples the interval reaches below the gate: more examples would tell."
+                f"≈ With {quality.examples} {verdict.counted} the interval reaches below the gate: more examples would "
+                "tell."
             )
     return lines
 

@@ -6,6 +6,7 @@ from math import sqrt
 import msgspec
 
 from measure.core_distance import CoreDistance
+from measure.decisions import Judged
 from measure.machine import Machine
 from measure.records import Overhead, Role
 from measure.statistics import Decision
@@ -163,7 +164,8 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     `fastest` is the best by the policy, `deployable` the best that packs for CPUs without torch. `close` are other
     candidates that the policy allows and whose speed cannot be told from the deployable one's. `pareto` are those
     that the policy allows and that none of these beats in both speed and accuracy. `tokenizer_texts_per_s` is what
-    the tokenizer can do with no engine beside it. `overhead` is what a language model's tokens take besides any engine.
+    the tokenizer can do with no engine beside it. `overhead` is what a language model's tokens take besides any engine;
+    of other models `judged` says what is right or wrong.
     """
 
     schema_version: int
@@ -190,6 +192,12 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     versions: dict[str, str]
     tokenizer_texts_per_s: float | None = None
     overhead: Overhead | None = None
+    judged: Judged = Judged.TEXT
+
+    @property
+    def counted(self) -> str:
+        """What accuracy is a share of."""
+        return "tokens" if self.writes else self.judged.counted
 
     @property
     def writes(self) -> bool:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from artifact.examples import Examples, label_indices, read_examples, read_texts
+from artifact.examples import Examples, read_examples, read_texts
 from artifact.predict.command import items_from_lines
 from artifact.predict.reads import Reads
 from errors import UserError
@@ -162,25 +162,6 @@ def test_sha256_is_of_the_content_and_not_of_the_format(tmp_path: Path) -> None:
     lines = read_examples(write(tmp_path / "data.jsonl", '{"text": "a", "label": 1}\n'))
     other = read_examples(write(tmp_path / "other.csv", "label,text\n0,a\n"))
     assert table.sha256 == lines.sha256 != other.sha256
-
-
-@pytest.mark.parametrize(
-    ("labels", "names", "indices"),
-    [
-        (("pos", "neg"), ("neg", "pos"), [1, 0]),
-        (("1", "0"), ("neg", "pos"), [1, 0]),
-        (("1", "0"), ("1", "0"), [0, 1]),  # a name wins over a position
-    ],
-)
-def test_labels_are_names_or_positions(labels: tuple[str, ...], names: tuple[str, ...], indices: list[int]) -> None:
-    assert label_indices(examples_of(*labels), names) == indices
-
-
-@pytest.mark.parametrize("label", ["meh", "2", "-1"])
-def test_an_unknown_label_is_named_with_its_example(label: str) -> None:
-    with pytest.raises(UserError, match=f"data.csv, example 2: unknown label '{label}'") as caught:
-        label_indices(examples_of("pos", label), ("neg", "pos"))
-    assert "neg, pos" in caught.value.hint
 
 
 def test_lines_of_a_stream_are_texts_and_a_broken_one_is_numbered() -> None:

@@ -443,7 +443,7 @@ def test_a_tokenizer_whose_files_disagree_is_refused(tiny_checkpoint: Path, tmp_
 
 @pytest.mark.slow
 def test_the_real_model_agrees_with_pytorch_in_every_label(minilm_run: Path) -> None:
-    texts = list(read_examples(minilm_run / "data" / "evaluation.csv").texts)
+    texts = list(read_texts(minilm_run / "data" / "evaluation.csv"))
     batch = tokenize(minilm_run / "checkpoint", texts)
     expected = torch_logits(minilm_run / "checkpoint", batch)
     actual = onnx_logits(_model(minilm_run, FP32), batch)
@@ -597,7 +597,7 @@ def inputs(reviews: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pat
     """40 labelled reviews to judge by, and 200 other ones without labels to calibrate with."""
     folder = tmp_path_factory.mktemp("inputs")
     examples = read_examples(reviews)
-    rows = [list(row) for row in zip(examples.texts, examples.labels, strict=True)]
+    rows = [[str(text), str(label)] for text, label in zip(examples.texts, examples.labels, strict=True)]
     judged = _table(folder / "judged.csv", ["text", "label"], *rows[:40])
     return judged, _table(folder / "training.csv", ["text"], *[[text] for text, _ in rows[40:240]])
 
@@ -661,8 +661,8 @@ def test_the_metric_is_that_of_the_labels(
 ) -> None:
     run, told = full
     examples = read_examples(inputs[0])
-    truth = np.array([int(label) for label in examples.labels])  # positions, as the reviews are labelled
-    eights = [list(examples.texts[start : start + 8]) for start in range(0, 40, 8)]
+    truth = np.array([int(str(label)) for label in examples.labels])  # positions, as the reviews are labelled
+    eights = [list(map(str, examples.texts[start : start + 8])) for start in range(0, 40, 8)]
     batches = [tokenize(tiny_checkpoint, eight) for eight in eights]
     expected = np.concatenate([torch_logits(tiny_checkpoint, batch) for batch in batches]).argmax(-1) == truth
     for variant in told:

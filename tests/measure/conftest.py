@@ -11,6 +11,7 @@ import pytest
 from artifact.precision import Precision
 from artifact.predict.tokens import TextLimits
 from measure import process
+from measure.decisions import Judged
 from measure.messages import Open
 from measure.plan import Plan
 from measure.source import ModelSource
@@ -62,7 +63,8 @@ def make_source(tiny_checkpoint: Path, tmp_path: Path) -> MakeSource:
         graphs = {precision: tmp_path / f"{precision.value}.word" for precision in words}
         for precision, path in graphs.items():
             path.write_text(words[precision])
-        return ModelSource(tmp_path, tiny_checkpoint, ("negative", "positive"), LIMITS, None, graphs, {})
+        labels = ("negative", "positive")
+        return ModelSource(tmp_path, tiny_checkpoint, labels, LIMITS, None, graphs, {}, judged=Judged.TEXT)
 
     return make
 

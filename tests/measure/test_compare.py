@@ -523,7 +523,7 @@ def test_quality_is_what_it_is_by_hand(
         if quality.batch_size == batch_size
     )
     logits, known = by_hand(candidate, size), by_hand(REFERENCE, 1)
-    truth = np.array([int(label) for label in examples.labels])
+    truth = np.array([int(str(label)) for label in examples.labels])
     answers, expected = logits.argmax(1), known.argmax(1)
     assert found.reference == "torch-cpu/fp32"
     assert found.examples == 50

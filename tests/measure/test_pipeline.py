@@ -14,7 +14,7 @@ from artifact.predict.tokens import TextEncoder, TextItem
 from artifact.tokenizer import text_encoder
 from measure.pipeline import LOOK_AHEAD, TextRuntime, Way, in_turn, overlapped
 from measure.timing import time_passes
-from measure.workload import FromText, Inputs, build_inputs
+from measure.workload import FromText, Inputs, RawText, build_inputs
 from runtimes.base import Batch
 from runtimes.registry import REFERENCE, open_runtime
 from tests.conftest import TEXTS
@@ -241,7 +241,7 @@ def by_hand(mixed: Inputs, tiny_checkpoint: Path, tmp_path_factory: pytest.TempP
     model = AutoModelForSequenceClassification.from_pretrained(tiny_checkpoint).eval()
 
     @torch.no_grad()
-    def logits(text: str) -> Any:
+    def logits(text: RawText) -> Any:
         return model(**tokenizer(text, truncation=True, return_tensors="pt")).logits[0]
 
     texts = mixed.workloads[1].texts

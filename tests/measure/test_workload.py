@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from artifact.examples import read_examples
-from artifact.predict.tokens import TextLimits
+from artifact.predict.tokens import TextItem, TextLimits
 from artifact.tokenizer import text_encoder
 from errors import UserError
+from measure.decisions import Judged
 from measure.workload import (
     INPUTS,
     FromText,
@@ -294,3 +295,42 @@ def test_the_hash_does_not_change_with_the_folder(tiny_checkpoint: Path, tmp_pat
     copy = Path(shutil.copytree(tiny_checkpoint, tmp_path / "copy"))
     one, other = (build(folder, (2,), FROM_TEXT).sha256 for folder in (tiny_checkpoint, copy))
     assert one == other
+
+
+def words(*texts: str) -> list[TextItem]:
+    return [text.split() for text in texts]
+
+
+def test_words_are_judged_at_their_first_tokens(tiny_checkpoint: Path, tokenizer: Any, tmp_path: Path) -> None:
+    lists = words(*TEXTS, " ".join(TEXTS * 3))
+    encoder = text_encoder(tiny_checkpoint, LIMITS)
+    found = build_inputs(lists, encoder, LIMITS, (2,), (4, None), judged=Judged.WORD)
+    expected = []
+    for item in lists:
+        numbers = tokenizer(item, is_split_into_words=True, truncation=True, max_length=64).word_ids(0)
+        expected.append(tuple(numbers.index(word) if word in numbers else -1 for word in range(len(item))))
+    assert found.places == tuple(expected)
+    assert -1 in expected[-1]
+    assert any(later - before > 1 for before, later in pairwise(expected[1]))  # "dull," has two tokens
+    save_inputs(tmp_path / "inputs.npz", found)
+    loaded = load_inputs(tmp_path / "inputs.npz")
+    assert (loaded.places, loaded.judged, loaded.sha256) == (found.places, Judged.WORD, found.sha256)
+    as_texts = build_inputs(lists, encoder, LIMITS, (2,), (4, None))
+    assert as_texts.sha256 != found.sha256
+
+
+@pytest.mark.parametrize("left", [False, True])
+def test_what_is_decided_lies_beside_the_padding(tiny_checkpoint: Path, left: bool) -> None:
+    """Each token's logits are its id and nothing, so that a word's decision shows which token it was read from."""
+    limits, lists = replace(LIMITS, pad_left=left), words("a film", "the best film of the year")
+    found = build_inputs(lists, text_encoder(tiny_checkpoint, limits), limits, (2,), (None,), judged=Judged.WORD)
+    ids = found.batch([0, 1], ("input_ids",))["input_ids"]
+    for row, own in enumerate(np.stack([ids, np.zeros_like(ids)], axis=-1).astype(np.float32)):
+        first = [found.evaluation[row]["input_ids"][place] for place in found.places[row]]
+        assert found.decided(row, own)[:, 0].tolist() == first
+
+
+def test_words_are_split_already(tiny_checkpoint: Path) -> None:
+    encoder = text_encoder(tiny_checkpoint, LIMITS)
+    with pytest.raises(UserError, match="--lengths has text, and these texts are lists of words"):
+        build_inputs(words(*TEXTS), encoder, LIMITS, (2,), (FromText.IN_TURN,), tiny_checkpoint, judged=Judged.WORD)

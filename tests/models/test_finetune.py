@@ -39,9 +39,7 @@ from models.training import (
     TrainingRecord,
 )
 from models.watcher import Steps
-from tests.conftest import Steelyard
 from tests.models.conftest import CONFIG, STEPS, Make, Trained
-from tests.test_cli import fails
 
 FLAGS = ["--batch-size=8", "--learning-rate=5e-3", "--held-out=40", "--precision=fp32", "--device=cpu"]
 LONGER = msgspec.structs.replace(CONFIG, epochs=12)
@@ -804,15 +802,3 @@ def test_a_full_disk_at_the_end_keeps_the_training(
     assert not (out / ".checkpoint.part").exists()
     finetune(str(tiny_checkpoint), separable, out, config=CONFIG)
     assert _weights(out) == _weights(trained.out)
-
-
-@pytest.mark.parametrize("learnt", [{"columns": {"text": "text", "pair": "text_pair"}}, {"problem": "multi-label"}])
-def test_a_run_that_learnt_something_else_is_not_measured_by_halves(
-    learnt: dict[str, Any], trained: Trained, separable_csv: Path, steelyard: Steelyard, tmp_path: Path
-) -> None:
-    record = json.loads((trained.out / "training.json").read_bytes())
-    record["data"].update(learnt)
-    (tmp_path / "training.json").write_text(json.dumps(record))
-    (tmp_path / "run.json").write_text('{"schema_version": 1}')
-    done = steelyard("compare", tmp_path, "--data", separable_csv)
-    fails(done, 2, "only texts with one label each can be measured")
