@@ -37,7 +37,7 @@ class CoreLatency:
         self._partners: list[subprocess.Popen[bytes]] = []
         self._board: memoryview | None = None
         self._seen: list[float] = []
-        self._in_vain = 0
+        self._patience = 1.0
 
     def __enter__(self) -> Self:
         if sys.platform != "linux" or min(self._threads, len(cpus := sorted(os.sched_getaffinity(0)))) < 2:
@@ -85,7 +85,7 @@ class CoreLatency:
         apart now will for a while; until one comes to its end.
         """
         started, least_ns = time.perf_counter(), least_latency(self._seen)
-        most_s = max(least_s, most_s / 2**self._in_vain)
+        most_s = max(least_s, most_s * self._patience)
         while True:
             found_ns = self._look()
             spent_s = time.perf_counter() - started
@@ -94,7 +94,7 @@ class CoreLatency:
                 return None
             is_vain = is_apart(found_ns, least_ns)
             if spent_s >= most_s or (spent_s >= least_s and not is_vain):
-                self._in_vain = self._in_vain + 1 if is_vain else 0
+                self._patience = self._patience / 2 if is_vain else 1.0
                 self._seen.append(found_ns)
                 return found_ns
 
