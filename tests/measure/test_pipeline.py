@@ -149,16 +149,18 @@ def test_nothing_more_is_encoded_after_an_error() -> None:
 
 
 def test_an_error_waits_for_the_thread_to_finish_what_it_is_at() -> None:
-    release, finished = threading.Event(), threading.Event()
+    begun, release, finished = threading.Event(), threading.Event(), threading.Event()
     timer = threading.Timer(SHORT_S, release.set)
 
     def encode(item: int) -> int:
         if item == 1:
+            begun.set()
             assert release.wait(LONG_S)
             finished.set()
         return item
 
     def run(item: int) -> int:
+        assert begun.wait(LONG_S)  # what waits to be encoded is never begun
         timer.start()
         raise ZeroDivisionError
 
