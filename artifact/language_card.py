@@ -22,7 +22,7 @@ def language_card(manifest: LanguageManifest, variant: LanguageVariant, checkpoi
         _use(manifest, variant),
         _quality(manifest),
         _limits(manifest, variant),
-        figures_section(manifest.card, manifest.card_reason),
+        figures_section(manifest.card, manifest.card_reason, "tokens"),
         provenance_of(manifest, origin, "texts"),
     ]
     return "\n\n".join(parts) + "\n"

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
+from artifact.judged import judged_of
 from artifact.predict.card import Card
 from artifact.predict.manifest import Manifest
 from artifact.predict.reads import Reads
@@ -24,13 +25,14 @@ MOST_LABELS = 30
 def model_card(manifest: Manifest, checkpoint: Path, invariance: Invariance | None) -> str:
     """The card in Markdown, with the front matter that model hubs read; `invariance` is what the export measured."""
     origin = front_matter(checkpoint)
+    judged = judged_of(manifest.task, manifest.activation, len(manifest.labels))
     parts = [
         header_of(manifest.task, "[onnx, transformers.js]", origin),
         f"# {manifest.task}, {manifest.precision}, for CPUs without PyTorch",
         _summary(manifest),
         _use(manifest),
         _limits(manifest, invariance),
-        figures_section(manifest.card, manifest.card_reason),
+        figures_section(manifest.card, manifest.card_reason, judged.counted if judged else "examples"),
         provenance_of(manifest, origin, "examples"),
     ]
     return "\n\n".join(parts) + "\n"
@@ -122,8 +124,8 @@ def _dependence(found: Invariance) -> str:
     )
 
 
-def figures_section(card: Card | None, reason: str | None) -> str:
-    """What was measured, or why nothing was."""
+def figures_section(card: Card | None, reason: str | None, counted: str) -> str:
+    """What was measured, or why nothing was; an accuracy is a share of what is `counted`."""
     if card is None:
         return f"## Figures\n\nNone: {reason}."
     rows = ["| workload | median | against " + card.baseline + " |", "| --- | ---: | ---: |"]
@@ -133,7 +135,7 @@ def figures_section(card: Card | None, reason: str | None) -> str:
     accuracy = ""
     if card.accuracy_fraction is not None and card.reference_accuracy_fraction is not None:
         accuracy = (
-            f"\n\nAccuracy {card.accuracy_fraction:.3f} on {card.examples} examples, PyTorch fp32 "
+            f"\n\nAccuracy {card.accuracy_fraction:.3f} on {card.examples} {counted}, PyTorch fp32 "
             f"{card.reference_accuracy_fraction:.3f}"
             + (
                 "."

@@ -8,8 +8,8 @@ from errors import UserError
 
 if TYPE_CHECKING:
     from artifact.examples import Examples, Label
+    from artifact.judged import Judged
     from artifact.predict.tokens import TextItem
-    from measure.decisions import Judged
     from measure.source import ModelSource
     from models.rows import Columns, TaskRows
 
@@ -70,7 +70,7 @@ def _judged(source: "ModelSource", data: Path, columns: "Columns", where: Mappin
 
 
 def _label(judged: "Judged", label: Any, place: str) -> "Label":
-    from measure.decisions import Judged
+    from artifact.judged import Judged
     from models.task_examples import several
 
     match judged:
@@ -100,9 +100,19 @@ def _rows(
     rows = read_task_rows(
         data, source.task or Task.TEXT_CLASSIFICATION, columns=columns, where=where, labelled=labelled
     )
-    if source.paired and rows.columns.pair is None:
+    if rows.columns.pair is None and (source.paired or _learnt_pairs(source.directory)):
         raise UserError(
             f"{data} holds no second text, and {source.directory} answers pairs of texts",
             "name its column with --pair-column",
         )
     return rows
+
+
+def _learnt_pairs(directory: Path) -> bool:
+    """Whether a run was fine-tuned on pairs; only an export says so of its own."""
+    from artifact.records import read_if_present
+    from artifact.run_folder import RunFolder
+    from models.training import TrainingRecord
+
+    record = read_if_present(RunFolder(directory).training, TrainingRecord)
+    return record is not None and "pair" in record.data.columns

@@ -8,8 +8,8 @@ import msgspec
 
 FAR = 1.25
 """How many times the least latency tells that CPUs lie apart. In 16 comparisons on virtual machines of EPYC hosts looks
-were up to 1.1 times the least where CPUs lay together, 1.4 times and more where they lay in different core complexes,
-and hardly one was between."""
+were up to 1.15 times the least where CPUs lay together, 1.35 times and more where they lay in different core complexes;
+one in a hundred was between."""
 
 
 class CoreDistance(msgspec.Struct, frozen=True, kw_only=True):

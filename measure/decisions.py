@@ -1,39 +1,13 @@
 """What of an answer is right or wrong by itself: a text's label, each label that it may have, or each of its words."""
 
-from collections.abc import Mapping, Sequence
-from enum import StrEnum
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from artifact.examples import Examples
-from artifact.task import Activation, Task
+from artifact.judged import Judged
 from errors import UserError
-
-
-class Judged(StrEnum):
-    """What is decided once in each text (its label), once for each label (does it apply?), or once for each word."""
-
-    TEXT = "text"
-    LABEL = "label"
-    WORD = "word"
-
-    @property
-    def counted(self) -> str:
-        """What an accuracy is a share of."""
-        return COUNTED[self]
-
-
-COUNTED: Mapping[Judged, str] = {Judged.TEXT: "examples", Judged.LABEL: "labels", Judged.WORD: "words"}
-
-
-def judged_of(task: Task, activation: Activation, labels: int) -> Judged | None:
-    """What a model of so many labels decides; `None` where that is no choice, such as a quantity or a vector."""
-    if task is Task.TOKEN_CLASSIFICATION:
-        return Judged.WORD
-    if task is not Task.TEXT_CLASSIFICATION or activation is Activation.NONE or labels < 2:
-        return None
-    return Judged.LABEL if activation is Activation.SIGMOID else Judged.TEXT
 
 
 def decisions(judged: Judged, logits: NDArray[np.float32], places: Sequence[int]) -> NDArray[np.float32]:

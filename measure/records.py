@@ -5,9 +5,9 @@ from pathlib import Path
 
 import msgspec
 
+from artifact.judged import Judged
 from artifact.precision import Precision
 from artifact.records import append_line, read_lines
-from measure.decisions import Judged
 from measure.machine import Load, Machine
 from measure.memory import MemoryReading
 from measure.plan import Plan

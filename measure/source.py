@@ -7,6 +7,7 @@ from pathlib import Path
 from artifact.generate.encoder import encoder_of
 from artifact.generate.manifest import LanguageManifest, generates, read_language_manifest
 from artifact.identity import checkpoint_sha256
+from artifact.judged import Judged, judged_of
 from artifact.labels import read_activation, read_labels
 from artifact.language import GGUF, GGUF_RECORD, GgufFile, LanguageVariant, Reading
 from artifact.precision import Precision
@@ -22,7 +23,6 @@ from artifact.task import WRITES, Task
 from artifact.tokenizer import read_config, read_limits
 from artifact.variant import Variant, task_of
 from errors import GateFailed, UserError
-from measure.decisions import Judged, judged_of
 from runtimes.base import Candidate
 from runtimes.registry import Source, entry
 
@@ -64,7 +64,7 @@ class ModelSource:
         if self.judged is None:
             what = f"a model for {self.task}" if self.task else "no classifier of texts or words"
             if self.task is Task.TEXT_CLASSIFICATION:
-                what = "a model that answers with a quantity"
+                what = "a model that answers with a quantity or a single score"
             raise UserError(
                 f"{self.directory} holds {what}, and only models that choose labels for texts or words, and language "
                 "models, are compared so far",

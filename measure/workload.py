@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 
 from artifact.generate.decoder import reads
 from artifact.generate.encoder import NOTHING, Given
+from artifact.judged import Judged
 from artifact.language import Reading
 from artifact.predict.sounds import SoundSettings
 from artifact.predict.tokens import TextEncoder, TextItem, TextLimits, batches_by_length, pad_rows
 from artifact.recordings import Recordings
 from artifact.records import sha256_file
 from errors import UserError
-from measure.decisions import Judged, decisions
+from measure.decisions import decisions
 from runtimes.base import Batch
 
 NATURAL = "natural"

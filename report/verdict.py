@@ -5,8 +5,8 @@ from math import sqrt
 
 import msgspec
 
+from artifact.judged import Judged
 from measure.core_distance import CoreDistance
-from measure.decisions import Judged
 from measure.machine import Machine
 from measure.records import Overhead, Role
 from measure.statistics import Decision

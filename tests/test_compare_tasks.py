@@ -141,6 +141,9 @@ def test_a_candidate_is_right_where_pytorch_is(
         assert quality["accuracy_fraction"] == pytest.approx(sum(right) / len(right))
         assert quality["agreement_fraction"] == 1
     assert f" on {len(right)} {kind.counted} " in (run / "report.md").read_text()
+    packed = steelyard("pack", run, "--candidate", "ort-cpu/fp32", "--out", tmp_path / "artifact")
+    assert packed.returncode == 0, packed.stderr
+    assert f" on {len(right)} {kind.counted}, PyTorch fp32 " in (tmp_path / "artifact" / "README.md").read_text()
 
 
 def test_one_text_is_not_taken_for_a_pair(tiny_checkpoint: Path, steelyard: Steelyard, tmp_path: Path) -> None:

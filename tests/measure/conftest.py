@@ -8,10 +8,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from artifact.judged import Judged
 from artifact.precision import Precision
 from artifact.predict.tokens import TextLimits
 from measure import process
-from measure.decisions import Judged
 from measure.messages import Open
 from measure.plan import Plan
 from measure.source import ModelSource

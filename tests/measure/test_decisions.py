@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 
 from artifact.examples import Examples, Label
+from artifact.judged import Judged, judged_of
 from artifact.predict.tokens import TextItem
 from artifact.task import Activation, Task
 from errors import UserError
-from measure.decisions import Judged, decisions, judged_of, right_decisions
+from measure.decisions import decisions, right_decisions
 
 NAMES = ("neg", "pos")
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from artifact.examples import read_examples
+from artifact.judged import Judged
 from artifact.predict.tokens import TextItem, TextLimits
 from artifact.tokenizer import text_encoder
 from errors import UserError
-from measure.decisions import Judged
 from measure.workload import (
     INPUTS,
     FromText,

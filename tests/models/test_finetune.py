@@ -39,7 +39,9 @@ from models.training import (
     TrainingRecord,
 )
 from models.watcher import Steps
+from tests.conftest import Steelyard
 from tests.models.conftest import CONFIG, STEPS, Make, Trained
+from tests.test_cli import fails
 
 FLAGS = ["--batch-size=8", "--learning-rate=5e-3", "--held-out=40", "--precision=fp32", "--device=cpu"]
 LONGER = msgspec.structs.replace(CONFIG, epochs=12)
@@ -802,3 +804,14 @@ def test_a_full_disk_at_the_end_keeps_the_training(
     assert not (out / ".checkpoint.part").exists()
     finetune(str(tiny_checkpoint), separable, out, config=CONFIG)
     assert _weights(out) == _weights(trained.out)
+
+
+def test_a_run_that_learnt_pairs_is_not_measured_by_halves(
+    trained: Trained, separable_csv: Path, steelyard: Steelyard, tmp_path: Path
+) -> None:
+    run = Path(shutil.copytree(trained.out, tmp_path / "run"))
+    record = json.loads((run / "training.json").read_bytes())
+    record["data"]["columns"] = {"text": "text", "pair": "text_pair"}
+    (run / "training.json").write_text(json.dumps(record))
+    done = steelyard("compare", run, "--data", separable_csv)
+    fails(done, 2, "holds no second text", "--pair-column")
