@@ -26,9 +26,11 @@ def int4(graph: onnx_ir.Model, layers: Collection[str], *, block: int = 32, accu
         weight, name = layer.array, str(layer.weight.name)
         packed, scales = quantize_blocks(weight, block)
         stored = editor.constant(f"{name}.int4", packed), editor.constant(f"{name}.scale", scales)
-        given = [layer.source, *stored]
+        given, made = [layer.source, *stored], f"{layer_name(layer.node)}.product"
         shape = weight.shape[0], weight.shape[1]
-        product = block_product(editor, layer.node, given, shape, bits=BITS, block=block, accuracy_level=accuracy_level)
+        product = block_product(
+            editor, layer.node, made, given, shape, bits=BITS, block=block, accuracy_level=accuracy_level
+        )
         editor.replace(layer.node, with_bias(editor, layer, product))
     drop_unused_constants(graph)
     return graph
@@ -37,6 +39,7 @@ def int4(graph: onnx_ir.Model, layers: Collection[str], *, block: int = 32, accu
 def block_product(
     editor: Editor,
     node: onnx_ir.Node,
+    name: str,
     given: Sequence[onnx_ir.Value | None],
     shape: tuple[int, int],
     *,
@@ -44,13 +47,13 @@ def block_product(
     block: int,
     accuracy_level: int,
 ) -> onnx_ir.Value:
-    """A product before `node`, of `given` inputs: what is multiplied, then packed blocks, scales and perhaps zero
-    points of a weight of this shape (inputs, outputs)."""
+    """A product called `name` before `node`, of `given` inputs: what is multiplied, then packed blocks, scales and
+    perhaps zero points of a weight of this shape (inputs, outputs)."""
     (product,) = editor.add(
         node,
         "MatMulNBits",
         list(given),
-        [f"{layer_name(node)}.product"],
+        [name],
         domain=MICROSOFT,
         dtype=onnx_ir.DataType.FLOAT,
         K=shape[0],

@@ -5,8 +5,9 @@ The layouts are those of ONNX Runtime's contrib operators MatMulNBits and Gather
 """
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 import numpy as np
 import onnx_ir
@@ -108,9 +109,7 @@ def in_blocks(weight: torch.Tensor, bits: int, block: int, moments: torch.Tensor
     """
     if moments is None and len(weight) > ROWS:  # a table is as long as its vocabulary
         parts = [in_blocks(weight[row : row + ROWS], bits, block) for row in range(0, len(weight), ROWS)]
-        return Blocks(
-            *(np.concatenate([getattr(part, name) for part in parts]) for name in ("packed", "scales", "zeros"))
-        )
+        return _joined(parts)
     outputs, inputs = weight.shape
     count = -(-inputs // block)
     filled = torch.nn.functional.pad(weight.detach().clone().float(), (0, count * block - inputs))
@@ -183,16 +182,17 @@ def block_quantized(
     own = {node: product for node, product in products.items() if product.name not in tables}
     learnt = _learnt(own, bits, block, moments or {})
     shared: dict[str, Stored] = {}
-    for node, product in products.items():
-        wide = head_bits or bits if product.name in tables else bits
-        blocks = learnt.get(node)
-        stored = shared.get(product.name) or _stored(
-            editor, product.name, wide, blocks or in_blocks(product.tensor, wide, block)
-        )
-        if product.name in tables:
-            shared[product.name] = stored
-        given, shape = [node.inputs[0], *stored], (product.array.shape[1], product.array.shape[0])
-        editor.replace(node, block_product(editor, node, given, shape, bits=wide, block=block, accuracy_level=level))
+    for nodes in _together(products, tables):
+        parts = [products[node] for node in nodes]
+        name = _joint_name([part.name for part in parts])
+        wide = head_bits or bits if name in tables else bits
+        stored = shared.get(name)
+        if stored is None:
+            rounded = [learnt.get(node) or in_blocks(products[node].tensor, wide, block) for node in nodes]
+            stored = _stored(editor, name, wide, _joined(rounded))
+        if name in tables:
+            shared[name] = stored
+        _multiply(editor, nodes, parts, stored, bits=wide, block=block, accuracy_level=level)
     for layer in find_layers(graph):
         if _is_table(layer, block):
             _look_up(editor, layer, shared, head_bits or bits, block)
@@ -250,6 +250,53 @@ def _learnt(
         if not number % TRIMMED:
             return_freed_memory()
     return learnt
+
+
+def _together(products: Mapping[onnx_ir.Node, _Product], tables: Collection[str]) -> list[list[onnx_ir.Node]]:
+    """Products that read the same value, in the graph's order; one with a table, which has other bits, alone.
+
+    A step of a decoder waits for its threads after each product, however small, and rounds activations for each anew.
+    """
+    readers: defaultdict[Hashable, list[onnx_ir.Node]] = defaultdict(list)
+    for node, product in products.items():
+        readers[node if product.name in tables else node.inputs[0]].append(node)
+    return list(readers.values())
+
+
+def _joint_name(names: Sequence[str]) -> str:
+    """A weight's own name, or what the names of several have in common."""
+    if len(names) == 1:
+        return names[0]
+    levels = zip(*(name.split(".") for name in names), strict=False)
+    common = [level[0] for level in takewhile(lambda level: len(set(level)) == 1, levels)]
+    return ".".join([*common, "joint"])
+
+
+def _joined(parts: Sequence[Blocks]) -> Blocks:
+    """The rows of several weights below each other."""
+    if len(parts) == 1:
+        return parts[0]
+    return Blocks(*(np.concatenate([getattr(part, name) for part in parts]) for name in ("packed", "scales", "zeros")))
+
+
+def _multiply(
+    editor: Editor, nodes: Sequence[onnx_ir.Node], parts: Sequence[_Product], stored: Stored, **how: int
+) -> None:
+    """Let one product stand for several that read the same, whose weights lie below each other in `stored`."""
+    first, outputs = nodes[0], [part.array.shape[0] for part in parts]
+    name = f"{_joint_name([layer_name(node) for node in nodes])}.product"
+    shape = parts[0].array.shape[1], sum(outputs)
+    product = block_product(editor, first, name, [first.inputs[0], *stored], shape, **how)
+    if len(nodes) == 1:
+        editor.replace(first, product)
+        return
+    lengths = editor.constant(f"{name}.lengths", np.array(outputs, dtype=np.int64))
+    kind = onnx_ir.DataType.FLOAT
+    each = editor.add(
+        first, "Split", [product, lengths], [f"{layer_name(node)}.part" for node in nodes], dtype=kind, axis=-1
+    )
+    for node, part in zip(nodes, each, strict=True):
+        editor.replace(node, part)
 
 
 def _stored(editor: Editor, name: str, bits: int, found: Blocks) -> Stored:

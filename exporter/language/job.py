@@ -62,7 +62,7 @@ MOST_IN_ONE_FILE = 256 * 10**6
 """Bytes of weights above which they go into a second file, from which they are read as they are needed: a file of one
 piece is held in memory three times while it is written."""
 
-RECIPE = 9
+RECIPE = 10
 """Raised whenever the same checkpoint would give another graph."""
 
 
