@@ -66,8 +66,10 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="held-out texts")
     parser.add_argument("--texts", type=int, default=200)
     asked = parser.parse_args()
-    run = RunFolder(asked.run)
-    model, tokenizer = load_model(run.checkpoint), load_tokenizer(run.checkpoint)
+    checkpoint = RunFolder(asked.run).checkpoint
+    if checkpoint is None:
+        parser.error(f"{asked.run} has no checkpoint")
+    model, tokenizer = load_model(checkpoint), load_tokenizer(checkpoint)
     passages = read_passages(Source(asked.data, Columns(), asked.texts), tokenizer, CONTEXT)
     session = open_session(
         asked.run / "variants" / "int4" / "model.onnx", provider=CPU, threads=usable_cores(), config=SessionConfig()
