@@ -26,7 +26,7 @@ Label = str | tuple[str, ...]
 class Examples:
     """Texts, pairs of texts or lists of words, and their labels as written in the file.
 
-    `text_column` and `label_column` say where they were found.
+    `text_column` and `label_column` say where they were found, and `places` how a message names each row of the file.
     """
 
     texts: tuple[TextItem, ...]
@@ -34,6 +34,7 @@ class Examples:
     source: Path
     text_column: str
     label_column: str
+    places: tuple[str, ...]
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -41,7 +42,7 @@ class Examples:
     @classmethod
     def unlabelled(cls, texts: Sequence[str], source: Path) -> "Examples":
         """Texts that have no labels: of a language model, what comes next is right."""
-        return cls(tuple(texts), ("",) * len(texts), source, "", "")
+        return cls(tuple(texts), ("",) * len(texts), source, "", "", (str(source),) * len(texts))
 
     def select(self, rows: Sequence[int]) -> "Examples":
         """The examples at these positions, in this order."""
@@ -51,6 +52,7 @@ class Examples:
             source=self.source,
             text_column=self.text_column,
             label_column=self.label_column,
+            places=tuple(self.places[row] for row in rows),
         )
 
     @property
@@ -75,6 +77,7 @@ def read_examples(
     """
     texts: list[str] = []
     labels: list[str] = []
+    places: list[str] = []
     text_name = label_name = ""
     for number, row in read_rows(path):
         if not text_name:
@@ -85,20 +88,20 @@ def read_examples(
         if where and any(str(row.get(column)) != value for column, value in where.items()):
             continue
         text, label = row.get(text_name), row.get(label_name)
+        place = f"{path}, row {number}"
         if not isinstance(text, str) or not text.strip():
-            raise UserError(
-                f"{path}, row {number}: column '{text_name}' is empty or not text", "fill or remove that row"
-            )
+            raise UserError(f"{place}: column '{text_name}' is empty or not text", "fill or remove that row")
         if label is None or isinstance(label, list | dict) or str(label).strip() == "":
-            raise UserError(f"{path}, row {number}: column '{label_name}' has no label", "fill or remove that row")
+            raise UserError(f"{place}: column '{label_name}' has no label", "fill or remove that row")
         texts.append(text)
         labels.append(str(label).strip())
+        places.append(place)
     if not texts:
         kept = "".join(f" with {column}={value}" for column, value in (where or {}).items())
         raise UserError(
             f"{path} holds no examples{kept}", "it needs a header line and at least one row of text and label"
         )
-    return Examples(tuple(texts), tuple(labels), path, text_name, label_name)
+    return Examples(tuple(texts), tuple(labels), path, text_name, label_name, tuple(places))
 
 
 def read_heard(
@@ -117,8 +120,10 @@ def read_heard(
         usual_labels=TRANSCRIPT_COLUMNS,
     )
     files = [(path.parent / str(text)).resolve() for text in found.texts]
-    if missing := next((file for file in files if not file.is_file()), None):
-        raise UserError(f"{path}: there is no recording {missing}", "paths are relative to the folder of the data file")
+    for place, file in zip(found.places, files, strict=True):
+        if not file.is_file():
+            reason = f"{place}: there is no recording {file}"
+            raise UserError(reason, "paths are relative to the folder of the data file")
     return replace(found, texts=tuple(map(str, files)))
 
 

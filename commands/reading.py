@@ -66,7 +66,8 @@ def _judged(source: "ModelSource", data: Path, columns: "Columns", where: Mappin
     judged = source.decided()
     rows = _rows(source, data, columns, where, labelled=True)
     labels = tuple(_label(judged, row.label, row.place) for row in rows.rows)
-    return Examples(rows.texts, labels, data, str(rows.columns.text), str(rows.columns.label))
+    places = tuple(row.place for row in rows.rows)
+    return Examples(rows.texts, labels, data, str(rows.columns.text), str(rows.columns.label), places)
 
 
 def _label(judged: "Judged", label: Any, place: str) -> "Label":

@@ -32,27 +32,24 @@ def right_decisions(
     applies. Words without a place were cut off, and are not judged.
 
     Where none of all that is written is one of `names`, numbers are the positions themselves. Raises `UserError` naming
-    the first unknown label and its example, and the first example that has not one tag for each word.
+    the first unknown label and its row, and the first row that has not one tag for each word.
     """
     written = [(label,) if isinstance(label, str) else label for label in examples.labels]
     positions = {name: index for index, name in enumerate(names)}
     if not any(label in positions for labels in written for label in labels):
         positions = {str(index): index for index in range(len(names))}
     found: list[int] = []
-    for row, labels in enumerate(written, start=1):
+    for row, labels in enumerate(written):
         if unknown := [label for label in labels if label not in positions]:
             raise UserError(
-                f"{examples.source}, example {row}: unknown label '{unknown[0]}'",
-                f"the model knows: {', '.join(names)}",
+                f"{examples.places[row]}: unknown label '{unknown[0]}'", f"the model knows: {', '.join(names)}"
             )
         right = [positions[label] for label in labels]
         if judged is Judged.LABEL:
             right = [int(index in right) for index in range(len(names))]
         elif judged is Judged.WORD:
-            if len(right) != len(examples.texts[row - 1]):
-                raise UserError(
-                    f"{examples.source}, example {row}: there is not one tag for each word", "fix or remove that row"
-                )
-            right = [index for index, place in zip(right, places[row - 1], strict=True) if place >= 0]
+            if len(right) != len(examples.texts[row]):
+                raise UserError(f"{examples.places[row]}: there is not one tag for each word", "fix or remove that row")
+            right = [index for index, place in zip(right, places[row], strict=True) if place >= 0]
         found += right
     return found

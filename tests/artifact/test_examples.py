@@ -18,7 +18,8 @@ def write(path: Path, content: str | bytes) -> Path:
 
 
 def examples_of(*labels: str) -> Examples:
-    return Examples(tuple("t" * len(labels)), labels, Path("data.csv"), "text", "label")
+    places = tuple(f"data.csv, row {number}" for number in range(2, 2 + len(labels)))
+    return Examples(tuple("t" * len(labels)), labels, Path("data.csv"), "text", "label", places)
 
 
 @pytest.mark.parametrize(("suffix", "delimiter"), [(".csv", ","), (".tsv", "\t"), (".CSV", ",")])
@@ -66,7 +67,9 @@ def test_named_columns_win_over_usual_ones(tmp_path: Path) -> None:
 
 def test_where_keeps_only_matching_rows(tmp_path: Path) -> None:
     path = write(tmp_path / "data.csv", "text,label,source\na,1,x\n,,y\nc,0,x\n")
-    assert read_examples(path, where={"source": "x"}).texts == ("a", "c")
+    found = read_examples(path, where={"source": "x"})
+    assert found.texts == ("a", "c")
+    assert found.places == (f"{path}, row 2", f"{path}, row 4")
 
 
 @pytest.mark.parametrize(
@@ -154,6 +157,7 @@ def test_texts_that_are_not_there_are_told(tmp_path: Path, name: str, content: s
 def test_select_takes_rows_in_the_order_asked() -> None:
     picked = examples_of("a", "b", "c").select([2, 0])
     assert picked.labels == ("c", "a")
+    assert picked.places == ("data.csv, row 4", "data.csv, row 2")
     assert len(picked) == 2
 
 

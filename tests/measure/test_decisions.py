@@ -14,7 +14,8 @@ NAMES = ("neg", "pos")
 
 
 def examples_of(*labels: Label, texts: tuple[TextItem, ...] | None = None) -> Examples:
-    return Examples(texts or ("a",) * len(labels), labels, Path("data.csv"), "text", "label")
+    places = tuple(f"data.csv, row {number}" for number in range(7, 7 + len(labels)))
+    return Examples(texts or ("a",) * len(labels), labels, Path("data.csv"), "text", "label", places)
 
 
 @pytest.mark.parametrize(
@@ -63,8 +64,8 @@ def test_labels_are_names_or_positions(labels: tuple[str, ...], names: tuple[str
 
 
 @pytest.mark.parametrize("label", ["meh", "2", "-1"])
-def test_an_unknown_label_is_named_with_its_example(label: str) -> None:
-    with pytest.raises(UserError, match=f"data.csv, example 2: unknown label '{label}'") as caught:
+def test_an_unknown_label_is_named_with_its_row(label: str) -> None:
+    with pytest.raises(UserError, match=rf"data\.csv, row 8: unknown label '{label}'") as caught:
         right_decisions(Judged.TEXT, examples_of("pos", label), NAMES, ())
     assert "neg, pos" in caught.value.hint
 
@@ -82,5 +83,5 @@ def test_words_that_were_cut_off_are_not_judged() -> None:
 
 def test_a_tag_too_few_is_told() -> None:
     examples = examples_of(("O", "B"), ("B",), texts=(["in", "Rome"], ["Ada", "came"]))
-    with pytest.raises(UserError, match="example 2: there is not one tag for each word"):
+    with pytest.raises(UserError, match=r"data\.csv, row 8: there is not one tag for each word"):
         right_decisions(Judged.WORD, examples, ("O", "B"), ((1, 2), (1, 2)))
