@@ -13,24 +13,21 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from artifact.generate.cache import PAST
-from artifact.generate.decoder import Decoder
+from artifact.generate.decoder import LOGITS, Decoder
 from artifact.generate.encoder import IDS, MASK, NOTHING, Given
 from artifact.intervals import Estimate
 from artifact.precision import Precision
-from artifact.predict.cores import usable_cores
-from artifact.predict.session import SessionConfig, open_session
 from artifact.run_folder import RunFolder
 from exporter.language.gate import predictions
 from exporter.language.passages import read_passages
 from exporter.request import Source
+from exporter.sessions import file_session, open_file
 from models.checkpoint import load_model, load_tokenizer
 from models.rows import Columns
 
-CPU = "CPUExecutionProvider"
 CONTEXT = 2048
 
 
@@ -38,10 +35,8 @@ class Built:
     """The model builder's graph, told whole texts as a `Decoder` is."""
 
     def __init__(self, folder: Path, heads: int, head_size: int) -> None:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = usable_cores()
-        self._session = onnxruntime.InferenceSession(str(folder / "model.onnx"), options, providers=[CPU])
-        self._past = [item.name for item in self._session.get_inputs() if item.name.startswith(PAST)]
+        self._session = open_file(folder / "model.onnx")
+        self._past = [name for name in self._session.inputs if name.startswith(PAST)]
         self._cache = heads, head_size
 
     def every(self, ids: NDArray[np.int64], mask: NDArray[np.int64], inputs: Given = NOTHING) -> NDArray[np.float32]:
@@ -49,8 +44,7 @@ class Built:
         heads, size = self._cache
         empty = np.zeros((len(ids), heads, 0, size), dtype=np.float32)
         given: dict[str, Any] = {IDS: ids, MASK: mask, **dict.fromkeys(self._past, empty)}
-        found: NDArray[np.float32] = self._session.run(["logits"], given)[0]
-        return found
+        return self._session.run([LOGITS], given)[0]
 
 
 def told(value: Estimate) -> str:
@@ -71,9 +65,7 @@ def main() -> None:
         parser.error(f"{asked.run} has no checkpoint")
     model, tokenizer = load_model(checkpoint), load_tokenizer(checkpoint)
     passages = read_passages(Source(asked.data, Columns(), asked.texts), tokenizer, CONTEXT)
-    session = open_session(
-        asked.run / "variants" / "int4" / "model.onnx", provider=CPU, threads=usable_cores(), config=SessionConfig()
-    )
+    session = file_session(asked.run / "variants" / "int4" / "model.onnx")
     config = model.config
     head_size = config.hidden_size // config.num_attention_heads
     sides = {
