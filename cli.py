@@ -9,6 +9,7 @@ from typing import Annotated, Any, ParamSpec
 import typer
 
 from artifact.layout import Extras, Layout
+from artifact.pooling import Pooling, PoolingMode
 from artifact.precision import Precision
 from artifact.task import Task
 from commands import stages, tell, writing
@@ -24,7 +25,7 @@ from commands.options import (
 )
 from commands.reading import read_compared
 from errors import GateFailed, UserError
-from exporter.options import EXAMPLES, Options, Pooling, PoolingMode, Profile, Target, Weights
+from exporter.options import EXAMPLES, Options, Profile, Target, Weights
 from measure.plan import Budget, find_plan
 from models.training import Device, FinetuneConfig, Lesson, Optimizer, Problem, Schedule, TrainingPrecision
 from report.policy import Objective

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
-from artifact.judged import judged_of
+from artifact.judged import Judged, judged_of
 from artifact.predict.card import Card
 from artifact.predict.manifest import Manifest
 from artifact.predict.reads import Reads
@@ -25,14 +25,14 @@ MOST_LABELS = 30
 def model_card(manifest: Manifest, checkpoint: Path, invariance: Invariance | None) -> str:
     """The card in Markdown, with the front matter that model hubs read; `invariance` is what the export measured."""
     origin = front_matter(checkpoint)
-    judged = judged_of(manifest.task, manifest.activation, len(manifest.labels))
+    judged = judged_of(manifest.task, manifest.activation, len(manifest.labels)) or Judged.TEXT
     parts = [
         header_of(manifest.task, "[onnx, transformers.js]", origin),
         f"# {manifest.task}, {manifest.precision}, for CPUs without PyTorch",
         _summary(manifest),
         _use(manifest),
         _limits(manifest, invariance),
-        figures_section(manifest.card, manifest.card_reason, judged.counted if judged else "examples"),
+        figures_section(manifest.card, manifest.card_reason, judged.counted, judged.measure),
         provenance_of(manifest, origin, "examples"),
     ]
     return "\n\n".join(parts) + "\n"
@@ -124,8 +124,9 @@ def _dependence(found: Invariance) -> str:
     )
 
 
-def figures_section(card: Card | None, reason: str | None, counted: str) -> str:
-    """What was measured, or why nothing was; an accuracy is a share of what is `counted`."""
+def figures_section(card: Card | None, reason: str | None, counted: str, measure: str = "accuracy") -> str:
+    """What was measured, or why nothing was; an accuracy, by the name of its `measure`, is a share of what is
+    `counted`."""
     if card is None:
         return f"## Figures\n\nNone: {reason}."
     rows = ["| workload | median | against " + card.baseline + " |", "| --- | ---: | ---: |"]
@@ -135,8 +136,8 @@ def figures_section(card: Card | None, reason: str | None, counted: str) -> str:
     accuracy = ""
     if card.accuracy_fraction is not None and card.reference_accuracy_fraction is not None:
         accuracy = (
-            f"\n\nAccuracy {card.accuracy_fraction:.3f} on {card.examples} {counted}, PyTorch fp32 "
-            f"{card.reference_accuracy_fraction:.3f}"
+            f"\n\n{measure[0].upper()}{measure[1:]} {card.accuracy_fraction:.3f} on {card.examples} {counted}, "
+            f"PyTorch fp32 {card.reference_accuracy_fraction:.3f}"
             + (
                 "."
                 if card.agreement_fraction is None

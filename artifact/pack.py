@@ -10,6 +10,7 @@ from artifact.labels import read_activation, read_labels
 from artifact.layout import PLAIN, Extras, Layout
 from artifact.model_card import model_card
 from artifact.placing import Packed, check_target, packed_files, placed
+from artifact.pooling import asking_for, declared_pooling
 from artifact.precision import Precision
 from artifact.predict.card import Card
 from artifact.predict.cores import usable_cores
@@ -94,7 +95,7 @@ def _parts(
     if variant.task is Task.FEATURE_EXTRACTION and len(variant.outputs[0].shape) != 2:
         raise UserError(
             f"{graph} gives a vector for each token, not for each text",
-            "export it again with --pooling, such as --pooling mean",
+            f"export it again with {asking_for(declared_pooling(checkpoint))}",
         )
     golden = read_json(run.golden, Golden)
     if not golden.checkpoint_sha256 == serving.checkpoint_sha256 == variant.checkpoint_sha256:

@@ -99,6 +99,6 @@ def plain_tokenizer_json(directory: Path) -> str:
     return str(tokenizer.to_str(pretty=True))
 
 
-def text_encoder(directory: Path, limits: TextLimits) -> TextEncoder:
+def text_encoder(directory: Path, limits: TextLimits, *, window_overlap: int | None = None) -> TextEncoder:
     """The encoder that serves this folder's tokenizer."""
-    return TextEncoder(plain_tokenizer_json(directory), limits)
+    return TextEncoder(plain_tokenizer_json(directory), limits, window_overlap=window_overlap)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import msgspec
 
+from artifact.pooling import Pooling
 from artifact.precision import Precision
 from artifact.predict.folder import inside
 from artifact.records import read_if_present, read_json, sha256_file
@@ -161,7 +162,7 @@ class Variant(Derived, frozen=True, kw_only=True):
     """A graph at one precision, and how well it agrees. `fused` counts the
     operators that stand for several; `unfused` those that could have been fused and were not.
     `golden_error_fraction` is the largest error on the run's golden examples, each answered alone, as a share of the
-    output's scale; `None` where there are none.
+    output's scale; `None` where there are none. `pooling` is what makes one vector of each text inside of the graph.
     """
 
     ir_version: int
@@ -178,6 +179,7 @@ class Variant(Derived, frozen=True, kw_only=True):
     metric: Metric | None
     support: tuple[Support, ...]
     golden_error_fraction: float | None
+    pooling: Pooling | None = None
 
     @property
     def judged_on(self) -> tuple[str, int]:

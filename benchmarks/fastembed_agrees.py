@@ -19,12 +19,12 @@ import torch
 from transformers import AutoModel, AutoTokenizer
 
 from artifact.pack import pack
+from artifact.pooling import Pooling, PoolingMode
 from artifact.precision import Precision
 from artifact.predict.rows import read_rows
 from artifact.run_folder import RunFolder
 from artifact.task import Task
 from exporter.export import export
-from exporter.options import Pooling, PoolingMode
 from exporter.request import Request
 from models.embedded import minilm, movie_reviews
 

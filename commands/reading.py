@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from errors import UserError
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from artifact.judged import Judged
     from artifact.predict.tokens import TextItem
     from measure.source import ModelSource
-    from models.rows import Columns, TaskRows
+    from models.rows import Columns, Row, TaskRows
 
 
 def read_compared(
@@ -62,26 +62,31 @@ def read_compared(
 
 def _judged(source: "ModelSource", data: Path, columns: "Columns", where: Mapping[str, str] | None) -> "Examples":
     from artifact.examples import Examples
+    from artifact.judged import Judged
 
     judged = source.decided()
-    rows = _rows(source, data, columns, where, labelled=True)
-    labels = tuple(_label(judged, row.label, row.place) for row in rows.rows)
+    rows = _rows(source, data, columns, where, labelled=judged is not Judged.VECTOR)
+    labels = tuple(_label(judged, row) for row in rows.rows)
     places = tuple(row.place for row in rows.rows)
     return Examples(rows.texts, labels, data, str(rows.columns.text), str(rows.columns.label), places)
 
 
-def _label(judged: "Judged", label: Any, place: str) -> "Label":
+def _label(judged: "Judged", row: "Row") -> "Label":
     from artifact.judged import Judged
-    from models.task_examples import several
+    from models.task_examples import answers_of, several
 
     match judged:
-        case Judged.TEXT:
-            return str(label).strip()
+        case Judged.TEXT | Judged.SCORE:
+            return str(row.label).strip()
+        case Judged.VECTOR:
+            return "" if row.label is None else str(row.label).strip()
         case Judged.LABEL:
-            return tuple(str(name).strip() for name in several(label, place))
-        case Judged.WORD if isinstance(label, list):
-            return tuple(str(tag).strip() for tag in label)
-    raise UserError(f"{place}: there is no list of tags, one for each word", "fix or remove that row")
+            return tuple(str(name).strip() for name in several(row.label, row.place))
+        case Judged.SPAN:
+            return answers_of(row)[0]
+        case Judged.WORD if isinstance(row.label, list):
+            return tuple(str(tag).strip() for tag in row.label)
+    raise UserError(f"{row.place}: there is no list of tags, one for each word", "fix or remove that row")
 
 
 def read_run(source: "ModelSource", data: Path, columns: Sequence[str | None] = ()) -> "tuple[TextItem, ...]":

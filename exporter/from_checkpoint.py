@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from artifact.pooling import Pooling
 from artifact.task import ANSWERS
 from artifact.tokenizer import read_config
 from errors import UserError
-from exporter.options import Pooling
-from exporter.pooling import PooledModule
 from exporter.subject import BATCH, Axis, Filling, Input, Subject
 from models.checkpoint import Checkpoint, load_model, load_tokenizer, model_input_names, text_limits
+from models.pooling import PooledModule
 
 LONGEST_TRIAL = 2048
 """Longer sequences than this are not tried: attention's memory grows with the square."""

@@ -215,6 +215,7 @@ class Maker:
             metric=attempt.judged.metric,
             support=supported,
             golden_error_fraction=golden_error_fraction,
+            pooling=self.request.pooling,
             seconds_s=0.0,
             versions=versions(),
         )

@@ -47,23 +47,6 @@ class Weights(StrEnum):
     UNSIGNED = "unsigned"
 
 
-class PoolingMode(StrEnum):
-    """How a text's token vectors become one, in sentence-transformers' names."""
-
-    MEAN = "mean"
-    CLS = "cls"
-    MAX = "max"
-    LAST = "lasttoken"
-
-
-@dataclass(frozen=True, slots=True)
-class Pooling:
-    """A mode, and whether the vector is scaled to length 1."""
-
-    mode: PoolingMode
-    normalize: bool = False
-
-
 @dataclass(frozen=True, slots=True)
 class Options:
     """What holds for all variants. Accuracy level 4 lets int4 kernels round activations to int8, 0 does not."""

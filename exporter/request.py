@@ -4,14 +4,15 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 
+from artifact.pooling import Pooling
 from artifact.precision import Precision
 from artifact.records import fingerprint, sha256_file
 from artifact.task import Task
 from errors import UserError
-from exporter.options import EXTERNAL_DATA_BYTES, Options, Pooling
+from exporter.options import EXTERNAL_DATA_BYTES, Options
 from models.rows import Columns
 
-RECIPE = 7
+RECIPE = 8
 """Raised whenever the same checkpoint would give another graph, so that older variants are made again."""
 
 EXPORTED = tuple(precision for precision in Precision if precision is not Precision.TF32)

@@ -77,8 +77,8 @@ class Answering:
         names = self.info.input_names
         found: dict[int, NDArray[np.float32]] = {}
         for rows in self._inputs.evaluation_rows(batch_size):
-            logits = self._runtime.run(self._inputs.batch(rows, names))["logits"]
-            found |= {row: self._inputs.decided(row, own) for row, own in zip(rows, logits, strict=True)}
+            answers = self._inputs.head.one(self._runtime.run(self._inputs.batch(rows, names)))
+            found |= {row: self._inputs.decided(row, own) for row, own in zip(rows, answers, strict=True)}
         np.savez(path, answers=np.concatenate([found[row] for row in range(len(found))]))
         return time.perf_counter() - start
 
@@ -103,4 +103,4 @@ class Answering:
                 raise RuntimeError("texts come with a tokenizer")
             self._encoder = text_encoder(Path(self._inputs.tokenizer.folder), self._inputs.limits)
         way = overlapped if self._inputs.workloads[number].spec.is_overlapped else in_turn
-        return TextRuntime(self._runtime, self._encoder, way)
+        return TextRuntime(self._runtime, self._encoder, way, chooses=self._inputs.judged.chooses)

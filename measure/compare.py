@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -20,17 +21,15 @@ from artifact.predict.tokens import TextItem
 from artifact.progress import Progress, silent
 from artifact.recordings import Recordings
 from artifact.records import fingerprint
-from artifact.tokenizer import text_encoder
 from errors import UserError
 from measure.adaptive import next_entrants
 from measure.core_latency import CoreLatency
-from measure.decisions import right_decisions
+from measure.judging import assess_of, truth_of
 from measure.machine import Load, read_machine, watch_load
 from measure.messages import Block, Open, Opened, Probe, Probed, Timed
 from measure.overhead import overhead
 from measure.plan import Plan
 from measure.process import WorkerFailed, WorkerProcess
-from measure.quality import assess, assess_language
 from measure.records import (
     SCHEMA_VERSION,
     Entrant,
@@ -99,7 +98,7 @@ def compare(task: Comparison, progress: Progress = silent) -> list[Record]:
             "calibrate on training texts alone: ranges taken from the examples would flatter int8-static",
         )
     source, calibration = task.source, task.calibration[:CALIBRATION_EXAMPLES]
-    encoder = text_encoder(source.tokenizer, source.limits)
+    encoder = source.encoder()
     limits, texts = source.limits, tuple(str(text) for text in task.examples.texts) if source.writes else ()
     written = None if source.reading is None else Written([str(text) for text in task.examples.labels], source.reading)
     if written is not None and written.reading.sound is not None:
@@ -120,8 +119,9 @@ def compare(task: Comparison, progress: Progress = silent) -> list[Record]:
             source.tokenizer,
             calibration,
             judged,
+            source.head,
         )
-        labels = right_decisions(judged, task.examples, source.labels, inputs.places)
+        labels = truth_of(task.examples, encoder, source, inputs)
     progress("compare", 0, 1, "looking at what can run here")
     runnable, failures = find_runnable(task.source, task.candidates, threads, calibrated=bool(task.calibration))
     reason = f"it does not run {'language models' if source.writes else 'models that answer in one pass'} yet"
@@ -230,7 +230,7 @@ class _Campaign:
         task: Comparison,
         threads: int,
         inputs: Inputs,
-        labels: list[int],
+        labels: list[Any],
         runnable: tuple[Candidate, ...],
         failures: list[Failure],
         progress: Progress,
@@ -277,7 +277,7 @@ class _Campaign:
                 self.labels,
                 () if self.inputs.writes else self.task.batch_sizes,
                 Path(scratch),
-                assessed=assess_language if self.inputs.writes else assess,
+                assessed=assess_of(self.inputs),
             )
             for replicate, entrants in todo.items():
                 able = [entrant for entrant in entrants if entrant in self.entrants]
@@ -379,7 +379,7 @@ class _Campaign:
         if not self.inputs.writes:
             return None
         source, examples = self.task.source, self.task.examples
-        encoder = text_encoder(source.tokenizer, source.limits)
+        encoder = source.encoder()
         if self.inputs.recordings is not None:
             said = [str(label) for label in examples.labels]
             return overhead(source.tokenizer, encoder, said, recordings=self.inputs.recordings)

@@ -1,35 +1,55 @@
-"""What of an answer is right or wrong by itself: a text's label, each label that it may have, or each of its words."""
+"""What of an answer is right or wrong by itself: a text's label, each label that it may have, each of its words, or
+what else is `Judged`."""
 
+import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from artifact.examples import Examples
 from artifact.judged import Judged
+from artifact.spans import best_span
 from errors import UserError
 
 
-def decisions(judged: Judged, logits: NDArray[np.float32], places: Sequence[int]) -> NDArray[np.float32]:
-    """One example's logits as one row for each decision, whose largest value is the choice.
+def decisions(judged: Judged, answer: NDArray[np.float32], places: Sequence[int]) -> NDArray[np.float32]:
+    """One example's answer as one row for each decision.
 
-    `logits` are (labels,), or of words (tokens, labels) without padding, where `places` are the tokens that speak for
-    the words that are judged. A label that applies has a logit above 0, which is what "no" is given.
+    Logits are (labels,), or of words (tokens, labels) without padding, where `places` are the tokens that speak for
+    the words that are judged: the largest value of a row is the choice. A label that applies has a logit above 0, which
+    is what "no" is given. A vector and a score are rows themselves. Of a question's logits (tokens, 2), for starts and
+    ends, `places` are the tokens of its context; the row is the first and the last token of the best answer, and by how
+    much that is better than none, which the first token of all stands for.
     """
     match judged:
-        case Judged.TEXT:
-            return logits[np.newaxis]
+        case Judged.TEXT | Judged.VECTOR | Judged.SCORE:
+            return answer[np.newaxis]
         case Judged.LABEL:
-            return np.stack([np.zeros_like(logits), logits], axis=-1)
+            return np.stack([np.zeros_like(answer), answer], axis=-1)
         case Judged.WORD:
-            return logits[list(places)]
+            return answer[list(places)]
+        case Judged.SPAN:
+            return _span(answer.astype(np.float64), places)
+
+
+def _span(logits: NDArray[np.float64], places: Sequence[int]) -> NDArray[np.float32]:
+    if not np.isfinite(logits).all():
+        return np.full((1, 3), np.nan, dtype=np.float32)
+    if not places:  # the question leaves no room for its context
+        return np.array([[0, 0, np.finfo(np.float32).min]], dtype=np.float32)
+    inside = np.zeros(len(logits), dtype=np.bool_)
+    inside[list(places)] = True
+    first, last, score = best_span(logits[:, 0], logits[:, 1], inside)
+    return np.array([[first, last, score - logits[0].sum()]], dtype=np.float32)
 
 
 def right_decisions(
     judged: Judged, examples: Examples, names: Sequence[str], places: Sequence[Sequence[int]]
 ) -> list[int]:
-    """What each decision should be, example after example: the position of the label or tag, or 1 for a label that
-    applies. Words without a place were cut off, and are not judged.
+    """What each label or tag should be, example after example: its position, or 1 for a label that applies. Words
+    without a place were cut off, and are not judged.
 
     Where none of all that is written is one of `names`, numbers are the positions themselves. Raises `UserError` naming
     the first unknown label and its row, and the first row that has not one tag for each word.
@@ -53,3 +73,38 @@ def right_decisions(
             right = [index for index, place in zip(right, places[row], strict=True) if place >= 0]
         found += right
     return found
+
+
+UNLABELLED = -1
+
+
+def groups(examples: Examples) -> list[int]:
+    """A number for each text's label, the same for the same; `UNLABELLED` for all where there are no labels.
+
+    Raises `UserError` for a single text, which has no other one near it.
+    """
+    if len(examples) < 2:
+        raise UserError(f"{examples.source} has one text, and none beside it that could be near", "give more texts")
+    numbers: dict[Any, int] = {"": UNLABELLED}
+    return [numbers.setdefault(label, len(numbers)) for label in examples.labels]
+
+
+def quantities(examples: Examples) -> list[float]:
+    """Each label as a number. Raises `UserError` naming the row of the first that is none, and where all are equal, so
+    that none is higher than another."""
+    found = [_quantity(str(label), place) for label, place in zip(examples.labels, examples.places, strict=True)]
+    if len(set(found)) < 2:
+        raise UserError(
+            f"{examples.source}: all labels are {found[0]:g}, so no text ranks above another", "give others"
+        )
+    return found
+
+
+def _quantity(label: str, place: str) -> float:
+    try:
+        number = float(label)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise UserError(f"{place}: the label '{label}' is not a number", "fix or remove that row")
+    return number

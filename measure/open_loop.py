@@ -14,7 +14,6 @@ import msgspec
 from artifact.predict.tokens import TextItem
 from artifact.progress import Progress, silent
 from artifact.records import fingerprint
-from artifact.tokenizer import text_encoder
 from errors import UserError
 from measure.compare import failure_of, find_runnable, installed_versions, kept_environment, now_utc, threads_for
 from measure.load_records import LoadRecord, LoadSession, LoadTest, append, load
@@ -113,11 +112,12 @@ class _Campaign:
         source = task.source
         self.inputs = build_inputs(
             task.texts,
-            text_encoder(source.tokenizer, source.limits),
+            source.encoder(),
             source.limits,
             (1,),
             (None,),
             calibration=task.calibration[:CALIBRATION_EXAMPLES],
+            head=source.head,
         )
         self.session = uuid.uuid4().hex[:12]
         self.machine = read_machine()

@@ -1,13 +1,12 @@
-"""From raw texts to labels: one stage after the other, or the next texts tokenised while the engine computes."""
+"""From raw texts to answers: one stage after the other, or the next texts tokenised while the engine computes."""
 
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
-from typing import TypeVar
+from typing import Any, TypeVar
 
-import numpy as np
 from numpy.typing import NDArray
 
 from artifact.predict.tokens import TextEncoder, TextItem
@@ -16,10 +15,10 @@ from runtimes.base import Batch, Runtime
 Item = TypeVar("Item")
 Encoded = TypeVar("Encoded")
 Result = TypeVar("Result")
-Labels = NDArray[np.int64]
+Answers = NDArray[Any]
 Way = Callable[
-    [Callable[[Sequence[TextItem]], Batch], Callable[[Batch], Labels], Iterable[Sequence[TextItem]]],
-    Iterator[Labels],
+    [Callable[[Sequence[TextItem]], Batch], Callable[[Batch], Answers], Iterable[Sequence[TextItem]]],
+    Iterator[Answers],
 ]
 """`in_turn` or `overlapped`: how batches of texts go through `encode` and `run`."""
 
@@ -55,21 +54,27 @@ def overlapped(
 
 
 class TextRuntime:
-    """An open runtime that starts from raw texts and ends with labels.
+    """An open runtime that starts from raw texts and ends with labels, where it `chooses`, or with what it gives first.
 
     `tokenise_s` has the seconds that each finished `run` spent tokenising and padding. Where that is `overlapped`, the
     engine computes meanwhile.
     """
 
     def __init__(
-        self, runtime: Runtime, encoder: TextEncoder, way: Way, clock: Callable[[], float] = time.perf_counter
+        self,
+        runtime: Runtime,
+        encoder: TextEncoder,
+        way: Way,
+        clock: Callable[[], float] = time.perf_counter,
+        *,
+        chooses: bool = True,
     ) -> None:
         self._runtime, self._encoder, self._way, self._clock = runtime, encoder, way, clock
-        self._names = runtime.info.input_names
+        self._names, self._chooses = runtime.info.input_names, chooses
         self.tokenise_s: list[float] = []
 
-    def run(self, texts: Sequence[Sequence[TextItem]]) -> list[Labels]:
-        """Numbers of the best labels, int64 (rows,), for each batch of texts.
+    def run(self, texts: Sequence[Sequence[TextItem]]) -> list[Answers]:
+        """Numbers of the best labels, int64 (rows,), for each batch of texts, or its first output.
 
         Raises what the tokenizer and the runtime raise.
         """
@@ -81,9 +86,10 @@ class TextRuntime:
             spent.append(self._clock() - start)
             return padded
 
-        labels = list(self._way(encode, self._label, texts))
+        answers = list(self._way(encode, self._answer, texts))
         self.tokenise_s.append(sum(spent))
-        return labels
+        return answers
 
-    def _label(self, batch: Batch) -> Labels:
-        return np.asarray(self._runtime.run(batch)["logits"].argmax(axis=-1), dtype=np.int64)
+    def _answer(self, batch: Batch) -> Answers:
+        first = next(iter(self._runtime.run(batch).values()))
+        return first.argmax(axis=-1) if self._chooses else first

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -24,7 +25,7 @@ class Scorer:
         self,
         path: Path,
         mark: str | None,
-        labels: Sequence[int],
+        labels: Sequence[Any],
         batch_sizes: Sequence[int],
         scratch: Path,
         *,

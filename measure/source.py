@@ -10,40 +10,47 @@ from artifact.identity import checkpoint_sha256
 from artifact.judged import Judged, judged_of
 from artifact.labels import read_activation, read_labels
 from artifact.language import GGUF, GGUF_RECORD, GgufFile, LanguageVariant, Reading
+from artifact.pooling import Pooling, asking_for, declared_pooling
 from artifact.precision import Precision
 from artifact.predict.folder import MANIFEST, check_files, inside
 from artifact.predict.graph_file import check_graph
 from artifact.predict.manifest import read_manifest
 from artifact.predict.reads import Reads
-from artifact.predict.tokens import TextLimits
+from artifact.predict.tokens import TextEncoder, TextLimits
 from artifact.records import read_if_present, read_json, sha256_files
 from artifact.run_folder import RunFolder
 from artifact.serving import Serving
-from artifact.task import WRITES, Task
-from artifact.tokenizer import read_config, read_limits
+from artifact.task import ANSWERS, WRITES, Task
+from artifact.tokenizer import read_config, read_limits, text_encoder
 from artifact.variant import Variant, task_of
 from errors import GateFailed, UserError
-from runtimes.base import Candidate
+from runtimes.base import LOGITS, Candidate, Head
 from runtimes.registry import Source, entry
 
 EXTERNAL_DATA = "*.onnx_data"
 
 REWRITES = "an encoder-decoder, and compare knows how those begin from their export alone"
+JUDGED_ELSEWHERE = "export judges it: see variants.md; pack it with --precision"
 EXPORT_FIRST = "steelyard export it, then compare the run"
 
-CLASSIFIERS = {
+ENDINGS = {
     "ForSequenceClassification": Task.TEXT_CLASSIFICATION,
     "ForTokenClassification": Task.TOKEN_CLASSIFICATION,
+    "ForQuestionAnswering": Task.QUESTION_ANSWERING,
+    "Model": Task.FEATURE_EXTRACTION,
 }
 """What transformers calls such classes."""
+
+VECTOR = "sentence_embedding"
+"""What a pooled model's output is called."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelSource:
     """The models of one folder: a checkpoint for PyTorch, graphs and GGUF files for the others, one tokenizer for all.
-    What `writes` is a language model; `reading` is about one behind an encoder. Of other models `task` and `judged` say
-    what they answer, and what of it is right or wrong (`None`: nothing, or that is not known); one that was
-    exported for pairs of texts is `paired`."""
+    What `writes` is a language model; `reading` is about one behind an encoder. Of other models `task`, `head` and
+    `judged` say what they answer, and what of it is right or wrong (`None`: nothing, or that is not known); one that
+    was exported for pairs of texts is `paired`."""
 
     directory: Path
     tokenizer: Path
@@ -58,18 +65,24 @@ class ModelSource:
     task: Task | None = None
     judged: Judged | None = None
     paired: bool = False
+    head: Head = LOGITS
+
+    def encoder(self) -> TextEncoder:
+        """What makes token ids of texts; a question is never cut, its context is."""
+        return text_encoder(self.tokenizer, self.limits, window_overlap=0 if self.judged is Judged.SPAN else None)
 
     def decided(self) -> Judged:
         """What of an answer is right or wrong. Raises `UserError` for a model that decides nothing."""
         if self.judged is None:
-            what = f"a model for {self.task}" if self.task else "no classifier of texts or words"
-            if self.task is Task.TEXT_CLASSIFICATION:
-                what = "a model that answers with a quantity or a single score"
-            raise UserError(
-                f"{self.directory} holds {what}, and only models that choose labels for texts or words, and language "
-                "models, are compared so far",
-                "export judges it: see variants.md; pack it with --precision",
-            )
+            what, hint = "no model whose answers are right or wrong", JUDGED_ELSEWHERE
+            if self.task is Task.FEATURE_EXTRACTION:
+                what = "a model that gives a vector for each token, not for each text"
+                hint = f"export it with {asking_for(declared_pooling(self.checkpoint or self.directory))}"
+            elif self.task is Task.TEXT_CLASSIFICATION:
+                what = "a model that answers with several quantities"
+            elif self.task:
+                what = f"a model for {self.task}"
+            raise UserError(f"{self.directory} holds {what}, and such are not compared so far", hint)
         return self.judged
 
     @property
@@ -167,8 +180,13 @@ def find_models(directory: Path) -> ModelSource:
     limits = read_limits(checkpoint)
     if writes:
         return ModelSource(directory, checkpoint, (), limits, checkpoint, graphs, rejected, True, _reading(run), ggufs)
-    labels, task = read_labels(checkpoint), task or _classifies(checkpoint)
-    serving = read_if_present(run.serving, Serving)
+    labels, task = read_labels(checkpoint), task or _task_of(checkpoint)
+    serving, judged, head = read_if_present(run.serving, Serving), None, LOGITS
+    if task is Task.FEATURE_EXTRACTION:
+        pooling = _pooling(run) if run.is_run else declared_pooling(checkpoint)
+        judged, head = Judged.VECTOR if pooling else None, Head((VECTOR,), pooling)
+    elif task is not None:
+        judged, head = judged_of(task, read_activation(checkpoint), len(labels)), Head(ANSWERS[task].outputs)
     return ModelSource(
         directory,
         checkpoint,
@@ -178,7 +196,8 @@ def find_models(directory: Path) -> ModelSource:
         graphs,
         rejected,
         task=task,
-        judged=judged_of(task, read_activation(checkpoint), len(labels)) if task else None,
+        judged=judged,
+        head=head,
         paired=serving is not None and serving.reads is Reads.PAIR,
     )
 
@@ -196,10 +215,17 @@ def _continues_text(checkpoint: Path) -> bool:
     return str(kinds[0]).endswith(("ForCausalLM", "LMHeadModel"))
 
 
-def _classifies(checkpoint: Path) -> Task | None:
-    """A classifier's task, by the same names; `None` for other models. One that names no class chooses labels."""
+def _task_of(checkpoint: Path) -> Task | None:
+    """A model's task, by the same names; `None` for one that is not known. One that names no class chooses labels."""
     kinds = read_config(checkpoint, "config.json").get("architectures") or ["ForSequenceClassification"]
-    return next((task for ending, task in CLASSIFIERS.items() if str(kinds[0]).endswith(ending)), None)
+    return next((task for ending, task in ENDINGS.items() if str(kinds[0]).endswith(ending)), None)
+
+
+def _pooling(run: RunFolder) -> Pooling | None:
+    """The pooling that a run's variants have in their graphs, where they have one."""
+    files = (run.variant(precision) / "variant.json" for precision in Precision)
+    variants = (variant for path in files if (variant := read_if_present(path, Variant)))
+    return next((variant.pooling for variant in variants if variant.pooling), None)
 
 
 def _rewrites(checkpoint: Path) -> bool:
@@ -230,6 +256,7 @@ def _packed(directory: Path) -> ModelSource:
         {},
         task=manifest.task,
         judged=judged_of(manifest.task, manifest.activation, len(manifest.labels)),
+        head=Head(manifest.outputs),
         paired=manifest.reads is Reads.PAIR,
     )
 

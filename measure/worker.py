@@ -133,7 +133,7 @@ class Worker:
             language = open_language(request.candidate, Path(request.model), request.threads)
             bench: Bench = Writing(language, inputs, domains)
         else:
-            runtime = open_runtime(request.candidate, Path(request.model), request.threads, calibration)
+            runtime = open_runtime(request.candidate, Path(request.model), request.threads, calibration, inputs.head)
             bench = Answering(runtime, inputs, domains)
         imported = time.perf_counter()
         self._bench = bench.__enter__()

@@ -1,7 +1,7 @@
 """What every candidate is given to do: the same tokenised batches, made from the user's own texts."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import chain, cycle, islice
@@ -21,7 +21,7 @@ from artifact.recordings import Recordings
 from artifact.records import sha256_file
 from errors import UserError
 from measure.decisions import decisions
-from runtimes.base import Batch
+from runtimes.base import LOGITS, Batch, Head
 
 NATURAL = "natural"
 NATURAL_BATCHES = 6
@@ -130,8 +130,8 @@ class Inputs:
 
     Of an encoder-decoder `written` is what it writes of each evaluation text, from the token it begins with to the end;
     the first `told_tokens` of it are told and not judged. One that hears has `recordings` for evaluation texts.
-    Where words are `judged`, `places` are the tokens that speak for them, each word's first, and -1 for a word that was
-    cut off.
+    A checkpoint answers with its `head`, of which something is `judged`. Of words `places` are the tokens that speak
+    for them, each word's first, and -1 for a word that was cut off; of questions the tokens of their contexts.
     """
 
     workloads: tuple[Workload, ...]
@@ -144,13 +144,14 @@ class Inputs:
     recordings: Recordings | None = None
     judged: Judged = Judged.TEXT
     places: tuple[tuple[int, ...], ...] = ()
+    head: Head = LOGITS
 
-    def decided(self, row: int, logits: NDArray[np.float32]) -> NDArray[np.float32]:
-        """An evaluation text's decisions, from its row of a padded batch's logits; see `decisions`."""
+    def decided(self, row: int, answer: NDArray[np.float32]) -> NDArray[np.float32]:
+        """An evaluation text's decisions, from its row of a padded batch's answer; see `decisions`."""
         if not self.places:
-            return decisions(self.judged, logits, ())
+            return decisions(self.judged, answer, ())
         length = len(self.evaluation[row]["input_ids"])
-        own = logits[-length:] if self.limits.pad_left else logits[:length]
+        own = answer[-length:] if self.limits.pad_left else answer[:length]
         return decisions(self.judged, own, [place for place in self.places[row] if place >= 0])
 
     def evaluation_rows(self, batch_size: int | None) -> list[list[int]]:
@@ -236,8 +237,8 @@ class Inputs:
             for name in INPUTS:
                 digest.update(np.asarray(item[name], dtype=np.int64).tobytes() + b"|")
         digest.update(msgspec.json.encode(self.limits))
-        for rows in filter(None, (self.written, self.places)):
-            digest.update(msgspec.json.encode(rows))
+        for more in filter(None, (self.written, self.places, None if self.head == LOGITS else self.head)):
+            digest.update(msgspec.json.encode(more))
         if self.recordings is not None:
             digest.update(self.recordings.sha256.encode())
         if self.tokenizer:
@@ -279,6 +280,7 @@ def build_inputs(
     tokenizer: Path | None = None,
     calibration: Sequence[TextItem] = (),
     judged: Judged = Judged.TEXT,
+    head: Head = LOGITS,
 ) -> Inputs:
     """Tokenise once and cut the workloads: every batch size at every fixed length, and the natural mix at the largest,
     tokenised or as raw texts.
@@ -315,11 +317,12 @@ def build_inputs(
         found,
         tuple(encoder.encode(calibration)),
         judged=judged,
-        places=_places(texts, encoder) if judged is Judged.WORD else (),
+        places=PLACES[judged](texts, encoder) if judged in PLACES else (),
+        head=head,
     )
 
 
-def _places(texts: Sequence[TextItem], encoder: TextEncoder) -> tuple[tuple[int, ...], ...]:
+def _words(texts: Sequence[TextItem], encoder: TextEncoder) -> tuple[tuple[int, ...], ...]:
     """Where each word's first token is, -1 for one without a token, which was cut off."""
     found = []
     for text, encoding in zip(texts, encoder.encodings(texts), strict=True):
@@ -329,6 +332,21 @@ def _places(texts: Sequence[TextItem], encoder: TextEncoder) -> tuple[tuple[int,
                 first.setdefault(word, place)
         found.append(tuple(first.get(word, -1) for word in range(len(text))))
     return tuple(found)
+
+
+def _contexts(texts: Sequence[TextItem], encoder: TextEncoder) -> tuple[tuple[int, ...], ...]:
+    """Where the tokens of each pair's second text are."""
+    return tuple(
+        tuple(place for place, part in enumerate(encoding.sequence_ids) if part == 1)
+        for encoding in encoder.encodings(texts)
+    )
+
+
+PLACES: Mapping[Judged, Callable[[Sequence[TextItem], TextEncoder], tuple[tuple[int, ...], ...]]] = {
+    Judged.WORD: _words,
+    Judged.SPAN: _contexts,
+}
+"""The tokens that a decision is read from, where that is not the whole answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -446,6 +464,7 @@ class _Header(msgspec.Struct):
     sound: SoundSettings | None
     judged: Judged
     places: tuple[tuple[int, ...], ...]
+    head: Head
 
 
 def save_inputs(path: Path, inputs: Inputs) -> None:
@@ -468,6 +487,7 @@ def save_inputs(path: Path, inputs: Inputs) -> None:
             sound=None if inputs.recordings is None else inputs.recordings.sound,
             judged=inputs.judged,
             places=inputs.places,
+            head=inputs.head,
         )
     )
     try:
@@ -506,6 +526,7 @@ def load_inputs(path: Path) -> Inputs:
         recordings,
         header.judged,
         header.places,
+        header.head,
     )
 
 

@@ -1,17 +1,16 @@
 """How right a model is at its task, as sums over examples, so that one paired interval serves every metric."""
 
 import re
-import string
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from artifact.intervals import Interval, paired_difference
+from artifact.spans import answer_words, best_span
 from artifact.task import Task
 from errors import UserError
 from models.training import Problem
@@ -19,9 +18,6 @@ from models.training import Problem
 Floats = NDArray[np.float64]
 Outputs = Mapping[str, NDArray[Any]]
 """One example's outputs by name, without batch axis and padded positions."""
-
-ANSWER_TOKENS = 30
-"""An answer to a question is no longer than this (the default of SQuAD's usual evaluation)."""
 
 OVERLAP = 0.5
 SCORE = 0.5
@@ -204,24 +200,18 @@ def _answer(outputs: Outputs, truth: AnswerTruth) -> Floats:
     start, end = (outputs[name].astype(np.float64) for name in ("start_logits", "end_logits"))
     if not _finite(start, end):
         return _row(0, 1)
-    inside = [offset is not None for offset in truth.offsets]
-    ends = np.pad(np.where(inside, end, -np.inf), (0, ANSWER_TOKENS - 1), constant_values=-np.inf)
-    scores = np.where(inside, start, -np.inf)[:, None] + sliding_window_view(ends, ANSWER_TOKENS)
+    inside = np.array([offset is not None for offset in truth.offsets])
+    begins, ends, score = best_span(start, end, inside)
     if not truth.answers:
-        return _row(scores.max() < start[0] + end[0], 1)
-    position, more = divmod(int(scores.argmax()), ANSWER_TOKENS)
-    first, last = truth.offsets[position], truth.offsets[position + more]
+        return _row(score < start[0] + end[0], 1)
+    first, last = truth.offsets[begins], truth.offsets[ends]
     text = truth.context[first[0] : last[1]] if first and last else ""
     return _row(max(token_overlap(text, answer) for answer in truth.answers), 1)
 
 
-_ARTICLES = re.compile(r"\b(a|an|the)\b")
-_PUNCTUATION = str.maketrans("", "", string.punctuation)
-
-
 def token_overlap(text: str, answer: str) -> float:
-    """F1 of the words of two answers without case, punctuation and articles (Rajpurkar et al., EMNLP 2016)."""
-    words = [_ARTICLES.sub(" ", item.lower().translate(_PUNCTUATION)).split() for item in (text, answer)]
+    """F1 of the words of two answers, as `answer_words` has them (Rajpurkar et al., EMNLP 2016)."""
+    words = answer_words(text), answer_words(answer)
     common = (Counter(words[0]) & Counter(words[1])).total()
     return 2 * common / (len(words[0]) + len(words[1])) if common else 0.0
 

@@ -151,7 +151,7 @@ LAYOUTS: Mapping[Task, Layout] = {
     Task.QUESTION_ANSWERING: Layout(("question",), ("context",), ("answers", "answer"), needs_pair=True),
     Task.IMAGE_CLASSIFICATION: Layout(USUAL[Reads.IMAGE][0], label=LABEL_COLUMNS, read=_file("picture")),
     Task.FILL_MASK: Layout(),
-    Task.FEATURE_EXTRACTION: Layout(),
+    Task.FEATURE_EXTRACTION: Layout(label=LABEL_COLUMNS),
     Task.TEXT_GENERATION: Layout(),
     Task.TEXT2TEXT_GENERATION: Layout(label=WRITTEN_COLUMNS),
     Task.SPEECH2TEXT_GENERATION: Layout(USUAL[Reads.SOUND][0], label=TRANSCRIPT_COLUMNS, read=_file("recording")),

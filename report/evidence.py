@@ -87,7 +87,7 @@ class Evidence:
         uss_bytes = round(median(item.memory.uss_bytes - item.baseline_memory.uss_bytes for item in measurements))
         workloads = tuple(self._workload(entrant, name) for name in self.shapes)
         objections = (
-            _objection(quality, processes, self.session.plan.replicates),
+            _objection(quality, self.session.judged.measure, processes, self.session.plan.replicates),
             _over_limit(self.policy, [item for item in workloads if item.workload in self.target], uss_bytes, weights),
         )
         return Row(
@@ -382,7 +382,7 @@ def _slowest(calls: Sequence[float]) -> dict[str, float | None]:
     return {name: upper_bound(calls, quantile) for name, quantile in PERCENTILES.items()}
 
 
-def _objection(quality: QualityResult | None, processes: int, planned: int) -> str | None:
+def _objection(quality: QualityResult | None, measure: str, processes: int, planned: int) -> str | None:
     """What a measured candidate's answers or its lack of measurements say against it, or `None`."""
     if quality is None:
         return "its answers were not scored"
@@ -390,7 +390,7 @@ def _objection(quality: QualityResult | None, processes: int, planned: int) -> s
         return f"{quality.not_finite} of {quality.examples} answers are no numbers (NaN or infinite)"
     if quality.gate is Gate.FAILED:
         return (
-            f"accuracy {quality.accuracy_fraction:.3f} (batches: {quality.batching}) is below the floor "
+            f"{measure} {quality.accuracy_fraction:.3f} (batches: {quality.batching}) is below the floor "
             f"{quality.floor_fraction:.3f}"
         )
     if quality.gate is Gate.UNKNOWN:

@@ -1,7 +1,8 @@
 """`report.md`: the verdict for people, complete in itself."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
+from artifact.judged import Judged
 from artifact.language import LanguageVariant
 from artifact.variant import Variant
 from report.difference import Differences
@@ -48,13 +49,31 @@ READING = (
     "Accuracy is that of answers batched by length, as an artifact serves them; where answers depend on what shares a "
     "batch, the worst over the batch sizes too. ✓ keeps the gate, ≈ keeps it but examples are too "
     "few to be certain, ✗ does not.",
-    "Agrees is the share of examples that get the same label from the candidate and from the reference.",
+    "Agrees is the share of examples, or of what else is counted, that get the same answer from the candidate and from "
+    "the reference.",
     "Conversions are kernels that only change a number type: many of them show a precision that the engine has no "
     "kernels for. Copies are kernels that only move data between host and device.",
     "First answer is from starting a process to its first answer; memory is what the process holds alone (USS) above "
     "one that has loaded no engine.",
 )
 
+
+JUDGED_READING: Mapping[Judged, tuple[str, ...]] = {
+    Judged.VECTOR: (
+        "1-NN accuracy is the share of texts whose nearest other text, by the cosine of their vectors, has "
+        "the same label. Where texts have no labels, it is the share of those that have the same nearest text by the "
+        "reference's vectors.",
+    ),
+    Judged.SCORE: (
+        "Pairwise accuracy is the share of pairs of texts with different labels in which the one with the "
+        "higher label has the higher score (for labels of two values, the area under the ROC curve). No text is in two "
+        "pairs.",
+    ),
+    Judged.SPAN: (
+        "Exact match is the share of questions whose answer has the words of a right one, without case, "
+        "punctuation and articles. Of a context that is longer than the model reads, its beginning is read.",
+    ),
+}
 
 TEXT_READING = (
     "From raw text to label: tokenise, pad, run, take the best label. In turn, a batch is tokenised and then run; "
@@ -72,7 +91,9 @@ LANGUAGE_READING = (
 
 def reading(verdict: Verdict) -> tuple[str, ...]:
     """How the tables are read."""
-    return (*READING, *(TEXT_READING if from_text(verdict) else ()), *(LANGUAGE_READING if verdict.writes else ()))
+    own = JUDGED_READING.get(verdict.judged, ())
+    texts = TEXT_READING if from_text(verdict) else ()
+    return (*READING, *own, *texts, *(LANGUAGE_READING if verdict.writes else ()))
 
 
 def render(verdict: Verdict) -> str:

@@ -52,7 +52,7 @@ def summary(verdict: Verdict) -> Table:
         headers=(
             "candidate",
             "speed",
-            *(("next token", "perplexity") if writes else ("accuracy",)),
+            *(("next token", "perplexity") if writes else (verdict.measure,)),
             "agrees",
             "first answer",
             "memory",
@@ -364,14 +364,15 @@ def _recommendation(row: Row, verdict: Verdict) -> Sequence[str]:
         lines = [f"{row.name} is ahead{speed}; too short to decide: measure with --budget quick."]
     if quality is not None:
         lines.append(
-            f"Its accuracy is {quality.accuracy_fraction:.3f} on {quality.examples} {verdict.counted} "
+            f"Its {verdict.measure} is {quality.accuracy_fraction:.3f} on {quality.examples} {verdict.counted} "
             f"({100 * quality.difference:+.1f} points from {quality.reference}, 95 % interval "
             f"{100 * quality.difference_low:+.1f} to {100 * quality.difference_high:+.1f}); "
             f"the gate is {quality.floor_fraction:.3f}."
         )
         if len(quality.flips) > 1:
             lines.append(
-                "Its answers depend on what shares a batch; labels that differ from the reference's: "
+                f"Its answers depend on what shares a batch; {verdict.judged.answers} that differ from the "
+                "reference's: "
                 + ", ".join(
                     f"{count} batched by length" if way == "served" else f"{count} at batch {way}"
                     for way, count in quality.flips.items()

@@ -200,6 +200,11 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
         return "tokens" if self.writes else self.judged.counted
 
     @property
+    def measure(self) -> str:
+        """What accuracy is called."""
+        return "accuracy" if self.writes else self.judged.measure
+
+    @property
     def writes(self) -> bool:
         """Whether it is about a language model."""
         return any(result.tokens for row in self.rows for result in row.workloads)

@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from artifact.pooling import Pooling
 from artifact.precision import Precision
 from errors import UserError
 
@@ -19,6 +20,22 @@ INDEX = np.dtype(np.int64)
 
 Outputs = Mapping[str, NDArray[np.float32]]
 """Output name to float32 array whose first axis is the batch. The arrays belong to the caller."""
+
+
+class Head(msgspec.Struct, frozen=True):
+    """What a model answers with: its outputs, and how they are pooled where a checkpoint gives a vector of each token.
+    A graph has it all inside, and the same names."""
+
+    outputs: tuple[str, ...] = ("logits",)
+    pooling: Pooling | None = None
+
+    def one(self, outputs: Outputs) -> NDArray[np.float32]:
+        """An answer as one array, whose last axis is the outputs where these are several."""
+        arrays = [outputs[name] for name in self.outputs]
+        return arrays[0] if len(arrays) == 1 else np.stack(arrays, axis=-1)
+
+
+LOGITS = Head()
 
 
 class RuntimeInfo(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,7 +10,7 @@ from typing import cast
 
 from artifact.precision import Precision
 from errors import UserError
-from runtimes.base import Availability, Batch, Candidate, Runtime
+from runtimes.base import LOGITS, Availability, Batch, Candidate, Head, Runtime
 from runtimes.language import LanguageRuntime
 from runtimes.options import (
     LLAMA_CPP,
@@ -356,11 +356,14 @@ def is_calibrated(candidate: Candidate) -> bool:
     return candidate.precision in where.calibrated or any(option in where.makes for option in candidate.options)
 
 
-def open_runtime(candidate: Candidate, model: Path, threads: int, calibration: Sequence[Batch] = ()) -> Runtime:
+def open_runtime(
+    candidate: Candidate, model: Path, threads: int, calibration: Sequence[Batch] = (), head: Head = LOGITS
+) -> Runtime:
     """A runtime for `model`, a checkpoint folder or an ONNX file as its entry says, not yet loaded.
 
-    `calibration` are batches of training examples, for candidates that `is_calibrated`. Raises `UserError` when the
-    engine is not installed or has no such options, and when a calibrated candidate gets no batches.
+    `calibration` are batches of training examples, for candidates that `is_calibrated`; a checkpoint answers with its
+    `head`, which a graph has inside. Raises `UserError` when the engine is not installed or has no such options, and
+    when a calibrated candidate gets no batches.
     """
     where = entry(candidate.runtime)
     if find_spec(where.package) is None:
@@ -372,7 +375,8 @@ def open_runtime(candidate: Candidate, model: Path, threads: int, calibration: S
         if not calibration:
             raise UserError(f"{candidate.id} needs training examples to calibrate on", CALIBRATE)
         arguments.append(calibration)
-    return cast(Runtime, import_module(where.module).EngineRuntime(*arguments))
+    own = {"head": head} if where.source is Source.CHECKPOINT else {}
+    return cast(Runtime, import_module(where.module).EngineRuntime(*arguments, **own))
 
 
 def open_language(candidate: Candidate, model: Path, threads: int) -> LanguageRuntime:

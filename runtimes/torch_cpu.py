@@ -11,7 +11,7 @@ import torch
 
 from artifact.precision import Precision
 from runtimes import torch_int8
-from runtimes.base import Availability, Batch, Lack
+from runtimes.base import LOGITS, Availability, Batch, Head, Lack
 from runtimes.options import TORCH, TorchOptions
 from runtimes.torch_model import TorchModel
 
@@ -49,8 +49,10 @@ class EngineRuntime(TorchModel):
         threads: int,
         options: TorchOptions = TORCH,
         calibration: Sequence[Batch] = (),
+        *,
+        head: Head = LOGITS,
     ) -> None:
-        super().__init__(NAME, "cpu", model, precision, threads, options)
+        super().__init__(NAME, "cpu", model, precision, threads, options, head)
         self._calibration = calibration
 
     def _prepared(self, model: Any) -> Callable[..., Any]:
@@ -62,7 +64,7 @@ class EngineRuntime(TorchModel):
         self._got_dtype = self._precision.value
         self._model = None if self._options.compile else graph
         if not self._options.compile:
-            return torch_int8.answering(graph)
+            return torch_int8.by_name(graph)
         with self._or_closed("compile", "leave +compile out"), self._cast():
             compiled = torch_int8.compile_ahead(graph, names)
-        return torch_int8.answering(compiled)
+        return torch_int8.by_name(compiled)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from artifact.precision import Precision
 from errors import UserError
-from runtimes.base import Availability, Batch, Outputs, check_batch, check_indices
+from runtimes.base import LOGITS, Availability, Batch, Head, Outputs, check_batch, check_indices
 from runtimes.options import TORCH_CUDA, TorchCudaOptions
 from runtimes.torch_model import TorchModel, about, to_device, to_host
 
@@ -56,8 +56,16 @@ class EngineRuntime(TorchModel):
     caller computes at a time with them; a graph that cannot be recorded is an error.
     """
 
-    def __init__(self, model: Path, precision: Precision, threads: int, options: TorchCudaOptions = TORCH_CUDA) -> None:
-        super().__init__(NAME, DEVICE, model, precision, threads, options)
+    def __init__(
+        self,
+        model: Path,
+        precision: Precision,
+        threads: int,
+        options: TorchCudaOptions = TORCH_CUDA,
+        *,
+        head: Head = LOGITS,
+    ) -> None:
+        super().__init__(NAME, DEVICE, model, precision, threads, options, head)
         if options.cuda_graphs and not options.compile:
             raise UserError(
                 f"{NAME} with +cuda-graphs has no compiled graph to record",
@@ -81,14 +89,14 @@ class EngineRuntime(TorchModel):
         self._check(batch)
         with about(batch), self._turn:
             if not self._pinned:
-                return {"logits": to_host(self._logits(call, to_device(batch, self._device)))}
+                return self._named(to_host(self._answer(call, to_device(batch, self._device))))
             try:
                 staging = self._idle.get_nowait()
             except queue.Empty:
                 staging = Staging(self._device)
-            logits = staging.to_host(self._logits(call, staging.to_device(batch)))
+            answer = staging.to_host(self._answer(call, staging.to_device(batch)))
         self._idle.put(staging)  # not after an error: a copy may still be under way
-        return {"logits": logits}
+        return self._named(answer)
 
     def bind(self, batch: Batch) -> Callable[[], None] | None:
         """Waits for the work of its own thread's stream, as `run` does."""
@@ -99,7 +107,7 @@ class EngineRuntime(TorchModel):
 
         def compute() -> None:
             with about(batch), self._turn:
-                self._logits(call, tensors)
+                self._answer(call, tensors)
                 finish(self._device)
 
         return compute
@@ -113,11 +121,11 @@ class EngineRuntime(TorchModel):
         recorded = {"triton.cudagraphs": True, "triton.cudagraph_or_error": True}
         return super()._inductor_options() | (recorded if self._graphs else {})
 
-    def _logits(self, call: Callable[..., Any], tensors: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    def _answer(self, call: Callable[..., Any], tensors: Mapping[str, torch.Tensor]) -> torch.Tensor:
         if self._graphs:
             mark: Any = torch.compiler.cudagraph_mark_step_begin
             mark()  # the outputs of the run before may be overwritten now
-        return super()._logits(call, tensors)
+        return super()._answer(call, tensors)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

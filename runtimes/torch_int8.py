@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
@@ -20,24 +20,18 @@ EXAMPLE_SHAPE = (3, 5)
 """Shape (batch, sequence) of what the model is traced with: no size that a trace would take for fixed."""
 
 Forward = Callable[[dict[str, torch.Tensor]], torch.Tensor]
-"""Inputs by name, int64 of shape (batch, sequence), to logits of shape (batch, labels)."""
-
-
-class Logits(NamedTuple):
-    """An answer in the form that the models of transformers give."""
-
-    logits: torch.Tensor
+"""Inputs by name, int64 of shape (batch, sequence), to an answer whose first axis is the batch."""
 
 
 class _Answers(torch.nn.Module):
-    """A model of transformers as one function of a mapping: a trace keeps its names, whatever their order."""
+    """A model as one function of a mapping: a trace keeps its names, whatever their order."""
 
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, batch: dict[str, torch.Tensor]) -> Any:
-        return self.model(**batch).logits
+        return self.model(**batch)
 
 
 def lacks() -> tuple[Lack, ...]:
@@ -107,11 +101,11 @@ def compile_ahead(graph: Any, names: Sequence[str]) -> Forward:
     return forward
 
 
-def answering(forward: Forward) -> Callable[..., Logits]:
-    """Call it as a model of transformers is called."""
+def by_name(forward: Forward) -> Callable[..., torch.Tensor]:
+    """Call it as a model is called, with its inputs by name."""
 
-    def call(**batch: torch.Tensor) -> Logits:
-        return Logits(forward(batch))
+    def call(**batch: torch.Tensor) -> torch.Tensor:
+        return forward(batch)
 
     return call
 

@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from artifact.precision import Precision
 from errors import UserError
-from runtimes.base import About, Batch, Executed, Outputs, RuntimeInfo, check_batch
+from runtimes.base import About, Batch, Executed, Head, Outputs, RuntimeInfo, check_batch
 from runtimes.options import TorchOptions, describe_options
 
 DTYPES = {
@@ -48,9 +48,9 @@ def to_device(batch: Batch, device: torch.device) -> dict[str, torch.Tensor]:
     return on_host if device.type == "cpu" else {name: tensor.to(device) for name, tensor in on_host.items()}
 
 
-def to_host(logits: torch.Tensor) -> NDArray[np.float32]:
+def to_host(answer: torch.Tensor) -> NDArray[np.float32]:
     """An output as float32 on the host; copying waits for the device to finish."""
-    return np.asarray(logits.float().cpu().numpy())
+    return np.asarray(answer.float().cpu().numpy())
 
 
 def peak_bytes(device: torch.device) -> int | None:
@@ -94,6 +94,24 @@ class Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch le
         return func(*args, **(kwargs or {}))
 
 
+class OneAnswer(torch.nn.Module):
+    """A model of transformers as one function from inputs by name to one tensor, which `Head.one` makes of outputs."""
+
+    def __init__(self, model: Any, head: Head) -> None:
+        super().__init__()
+        self.model, self.head = model, head
+        self.train(model.training)
+
+    def forward(self, **inputs: torch.Tensor) -> torch.Tensor:
+        found = self.model(**inputs)
+        if self.head.pooling is not None:
+            from models.pooling import pool
+
+            return pool(found.last_hidden_state, inputs["attention_mask"], self.head.pooling)
+        tensors = [getattr(found, name) for name in self.head.outputs]
+        return tensors[0] if len(tensors) == 1 else torch.stack(tensors, dim=-1)
+
+
 class TorchModel:
     """A checkpoint at `precision`, in eval mode, with `threads` intra-op threads; a `Runtime`.
 
@@ -103,9 +121,16 @@ class TorchModel:
     """
 
     def __init__(
-        self, name: str, device: str, checkpoint: Path, precision: Precision, threads: int, options: TorchOptions
+        self,
+        name: str,
+        device: str,
+        checkpoint: Path,
+        precision: Precision,
+        threads: int,
+        options: TorchOptions,
+        head: Head,
     ) -> None:
-        self._name, self._device, self._options = name, torch.device(device), options
+        self._name, self._device, self._options, self._head = name, torch.device(device), options, head
         self._checkpoint, self._precision, self._threads = checkpoint, precision, threads
         self._entry_runs = 1
         self._model: Any = None
@@ -165,7 +190,7 @@ class TorchModel:
         self._got_device = str(parameter.device)
         self._got_dtype = self._precision.value if self._options.autocast else str(dtype).removeprefix("torch.")
         self._model = model
-        self._call = self._prepared(model)
+        self._call = self._prepared(OneAnswer(model, self._head))
         return self
 
     def _prepared(self, model: Any) -> Callable[..., Any]:
@@ -177,14 +202,19 @@ class TorchModel:
         call = self.call
         check_batch(batch, self._input_names)
         with about(batch):
-            logits = self._logits(call, to_device(batch, self._device))
-        return {"logits": to_host(logits)}
+            answer = self._answer(call, to_device(batch, self._device))
+        return self._named(to_host(answer))
 
-    def _logits(self, call: Callable[..., Any], tensors: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    def _answer(self, call: Callable[..., Any], tensors: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Compute on the device; an accelerator may still be at work when this returns."""
         with torch.inference_mode(), self._cast():
-            logits: torch.Tensor = call(**tensors).logits
-        return logits
+            answer: torch.Tensor = call(**tensors)
+        return answer
+
+    def _named(self, answer: NDArray[np.float32]) -> Outputs:
+        """The outputs that an answer is made of."""
+        names = self._head.outputs
+        return {names[0]: answer} if len(names) == 1 else dict(zip(names, np.moveaxis(answer, -1, 0), strict=True))
 
     def _cast(self) -> contextlib.AbstractContextManager[object]:
         if not self._options.autocast:
@@ -201,7 +231,7 @@ class TorchModel:
             for shape in COMPILED_SHAPES:
                 ones = {name: torch.ones(shape, dtype=torch.int64, device=self._device) for name in self._input_names}
                 for _ in range(self._entry_runs):
-                    self._logits(call, ones)
+                    self._answer(call, ones)
         return call
 
     @contextlib.contextmanager
@@ -226,7 +256,7 @@ class TorchModel:
         check_batch(batch, self._input_names)
         tensors = to_device(batch, self._device)
         with about(batch), Operators() as seen:
-            self._logits(call, tensors)
+            self._answer(call, tensors)
         inside = self._options.autocast  # autocast converts below where operators are seen
         return Executed.of(seen.names, None if inside else sum(name in CONVERT for name in seen.names))
 

@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from scipy.special import expit, softmax
 
 from artifact.pack import pack
+from artifact.pooling import Pooling, PoolingMode
 from artifact.precision import Precision
 from artifact.predict.answers import Embedding, Filled, Prediction, Span, Tagged
 from artifact.predict.predictor import Predictor
 from artifact.run_folder import RunFolder
 from errors import UserError
 from exporter.export import export
-from exporter.options import Pooling, PoolingMode
 from exporter.request import Request, Source
 from models.rows import Columns
 from tests.artifact.conftest import edit_json

@@ -12,11 +12,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import BertForSequenceClassification, BertModel, RobertaModel
 
+from artifact.pooling import Pooling, PoolingMode
 from artifact.task import Task
 from artifact.tokenizer import read_limits
 from errors import UserError
 from exporter.from_checkpoint import checkpoint_subject
-from exporter.options import Pooling, PoolingMode
 from exporter.subject import Subject
 from exporter.trace import trace
 from models.checkpoint import open_checkpoint

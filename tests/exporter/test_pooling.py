@@ -11,13 +11,13 @@ import torch
 from numpy.typing import NDArray
 from transformers import BertModel
 
+from artifact.pooling import Pooling, PoolingMode
 from artifact.precision import Precision
 from artifact.task import Task
 from errors import UserError
 from exporter.export import Exported, export
-from exporter.options import Pooling, PoolingMode
-from exporter.pooling import pool
 from exporter.request import Request
+from models.pooling import pool
 from tests.exporter.architectures import Architecture, write_checkpoint
 from tests.exporter.conftest import session
 

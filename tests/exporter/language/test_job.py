@@ -18,6 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from artifact.generate.decoder import Decoder
 from artifact.language import LanguageVariant
+from artifact.pooling import Pooling, PoolingMode
 from artifact.precision import Precision
 from artifact.run_folder import RunFolder
 from errors import UserError
@@ -25,7 +26,7 @@ from exporter.language.blocks import in_blocks
 from exporter.language.gate import continuation, greedy, predictions, reasons
 from exporter.language.job import export_language
 from exporter.language.passages import read_passages
-from exporter.options import Options, Pooling, PoolingMode, Profile, Target, Weights
+from exporter.options import Options, Profile, Target, Weights
 from exporter.request import Request, Source
 from exporter.save import load_graph, save_graph
 from models.checkpoint import load_model, load_tokenizer

@@ -1,10 +1,10 @@
-"""One vector for each text: pooling and normalisation that become part of the graph."""
+"""One vector for each text: pooling and normalisation, as part of a model."""
 
 from typing import Any
 
 import torch
 
-from exporter.options import Pooling, PoolingMode
+from artifact.pooling import Pooling, PoolingMode
 
 
 def pool(states: torch.Tensor, mask: torch.Tensor, pooling: Pooling) -> torch.Tensor:
@@ -14,7 +14,7 @@ def pool(states: torch.Tensor, mask: torch.Tensor, pooling: Pooling) -> torch.Te
         PoolingMode.MEAN: lambda: (states * weights).sum(1) / weights.sum(1).clamp(min=1e-9),
         PoolingMode.CLS: lambda: _at(states, mask.long().argmax(dim=1)),
         PoolingMode.MAX: lambda: states.masked_fill(weights == 0, torch.finfo(states.dtype).min).amax(dim=1),
-        PoolingMode.LAST: lambda: _at(states, (torch.arange(mask.shape[1]) * mask).argmax(dim=1)),
+        PoolingMode.LAST: lambda: _at(states, (torch.arange(mask.shape[1], device=mask.device) * mask).argmax(dim=1)),
     }
     pooled = pools[pooling.mode]()
     return torch.nn.functional.normalize(pooled, dim=-1) if pooling.normalize else pooled
