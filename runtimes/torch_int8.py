@@ -63,7 +63,10 @@ def quantise(model: Any, names: Sequence[str], calibration: Sequence[Batch], *, 
     quantizer = X86InductorQuantizer()
     quantizer.set_global(get_default_x86_inductor_quantization_config(is_dynamic=not static))
     with warnings.catch_warnings(action="ignore"), torch.no_grad():
-        observed = prepare_pt2e(_exported(_Answers(model).eval(), names).module(), quantizer)
+        traced = _exported(_Answers(model).eval(), names).module()
+        traced.graph.eliminate_dead_code()  # the quantizer stumbles over layers that nothing reads, such as a pooler
+        traced.recompile()
+        observed = prepare_pt2e(traced, quantizer)
         if static:
             for batch in calibration:
                 observed({name: torch.from_numpy(batch[name]) for name in names})

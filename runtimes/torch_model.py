@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from artifact.precision import Precision
+from artifact.task import Task
 from errors import UserError
 from runtimes.base import About, Batch, Executed, Head, Outputs, RuntimeInfo, check_batch
 from runtimes.options import TorchOptions, describe_options
@@ -182,7 +183,8 @@ class TorchModel:
         if torch.get_num_threads() != self._threads:
             raise UserError(f"asked PyTorch for {self._threads} threads, got {torch.get_num_threads()}")
         dtype = torch.float32 if self._options.autocast else DTYPES[self._precision]
-        model = load_model(self._checkpoint).to(device=self._device, dtype=dtype).eval()
+        task = Task.FEATURE_EXTRACTION if self._head.pooling else None  # of a classifier's class, for one
+        model = load_model(self._checkpoint, task=task).to(device=self._device, dtype=dtype).eval()
         parameter = next(model.parameters())
         if parameter.dtype != dtype or parameter.device.type != self._device.type:
             raise UserError(f"asked for {dtype} on {self._device}, got {parameter.dtype} on {parameter.device}")

@@ -1,4 +1,4 @@
-"""Pairs of texts, several labels and tagged words, exported and compared by the command; right is what PyTorch says."""
+"""Every kind of answer that is right or wrong, exported and compared by the command; right is what PyTorch says."""
 
 import json
 import shutil
@@ -7,20 +7,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from transformers import (
+    AutoModel,
+    AutoModelForQuestionAnswering,
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
     AutoTokenizer,
     BertConfig,
+    BertForQuestionAnswering,
     BertForSequenceClassification,
     BertForTokenClassification,
 )
 
+from artifact.pooling import Pooling, PoolingMode
 from artifact.precision import Precision
+from artifact.task import Task
 from exporter.export import export
 from exporter.request import Request, Source
+from measure.order import pairs_of
 from models.rows import Columns
 from tests.conftest import TEXTS, Steelyard
 from tests.test_cli import fails
@@ -36,6 +43,10 @@ def rows_of_pairs() -> Rows:
         {"sentence1": text, "sentence2": TEXTS[-1 - number], "label": ("negative", "positive")[number % 2]}
         for number, text in enumerate(TEXTS)
     ]
+
+
+def rows_of_texts() -> Rows:
+    return [{"text": text, "label": "AB"[number % 2]} for number, text in enumerate(TEXTS)]
 
 
 def rows_of_labels() -> Rows:
@@ -77,6 +88,54 @@ def right_words(checkpoint: Path, rows: Rows) -> list[bool]:
     return found
 
 
+def rows_of_scores() -> Rows:
+    return [{"text": text, "label": len(text) + number / 100} for number, text in enumerate(TEXTS)]
+
+
+def rows_of_questions() -> Rows:
+    """Any run of words answers the first half of the questions, and nothing in the context the others."""
+    rows = []
+    for number, text in enumerate(TEXTS):
+        words = text.replace(",", "").split()
+        runs = [" ".join(words[start:end]) for start in range(len(words)) for end in range(start + 1, len(words) + 1)]
+        answers = runs if number < len(TEXTS) // 2 else ["nothing of it"]
+        rows.append({"question": TEXTS[-1 - number], "context": " ".join(words), "answers": {"text": answers}})
+    return rows
+
+
+def right_vectors(checkpoint: Path, rows: Rows) -> list[bool]:
+    model, tokenizer = AutoModel.from_pretrained(checkpoint).eval(), tokens(checkpoint)
+    with torch.no_grad():
+        states = [model(**tokenizer(row["text"], return_tensors="pt")).last_hidden_state[0] for row in rows]
+    vectors = torch.nn.functional.normalize(torch.stack([state.mean(0) for state in states]), dim=-1)
+    nearest = (vectors @ vectors.T - 2 * torch.eye(len(rows))).argmax(-1).tolist()
+    return [rows[near]["label"] == row["label"] for near, row in zip(nearest, rows, strict=True)]
+
+
+def right_scores(checkpoint: Path, rows: Rows) -> list[bool]:
+    model, tokenizer = AutoModelForSequenceClassification.from_pretrained(checkpoint).eval(), tokens(checkpoint)
+    scores = [model(**tokenizer(row["text"], return_tensors="pt")).logits.item() for row in rows]
+    pairs = pairs_of(np.array([row["label"] for row in rows]))
+    return [(scores[a] > scores[b]) == (rows[a]["label"] > rows[b]["label"]) for a, b in pairs]
+
+
+def right_answers(checkpoint: Path, rows: Rows) -> list[bool]:
+    model, tokenizer = AutoModelForQuestionAnswering.from_pretrained(checkpoint).eval(), tokens(checkpoint)
+    found = []
+    for row in rows:
+        asked = (row["question"], row["context"])
+        encoding = tokenizer(*asked, truncation="only_second", return_offsets_mapping=True, return_tensors="pt")
+        offsets, inside = encoding.pop("offset_mapping")[0].tolist(), encoding.sequence_ids(0)
+        logits = model(**encoding)
+        start, end = logits.start_logits[0].tolist(), logits.end_logits[0].tolist()
+        places = [place for place, part in enumerate(inside) if part == 1]
+        spans = [(start[a] + end[b], a, b) for a in places for b in places if a <= b < a + 30]
+        _, first, last = max(spans)
+        said = row["context"][offsets[first][0] : offsets[last][1]]
+        found.append(any(said.split() == answer.split() for answer in row["answers"]["text"]))
+    return found
+
+
 def tokens(checkpoint: Path) -> Any:
     return AutoTokenizer.from_pretrained(checkpoint)
 
@@ -90,6 +149,9 @@ class Kind:
     model: type[torch.nn.Module] | None = None
     labels: tuple[str, ...] = ()
     problem: str | None = None
+    task: Task | None = None
+    pooling: Pooling | None = None
+    measure: str = "accuracy"
 
 
 KINDS = (
@@ -104,6 +166,26 @@ KINDS = (
         "multi_label_classification",
     ),
     Kind("words", "words", rows_of_words, right_words, BertForTokenClassification, TAGS),
+    Kind(
+        "vectors",
+        "texts",
+        rows_of_texts,
+        right_vectors,
+        task=Task.FEATURE_EXTRACTION,
+        pooling=Pooling(PoolingMode.MEAN, normalize=True),
+        measure="1-NN accuracy",
+    ),
+    Kind(
+        "scores",
+        "pairs",
+        rows_of_scores,
+        right_scores,
+        BertForSequenceClassification,
+        ("score",),
+        "regression",
+        measure="pairwise accuracy",
+    ),
+    Kind("answers", "questions", rows_of_questions, right_answers, BertForQuestionAnswering, measure="exact match"),
 )
 
 
@@ -114,12 +196,22 @@ def exported(kind: Kind, tiny_checkpoint: Path, folder: Path) -> tuple[Path, Pat
     if kind.model is not None:
         torch.manual_seed(1)
         config = BertConfig.from_pretrained(tiny_checkpoint)
-        config.id2label = dict(enumerate(kind.labels))
-        config.label2id = {name: number for number, name in enumerate(kind.labels)}
+        if kind.labels:
+            config.id2label = dict(enumerate(kind.labels))
+            config.label2id = {name: number for number, name in enumerate(kind.labels)}
         config.problem_type = kind.problem
         kind.model(config).eval().save_pretrained(checkpoint)  # type: ignore[operator]  # torch leaves it untyped
     data.write_text("".join(f"{json.dumps(row)}\n" for row in kind.rows()), encoding="utf-8")
-    export(Request(checkpoint, folder / "run", (Precision.FP32,), data=Source(data, Columns())))
+    export(
+        Request(
+            checkpoint,
+            folder / "run",
+            (Precision.FP32,),
+            data=Source(data, Columns()),
+            task=kind.task,
+            pooling=kind.pooling,
+        )
+    )
     return folder / "run", data
 
 
@@ -140,10 +232,14 @@ def test_a_candidate_is_right_where_pytorch_is(
         assert quality["examples"] == len(right)
         assert quality["accuracy_fraction"] == pytest.approx(sum(right) / len(right))
         assert quality["agreement_fraction"] == 1
-    assert f" on {len(right)} {kind.counted} " in (run / "report.md").read_text()
+    report = (run / "report.md").read_text()
+    assert f"Its {kind.measure} is " in report
+    assert f" on {len(right)} {kind.counted} " in report
     packed = steelyard("pack", run, "--candidate", "ort-cpu/fp32", "--out", tmp_path / "artifact")
     assert packed.returncode == 0, packed.stderr
-    assert f" on {len(right)} {kind.counted}, PyTorch fp32 " in (tmp_path / "artifact" / "README.md").read_text()
+    card = (tmp_path / "artifact" / "README.md").read_text()
+    assert f" on {len(right)} {kind.counted}, PyTorch fp32 " in card
+    assert kind.measure in card.lower().replace("-nn", "-NN")
 
 
 def test_one_text_is_not_taken_for_a_pair(tiny_checkpoint: Path, steelyard: Steelyard, tmp_path: Path) -> None:
@@ -164,8 +260,9 @@ def test_words_are_not_tokenised_from_raw_texts(tiny_checkpoint: Path, steelyard
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"problem_type": "regression"}, "a model that answers with a quantity"),
-        ({"architectures": ["BertForQuestionAnswering"]}, "no classifier of texts or words"),
+        ({"problem_type": "regression"}, "a model that answers with several quantities"),
+        ({"architectures": ["BertModel"]}, "a vector for each token"),
+        ({"architectures": ["BertForMaskedLM"]}, "no model whose answers are right or wrong"),
     ],
 )
 def test_what_decides_nothing_is_not_compared(

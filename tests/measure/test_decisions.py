@@ -8,7 +8,7 @@ from artifact.judged import Judged, judged_of
 from artifact.predict.tokens import TextItem
 from artifact.task import Activation, Task
 from errors import UserError
-from measure.decisions import decisions, right_decisions
+from measure.decisions import UNLABELLED, decisions, groups, quantities, right_decisions
 
 NAMES = ("neg", "pos")
 
@@ -23,10 +23,13 @@ def examples_of(*labels: Label, texts: tuple[TextItem, ...] | None = None) -> Ex
     [
         (Task.TEXT_CLASSIFICATION, Activation.SOFTMAX, 2, Judged.TEXT),
         (Task.TEXT_CLASSIFICATION, Activation.SIGMOID, 3, Judged.LABEL),
-        (Task.TEXT_CLASSIFICATION, Activation.SIGMOID, 1, None),
+        (Task.TEXT_CLASSIFICATION, Activation.SIGMOID, 1, Judged.SCORE),
+        (Task.TEXT_CLASSIFICATION, Activation.NONE, 1, Judged.SCORE),
         (Task.TEXT_CLASSIFICATION, Activation.NONE, 2, None),
         (Task.TOKEN_CLASSIFICATION, Activation.SOFTMAX, 9, Judged.WORD),
-        (Task.FEATURE_EXTRACTION, Activation.SOFTMAX, 2, None),
+        (Task.FEATURE_EXTRACTION, Activation.SOFTMAX, 2, Judged.VECTOR),
+        (Task.QUESTION_ANSWERING, Activation.SOFTMAX, 2, Judged.SPAN),
+        (Task.FILL_MASK, Activation.SOFTMAX, 2, None),
     ],
 )
 def test_what_is_judged_follows_from_the_task(
@@ -85,3 +88,30 @@ def test_a_tag_too_few_is_told() -> None:
     examples = examples_of(("O", "B"), ("B",), texts=(["in", "Rome"], ["Ada", "came"]))
     with pytest.raises(UserError, match=r"data\.csv, row 8: there is not one tag for each word"):
         right_decisions(Judged.WORD, examples, ("O", "B"), ((1, 2), (1, 2)))
+
+
+def test_texts_of_one_label_are_one_group() -> None:
+    found = groups(examples_of("a", "b", "a", "c"))
+    assert found[0] == found[2] != found[1] != found[3]
+    assert UNLABELLED not in found
+    assert groups(examples_of("", "", "")) == [UNLABELLED] * 3
+
+
+def test_one_text_has_no_neighbour() -> None:
+    with pytest.raises(UserError, match="has one text"):
+        groups(examples_of("a"))
+
+
+def test_quantities_are_numbers() -> None:
+    assert quantities(examples_of("1", " 2.5", "-3e2")) == [1, 2.5, -300]
+
+
+@pytest.mark.parametrize("label", ["many", "nan", "inf", "1,5"])
+def test_what_is_no_number_is_named_with_its_row(label: str) -> None:
+    with pytest.raises(UserError, match=f"data.csv, row 8: the label '{label}' is not a number"):
+        quantities(examples_of("1", label))
+
+
+def test_equal_quantities_rank_nothing() -> None:
+    with pytest.raises(UserError, match="all labels are 1, so no text ranks above another"):
+        quantities(examples_of("1", "1.0"))

@@ -163,7 +163,7 @@ def test_tokens_are_judged_beside_the_references() -> None:
     answers[1, 1] = np.nan
     found = assess_language(answers, Reference("r", known), [1, 9, 7, 0], batch_size=None, seconds_s=1)
     assert (found.not_finite, found.wins, found.perplexity) == (1, 1, None)
-    with pytest.raises(ValueError, match="4 tokens, 4 of the reference, 3 that come next"):
+    with pytest.raises(ValueError, match="4 answers, 4 reference answers, 3 labels"):
         assess_language(answers, Reference("r", known), [1, 2, 7], batch_size=None, seconds_s=1)
 
 
