@@ -58,7 +58,7 @@ def test_a_model_that_stays_on_the_cpu_is_refused(monkeypatch: pytest.MonkeyPatc
             return self
 
     assert torch_cuda.probe().device == "Test GPU"
-    monkeypatch.setattr(loading, "load_model", lambda directory: Stuck(2, 2))
+    monkeypatch.setattr(loading, "load_model", lambda directory, task: Stuck(2, 2))
     with (
         pytest.raises(UserError, match=r"asked for torch\.float32 on cuda:0, got torch\.float32 on cpu"),
         torch_cuda.EngineRuntime(tiny_checkpoint, Precision.FP32, 1),
@@ -74,7 +74,7 @@ def test_tf32_is_used_only_where_it_was_asked_for(
     """In matrix products and, where torch allows it by default, in convolutions."""
     seen = []
 
-    def look(directory: Path) -> None:
+    def look(directory: Path, task: None) -> None:
         seen.append((torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32))
         raise UserError("seen enough")
 
@@ -246,14 +246,13 @@ def test_one_caller_at_a_time_computes_with_cuda_graphs(tiny_checkpoint: Path, m
     steps: list[str] = []
     inside: list[int] = []
 
-    def call(**tensors: torch.Tensor) -> object:
+    def call(**tensors: torch.Tensor) -> torch.Tensor:
         steps.append("call")
         inside.append(1)
         time.sleep(0.001)
         assert len(inside) == 1, "two callers at once"
-        logits = torch.zeros(len(tensors["input_ids"]), 2)
         inside.pop()
-        return type("Output", (), {"logits": logits})
+        return torch.zeros(len(tensors["input_ids"]), 2)
 
     monkeypatch.setattr(torch.compiler, "cudagraph_mark_step_begin", lambda: steps.append("mark"))
     monkeypatch.setattr(torch, "compile", lambda model, **rest: call)

@@ -126,7 +126,7 @@ def test_what_cannot_be_traced_is_one_sentence(tiny_checkpoint: Path, monkeypatc
         def forward(self, input_ids: torch.Tensor, **rest: torch.Tensor) -> Any:  # type: ignore[override]
             return input_ids[: int(input_ids.sum())] if input_ids.sum() > 3 else input_ids
 
-    monkeypatch.setattr("models.checkpoint.load_model", lambda directory: Fickle(2, 2))
+    monkeypatch.setattr("models.checkpoint.load_model", lambda directory, task: Fickle(2, 2))
     runtime = EngineRuntime(tiny_checkpoint, DYNAMIC, 1)
     with pytest.raises(UserError, match="PyTorch cannot quantise this model: ") as caught, runtime:
         pass

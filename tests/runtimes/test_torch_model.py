@@ -100,7 +100,7 @@ class Stubborn(torch.nn.Linear):
 
 
 def test_a_cast_that_does_not_take_is_an_error(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loading, "load_model", lambda directory: Stubborn(2, 2))
+    monkeypatch.setattr(loading, "load_model", lambda directory, task: Stubborn(2, 2))
     with (
         pytest.raises(UserError, match=r"asked for torch.bfloat16 on cpu, got torch.float32 on cpu"),
         EngineRuntime(tiny_checkpoint, Precision.BF16, 1),
