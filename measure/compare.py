@@ -277,7 +277,7 @@ class _Campaign:
                 self.labels,
                 () if self.inputs.writes else self.task.batch_sizes,
                 Path(scratch),
-                assessed=assess_of(self.inputs),
+                assessed=assess_of(self.inputs, self.labels),
             )
             for replicate, entrants in todo.items():
                 able = [entrant for entrant in entrants if entrant in self.entrants]

@@ -1,6 +1,7 @@
 """For each kind of decision: what is right, and how answers are compared with it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from artifact.examples import Examples
@@ -21,9 +22,22 @@ ASSESSED: Mapping[Judged, Assess] = {
 }
 
 
-def assess_of(inputs: Inputs) -> Assess:
+def assess_of(inputs: Inputs, truth: Sequence[Any]) -> Assess:
     """How answers to these inputs are compared; by the label that is chosen where nothing else is said."""
-    return assess_language if inputs.writes else ASSESSED.get(inputs.judged, assess)
+    texts = _decisions_of_texts(inputs, len(truth))
+    if inputs.writes:
+        return partial(assess_language, texts=texts)
+    return ASSESSED.get(inputs.judged, partial(assess, texts=texts))
+
+
+def _decisions_of_texts(inputs: Inputs, decisions: int) -> tuple[int, ...]:
+    """How many decisions each text has; none where that is one."""
+    if inputs.writes:
+        return tuple(len(row) - inputs.told_tokens for row in inputs.told)
+    if inputs.judged is Judged.WORD:
+        return tuple(sum(place >= 0 for place in row) for row in inputs.places)
+    every = len(inputs.evaluation)
+    return (decisions // every,) * every if inputs.judged is Judged.LABEL else ()
 
 
 def truth_of(examples: Examples, encoder: TextEncoder, source: ModelSource, inputs: Inputs) -> list[Any]:

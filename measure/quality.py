@@ -6,6 +6,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from measure.proportions import squares_of_texts
 from measure.records import Quality
 from measure.reference import Reference
 
@@ -31,11 +32,18 @@ class Assess(Protocol):
 
 
 def assess(
-    logits: Floats, reference: Reference, labels: Sequence[int], *, batch_size: int | None, seconds_s: float
+    logits: Floats,
+    reference: Reference,
+    labels: Sequence[int],
+    *,
+    batch_size: int | None,
+    seconds_s: float,
+    texts: Sequence[int] = (),
 ) -> Quality:
     """Compare logits of shape (examples, labels) with the reference's and with the true labels.
 
-    A row with a value that is not finite counts as wrong, by the largest error there is. Raises `ValueError` when the
+    A row with a value that is not finite counts as wrong, by the largest error there is; `texts` are how many rows each
+    text has, where that is not one. Raises `ValueError` when the
     numbers of examples differ.
     """
     known = same_number(logits, reference, labels)
@@ -55,14 +63,21 @@ def assess(
         reference=reference.candidate,
         batch_size=batch_size,
         seconds_s=seconds_s,
+        texts=texts,
     )
 
 
 def assess_language(
-    answers: Floats, reference: Reference, following: Sequence[int], *, batch_size: int | None, seconds_s: float
+    answers: Floats,
+    reference: Reference,
+    following: Sequence[int],
+    *,
+    batch_size: int | None,
+    seconds_s: float,
+    texts: Sequence[int] = (),
 ) -> Quality:
     """Compare a language model's first choices and surprises, (tokens, 2), with the reference's: an example is a token
-    that comes next, and it is answered rightly where it is the first choice.
+    that comes next, and it is answered rightly where it is the first choice. `texts` are how many tokens each text has.
 
     Raises `ValueError` when the numbers of tokens differ.
     """
@@ -78,6 +93,7 @@ def assess_language(
         reference=reference.candidate,
         batch_size=batch_size,
         seconds_s=seconds_s,
+        texts=texts,
         perplexity=float(np.exp(surprise.mean())) if finite.all() else None,
         reference_perplexity=float(np.exp(known[:, 1].astype(np.float64).mean())),
     )
@@ -113,12 +129,14 @@ def quality_of(
     reference: str,
     batch_size: int | None,
     seconds_s: float,
+    texts: Sequence[int] = (),
     perplexity: float | None = None,
     reference_perplexity: float | None = None,
 ) -> Quality:
     """The record of decisions that were right or not, by the candidate and by the reference.
 
-    `finite` says which answers are numbers, and `margins` are the reference's leads where the two do not agree.
+    `finite` says which answers are numbers, `margins` are the reference's leads where the two do not agree, and `texts`
+    how many decisions each text has, where that is not one.
     """
     leads = () if margins is None else np.sort(margins)[::-1][:MARGINS]
     return Quality(
@@ -136,4 +154,5 @@ def quality_of(
         not_finite=int((~finite).sum()),
         perplexity=perplexity,
         reference_perplexity=reference_perplexity,
+        squares=squares_of_texts(right.astype(np.int64) - reference_right, texts) if texts else None,
     )

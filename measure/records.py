@@ -5,12 +5,14 @@ from pathlib import Path
 
 import msgspec
 
+from artifact.intervals import Interval, paired_difference
 from artifact.judged import Judged
 from artifact.precision import Precision
 from artifact.records import append_line, read_lines
 from measure.machine import Load, Machine
 from measure.memory import MemoryReading
 from measure.plan import Plan
+from measure.statistics import accuracy_difference
 from measure.workload import WorkloadSpec
 from runtimes.base import Candidate, Executed, RuntimeInfo
 
@@ -131,7 +133,8 @@ class Quality(msgspec.Struct, frozen=True, kw_only=True):
 
     `batch_size` examples shared a batch in the order of the data; `None`: batched by length as an artifact serves them.
     `not_finite` of the answers hold a NaN or an infinity. `wins` are examples that this candidate answers rightly and
-    the reference wrongly, `losses` the reverse.
+    the reference wrongly, `losses` the reverse. Where several of these are of one text, `squares` are those of what
+    whole texts gain, see `squares_of_texts`.
     `flip_margins` are the reference's leads where the label differs, the largest first, at most twenty. Of a language
     model an example is a token that comes next; only there `perplexity` is known.
     """
@@ -150,6 +153,14 @@ class Quality(msgspec.Struct, frozen=True, kw_only=True):
     not_finite: int = 0
     perplexity: float | None = None
     reference_perplexity: float | None = None
+    squares: float | None = None
+
+    @property
+    def difference(self) -> Interval:
+        """By how much it is right more often than the reference on the same examples, with a 95 % interval."""
+        if self.squares is None:
+            return accuracy_difference(self.wins, self.losses, self.examples)
+        return paired_difference(self.wins - self.losses, self.squares, self.examples)
 
 
 class Measurement(msgspec.Struct, frozen=True, kw_only=True, tag="measurement"):

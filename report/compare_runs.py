@@ -239,8 +239,7 @@ class _Pair:
                 case Pairing.SAME:
                     interval = paired_difference(0, 0, base.examples)
                 case Pairing.REFERENCE:
-                    wins_losses = [(score.wins, score.losses) for score in (base, later)]
-                    interval = difference_by_reference(wins_losses[0], wins_losses[1], base.examples)
+                    interval = difference_by_reference(base, later)
                 case Pairing.NONE:
                     interval = unpaired_difference(right[0], right[1], base.examples)
             low, high = interval.low, interval.high

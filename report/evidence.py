@@ -9,7 +9,7 @@ from measure.core_distance import CoreDistance
 from measure.pairing import base_of, log_gains, log_speeds, looks, pass_times
 from measure.percentiles import least_samples, upper_bound
 from measure.records import BlockSamples, Entrant, Failure, Measurement, Overhead, Quality, Record, Role, Session
-from measure.statistics import Decision, LogRatio, accuracy_difference, decide, pass_seconds
+from measure.statistics import Decision, LogRatio, decide, pass_seconds
 from measure.workload import WorkloadSpec
 from report.policy import Objective, Policy
 from report.verdict import Gate, Noise, QualityResult, Ratio, Row, TextResult, WorkloadResult
@@ -338,7 +338,7 @@ def _judge_quality(scores: Sequence[Quality], kept_fraction: float, reference: s
     if not scores:
         return None
     worst = min(scores, key=lambda score: (-score.not_finite, score.accuracy_fraction))
-    difference = accuracy_difference(worst.wins, worst.losses, worst.examples)
+    difference = worst.difference
     least = kept_fraction * worst.reference_accuracy_fraction
     low = difference.low if difference.low is not None else -1.0
     high = difference.high if difference.high is not None else 1.0
