@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 PRECISIONS = (Precision.FP32, Precision.INT8_DYNAMIC, Precision.INT4)
 TEXTS = 60
 QUESTION, ANSWER = "Name the capital of France.", "Paris"
-PROCESSES = 3
-"""Of each candidate, at most: PyTorch takes seconds to start, and the answer is clear."""
+PROCESSES, ROUNDS = 3, 3
+"""Of each candidate and of each process, at most: PyTorch takes seconds to start, and the answer is clear."""
 
 
 def run_llm_demo(out: Path, texts: int | None, plan: Plan, *, as_json: bool) -> None:
@@ -40,7 +40,7 @@ def run_llm_demo(out: Path, texts: int | None, plan: Plan, *, as_json: bool) -> 
     from models.rows import Columns
     from runtimes.registry import portable
 
-    plan = msgspec.structs.replace(plan, replicates=min(plan.replicates, PROCESSES))
+    plan = msgspec.structs.replace(plan, replicates=min(plan.replicates, PROCESSES), rounds=min(plan.rounds, ROUNDS))
     started = time.monotonic()
     say = functools.partial(typer.secho, bold=True, err=as_json)
     model, run = smollm2(), claim_output(out)
@@ -86,10 +86,10 @@ def run_llm_demo(out: Path, texts: int | None, plan: Plan, *, as_json: bool) -> 
 
 
 def _write_texts(run: "RunFolder", count: int) -> None:
-    """Film reviews: `count` to judge on, and half as many others to calibrate on."""
+    """Film reviews: `count` to judge on, and twice as many others to calibrate on."""
     from models.embedded import movie_reviews
     from models.rows import read_task_rows, write_rows
 
     reviews = read_task_rows(movie_reviews(), Task.TEXT_GENERATION, where={"source": "rotten_tomatoes"})
-    for name, begin, most in (("evaluation", 0, count), ("train", 1, max(50, count // 2))):
+    for name, begin, most in (("evaluation", 0, count), ("train", 1, 2 * count)):
         write_rows(run.data, name, reviews.select(range(begin, len(reviews), 17)[:most]))
