@@ -10,14 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from artifact.predict.tokens import TextEncoder
-from artifact.tokenizer import text_encoder
 from measure.energy import Domain, Meter
 from measure.loadgen import drive
 from measure.messages import Timed
 from measure.pipeline import TextRuntime, in_turn, overlapped
 from measure.timing import time_device_passes, time_passes, warm_up
 from measure.traffic import Observed, Traffic
-from measure.workload import Inputs
+from measure.workload import Inputs, tokenizing
 from runtimes.base import Batch, Executed, Runtime, RuntimeInfo
 
 
@@ -101,6 +100,7 @@ class Answering:
         if self._encoder is None:
             if self._inputs.tokenizer is None:
                 raise RuntimeError("texts come with a tokenizer")
-            self._encoder = text_encoder(Path(self._inputs.tokenizer.folder), self._inputs.limits)
+            folder = Path(self._inputs.tokenizer.folder)
+            self._encoder = tokenizing(folder, self._inputs.limits, self._inputs.judged)
         way = overlapped if self._inputs.workloads[number].spec.is_overlapped else in_turn
         return TextRuntime(self._runtime, self._encoder, way, chooses=self._inputs.judged.chooses)

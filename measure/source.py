@@ -21,9 +21,10 @@ from artifact.records import read_if_present, read_json, sha256_files
 from artifact.run_folder import RunFolder
 from artifact.serving import Serving
 from artifact.task import ANSWERS, WRITES, Task
-from artifact.tokenizer import read_config, read_limits, text_encoder
+from artifact.tokenizer import read_config, read_limits
 from artifact.variant import Variant, task_of
 from errors import GateFailed, UserError
+from measure.workload import tokenizing
 from runtimes.base import LOGITS, Candidate, Head
 from runtimes.registry import Source, entry
 
@@ -68,8 +69,8 @@ class ModelSource:
     head: Head = LOGITS
 
     def encoder(self) -> TextEncoder:
-        """What makes token ids of texts; a question is never cut, its context is."""
-        return text_encoder(self.tokenizer, self.limits, window_overlap=0 if self.judged is Judged.SPAN else None)
+        """What makes token ids of texts."""
+        return tokenizing(self.tokenizer, self.limits, self.judged)
 
     def decided(self) -> Judged:
         """What of an answer is right or wrong. Raises `UserError` for a model that decides nothing."""

@@ -19,6 +19,7 @@ from artifact.predict.sounds import SoundSettings
 from artifact.predict.tokens import TextEncoder, TextItem, TextLimits, batches_by_length, pad_rows
 from artifact.recordings import Recordings
 from artifact.records import sha256_file
+from artifact.tokenizer import text_encoder
 from errors import UserError
 from measure.decisions import decisions
 from runtimes.base import LOGITS, Batch, Head
@@ -244,6 +245,11 @@ class Inputs:
         if self.tokenizer:
             digest.update(self.tokenizer.sha256.encode())
         return digest.hexdigest()
+
+
+def tokenizing(tokenizer: Path, limits: TextLimits, judged: Judged | None) -> TextEncoder:
+    """What makes token ids of texts, with the tokenizer of a folder; a question is never cut, its context is."""
+    return text_encoder(tokenizer, limits, window_overlap=0 if judged is Judged.SPAN else None)
 
 
 def parse_lengths(text: str) -> tuple[Length, ...]:
