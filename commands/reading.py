@@ -65,7 +65,7 @@ def _judged(source: "ModelSource", data: Path, columns: "Columns", where: Mappin
     from artifact.judged import Judged
 
     judged = source.decided()
-    rows = _rows(source, data, columns, where, labelled=judged is not Judged.VECTOR)
+    rows = _rows(source, data, columns, where, judged=True, labelled=judged is not Judged.VECTOR)
     labels = tuple(_label(judged, row) for row in rows.rows)
     places = tuple(row.place for row in rows.rows)
     return Examples(rows.texts, labels, data, str(rows.columns.text), str(rows.columns.label), places)
@@ -73,11 +73,13 @@ def _judged(source: "ModelSource", data: Path, columns: "Columns", where: Mappin
 
 def _label(judged: "Judged", row: "Row") -> "Label":
     from artifact.judged import Judged
-    from models.task_examples import answers_of, several
+    from models.task_examples import answers_of, number_of, several
 
     match judged:
-        case Judged.TEXT | Judged.SCORE:
+        case Judged.TEXT:
             return str(row.label).strip()
+        case Judged.SCORE:
+            return repr(number_of(row))
         case Judged.VECTOR:
             return "" if row.label is None else str(row.label).strip()
         case Judged.LABEL:
@@ -94,18 +96,25 @@ def read_run(source: "ModelSource", data: Path, columns: Sequence[str | None] = 
     from models.rows import Columns
 
     source.decided()
-    return _rows(source, data, Columns(*columns), None, labelled=False).texts
+    return _rows(source, data, Columns(*columns), None, judged=False).texts
 
 
 def _rows(
-    source: "ModelSource", data: Path, columns: "Columns", where: Mapping[str, str] | None, *, labelled: bool
+    source: "ModelSource",
+    data: Path,
+    columns: "Columns",
+    where: Mapping[str, str] | None,
+    *,
+    judged: bool,
+    labelled: bool = False,
 ) -> "TaskRows":
+    from artifact.predict.rows import LABEL_COLUMNS
     from artifact.task import Task
     from models.rows import read_task_rows
 
-    rows = read_task_rows(
-        data, source.task or Task.TEXT_CLASSIFICATION, columns=columns, where=where, labelled=labelled
-    )
+    task = source.task or Task.TEXT_CLASSIFICATION
+    kinds = LABEL_COLUMNS if task is Task.FEATURE_EXTRACTION and judged else ()
+    rows = read_task_rows(data, task, columns=columns, where=where, labelled=labelled, more_labels=kinds)
     if rows.columns.pair is None and (source.paired or _learnt_pairs(source.directory)):
         raise UserError(
             f"{data} holds no second text, and {source.directory} answers pairs of texts",

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from artifact.pooling import Pooling
+from artifact.pooling import POOLED, Pooling
 from artifact.task import ANSWERS
 from artifact.tokenizer import read_config
 from errors import UserError
@@ -51,7 +51,7 @@ def checkpoint_subject(checkpoint: Checkpoint, pooling: Pooling | None = None) -
         outputs=ANSWERS[checkpoint.task].outputs,
     )
     if pooling is not None:
-        subject = replace(subject, module=PooledModule(model, pooling), outputs=("sentence_embedding",))
+        subject = replace(subject, module=PooledModule(model, pooling), outputs=(POOLED,))
     _check_answers(subject)
     for axis in subject.axes[1:]:
         refusal = _refusal(subject, axis)

@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 
 from artifact.examples import Examples
+from artifact.judged import Judged
 from artifact.precision import Precision
 from artifact.predict.cores import usable_cores
 from artifact.predict.tokens import TextItem
@@ -24,7 +25,7 @@ from artifact.records import fingerprint
 from errors import UserError
 from measure.adaptive import next_entrants
 from measure.core_latency import CoreLatency
-from measure.judging import assess_of, truth_of
+from measure.judging import assess_of, decisions_of_texts, truth_of
 from measure.machine import Load, read_machine, watch_load
 from measure.messages import Block, Open, Opened, Probe, Probed, Timed
 from measure.overhead import overhead
@@ -45,6 +46,7 @@ from measure.records import (
 from measure.replicate import Finished, GaveUp, Setting, run_replicate
 from measure.scoring import Scorer
 from measure.source import ModelSource
+from measure.spans import check_room
 from measure.workload import (
     CALIBRATION_EXAMPLES,
     Inputs,
@@ -110,6 +112,8 @@ def compare(task: Comparison, progress: Progress = silent) -> list[Record]:
         labels = inputs.following
     else:
         judged = source.decided()
+        if judged is Judged.SPAN:
+            check_room(task.examples, encoder)
         inputs = build_inputs(
             task.examples.texts,
             encoder,
@@ -331,8 +335,10 @@ class _Campaign:
         candidate = entrant.candidate
         calibration = {"calibration": self.inputs.calibration_sha256} if is_calibrated(candidate) else {}
         offer = entry(candidate.runtime).offer(language=self.inputs.writes)
+        several = {"intervals": "of texts"} if decisions_of_texts(self.inputs, len(self.labels)) else {}
         return fingerprint(
             calibration
+            | several
             | {
                 "schema": SCHEMA_VERSION,
                 "candidate": candidate.id,

@@ -1,7 +1,6 @@
 """What of an answer is right or wrong by itself: a text's label, each label that it may have, each of its words, or
 what else is `Judged`."""
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -37,7 +36,7 @@ def decisions(judged: Judged, answer: NDArray[np.float32], places: Sequence[int]
 def _span(logits: NDArray[np.float64], places: Sequence[int]) -> NDArray[np.float32]:
     if not np.isfinite(logits).all():
         return np.full((1, 3), np.nan, dtype=np.float32)
-    if not places:  # the question leaves no room for its context
+    if not places:  # the context is empty to the tokenizer
         return np.array([[0, 0, np.finfo(np.float32).min]], dtype=np.float32)
     inside = np.zeros(len(logits), dtype=np.bool_)
     inside[list(places)] = True
@@ -81,30 +80,29 @@ UNLABELLED = -1
 def groups(examples: Examples) -> list[int]:
     """A number for each text's label, the same for the same; `UNLABELLED` for all where there are no labels.
 
-    Raises `UserError` for a single text, which has no other one near it.
+    Raises `UserError` for a single text, which has no other one near it, and for labels that all texts share or that no
+    two do, by which every neighbour would be right or wrong.
     """
     if len(examples) < 2:
         raise UserError(f"{examples.source} has one text, and none beside it that could be near", "give more texts")
     numbers: dict[Any, int] = {"": UNLABELLED}
-    return [numbers.setdefault(label, len(numbers)) for label in examples.labels]
+    found = [numbers.setdefault(label, len(numbers)) for label in examples.labels]
+    kinds = len(set(found))
+    if found[0] != UNLABELLED and kinds in (1, len(found)):
+        what = "all texts have the same label" if kinds == 1 else "no two texts have the same label"
+        raise UserError(
+            f"{examples.source}: {what}, so labels do not tell whether a text's neighbour is of its kind",
+            "give labels that some of the texts share, or a file without labels",
+        )
+    return found
 
 
 def quantities(examples: Examples) -> list[float]:
-    """Each label as a number. Raises `UserError` naming the row of the first that is none, and where all are equal, so
-    that none is higher than another."""
-    found = [_quantity(str(label), place) for label, place in zip(examples.labels, examples.places, strict=True)]
+    """Each label, which is a number's text, as a number. Raises `UserError` where all are equal, so that none is higher
+    than another."""
+    found = [float(str(label)) for label in examples.labels]
     if len(set(found)) < 2:
         raise UserError(
             f"{examples.source}: all labels are {found[0]:g}, so no text ranks above another", "give others"
         )
     return found
-
-
-def _quantity(label: str, place: str) -> float:
-    try:
-        number = float(label)
-    except ValueError:
-        number = math.nan
-    if not math.isfinite(number):
-        raise UserError(f"{place}: the label '{label}' is not a number", "fix or remove that row")
-    return number

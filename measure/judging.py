@@ -12,7 +12,7 @@ from measure.neighbours import assess_vectors
 from measure.order import assess_scores
 from measure.quality import Assess, assess, assess_language
 from measure.source import ModelSource
-from measure.spans import asked, assess_spans
+from measure.spans import assess_spans, questions
 from measure.workload import Inputs
 
 ASSESSED: Mapping[Judged, Assess] = {
@@ -24,13 +24,13 @@ ASSESSED: Mapping[Judged, Assess] = {
 
 def assess_of(inputs: Inputs, truth: Sequence[Any]) -> Assess:
     """How answers to these inputs are compared; by the label that is chosen where nothing else is said."""
-    texts = _decisions_of_texts(inputs, len(truth))
+    texts = decisions_of_texts(inputs, len(truth))
     if inputs.writes:
-        return partial(assess_language, texts=texts)
-    return ASSESSED.get(inputs.judged, partial(assess, texts=texts))
+        return partial(assess_language, decisions_of_texts=texts)
+    return ASSESSED.get(inputs.judged, partial(assess, decisions_of_texts=texts))
 
 
-def _decisions_of_texts(inputs: Inputs, decisions: int) -> tuple[int, ...]:
+def decisions_of_texts(inputs: Inputs, decisions: int) -> tuple[int, ...]:
     """How many decisions each text has; none where that is one."""
     if inputs.writes:
         return tuple(len(row) - inputs.told_tokens for row in inputs.told)
@@ -48,5 +48,5 @@ def truth_of(examples: Examples, encoder: TextEncoder, source: ModelSource, inpu
         case Judged.SCORE:
             return list(quantities(examples))
         case Judged.SPAN:
-            return list(asked(examples, encoder))
+            return list(questions(examples, encoder))
     return list(right_decisions(inputs.judged, examples, source.labels, inputs.places))

@@ -6,9 +6,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from measure.decisions import UNLABELLED
-from measure.quality import Floats, finite_rows, largest_error, quality_of, same_number
+from measure.quality import Flags, Floats, checked_reference, finite_rows, largest_error, quality_of
 from measure.records import Quality
 from measure.reference import Reference
+
+TIE = 1e-6
+"""A cosine that is greater by no more than this is so by rounding."""
 
 ROWS = 1024
 """Texts whose similarities to all others are held at once."""
@@ -19,45 +22,48 @@ def assess_vectors(
 ) -> Quality:
     """Compare vectors (texts, features) with the reference's by the nearest other text of each.
 
-    It is right where both are of one kind; where texts are `UNLABELLED`, right is the one that the reference finds. The
-    candidates agree where they find the same one. A vector with a value that is not finite is wrong and near to none.
+    It is right where both are of one kind; where texts are `UNLABELLED`, right is the one that the reference finds. Two
+    agree where they find the same one, or one that is as near by the reference's vectors, as twins are. A vector with a
+    value that is not finite is wrong and near to none.
     Raises `ValueError` when the numbers of texts differ.
     """
-    known, labels = same_number(vectors, reference, kinds), np.asarray(kinds)
+    known, labels = checked_reference(vectors, reference, kinds), np.asarray(kinds)
     finite = finite_rows(vectors)
     expected = _unit(known)
-    found, wanted = nearest(_unit(vectors)), nearest(expected)
+    found, wanted = nearest(_unit(vectors), finite), nearest(expected, finite_rows(known))
+    leads = (expected * (expected[wanted] - expected[found])).sum(axis=-1)
+    found = np.where(leads <= TIE, wanted, found)
     agrees = finite & (found == wanted)
     right, reference_right = finite & (labels[found] == labels), labels[wanted] == labels
     if (labels == UNLABELLED).all():
         right, reference_right = agrees, np.ones_like(agrees)
-    flips = np.flatnonzero(~agrees)
-    leads = (expected[flips] * (expected[wanted[flips]] - expected[found[flips]])).sum(axis=-1)
     return quality_of(
         right=right,
         reference_right=reference_right,
         agrees=agrees,
         finite=finite,
         max_error=largest_error(vectors, known),
-        margins=leads,
+        margins=leads[~agrees],
         reference=reference.candidate,
         batch_size=batch_size,
         seconds_s=seconds_s,
     )
 
 
-def nearest(unit: Floats) -> NDArray[np.intp]:
-    """For each vector of length 1 the position of the other one with the greatest cosine; the first of equals."""
+def nearest(unit: Floats, counted: Flags) -> NDArray[np.intp]:
+    """For each vector of length 1 the position of the other one, among those `counted`, with the greatest cosine; the
+    first of equals."""
     found = []
     for start in range(0, len(unit), ROWS):
         cosines = unit[start : start + ROWS] @ unit.T
+        cosines[:, ~counted] = -np.inf
         cosines[np.arange(len(cosines)), start + np.arange(len(cosines))] = -np.inf
         found.append(cosines.argmax(axis=-1))
     return np.concatenate(found)
 
 
 def _unit(vectors: Floats) -> Floats:
-    """The vectors scaled to length 1; what is not finite becomes 0, which is near to nothing."""
+    """The vectors scaled to length 1; what is not finite becomes 0."""
     numbers = np.where(np.isfinite(vectors).all(axis=-1, keepdims=True), vectors, 0).astype(np.float64)
     lengths = np.linalg.norm(numbers, axis=-1, keepdims=True)
     return np.asarray(numbers / np.where(lengths > 0, lengths, 1), dtype=np.float32)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from measure.quality import Floats, finite_rows, largest_error, quality_of, same_number
+from measure.quality import Floats, checked_reference, finite_rows, largest_error, quality_of
 from measure.records import Quality
 from measure.reference import Reference
 
@@ -18,10 +18,11 @@ def assess_scores(
     """Compare scores (texts, 1) with the reference's by how they rank pairs of texts whose labels differ.
 
     A pair is right where the text with the higher label has the higher score, equal scores rank nothing; this share is
-    Harrell's concordance (JAMA 1982), for labels of two values the area under the ROC curve. No text is in two pairs,
+    Harrell's concordance (JAMA 1982), for labels of two values an estimate of the area under
+    the ROC curve. No text is in two pairs,
     so that pairs are independent. Raises `ValueError` when the numbers of texts differ, or all labels are equal.
     """
-    known, truth = same_number(scores, reference, labels), np.asarray(labels, dtype=np.float64)
+    known, truth = checked_reference(scores, reference, labels), np.asarray(labels, dtype=np.float64)
     pairs = pairs_of(truth)
     finite = finite_rows(scores[pairs, 0])
     found, wanted = _lead(np.nan_to_num(scores[:, 0]), pairs), _lead(known[:, 0], pairs)

@@ -1,6 +1,5 @@
 """Two shares of right answers to the same examples, where it is not kept which example was answered how."""
 
-from collections.abc import Sequence
 from math import sqrt
 
 import numpy as np
@@ -31,33 +30,26 @@ def difference_by_reference(base: Quality, later: Quality) -> Interval:
 
     Two answers can differ in being right only where one of them differs in that from the reference. So all wins and
     losses together are the most pairs that can differ, and `paired_difference` with so many is no narrower than the
-    interval of the true pairs. Where whole texts gain and lose, a difference scatters at most twice as much as both
+    interval of the true pairs. Where whole texts gain and lose, squares of differences are at most twice those of both
     together, as (a - b)² ≤ 2a² + 2b².
     """
-    gains = [score.wins - score.losses for score in (base, later)]
-    total, examples = gains[1] - gains[0], base.examples
-    squares = float(base.wins + base.losses + later.wins + later.losses)
-    if base.squares is not None and later.squares is not None:
-        padded = examples + 2
-        apart = base.squares + later.squares - sum(gain**2 for gain in gains) / padded
-        squares = 2 * apart + total**2 / padded
-    return paired_difference(total, squares, examples)
+    total, examples = later.wins - later.losses - base.wins + base.losses, base.examples
+    if base.texts and base.squares is not None and later.squares is not None:
+        return paired_difference(base.texts * total / examples, 2 * (base.squares + later.squares), base.texts)
+    return paired_difference(total, base.wins + base.losses + later.wins + later.losses, examples)
 
 
-def squares_of_texts(gains: NDArray[np.int64], texts: Sequence[int]) -> float | None:
-    """What `paired_difference` takes as the sum of squares where decisions of one text go right and wrong together.
+def squares_of_texts(gains: NDArray[np.int64], decisions: NDArray[np.int64]) -> float:
+    """What `paired_difference` takes as the sum of squares where decisions of one text go right and wrong together, and
+    each text counts as one example.
 
-    `gains` are 1, 0 or -1 for each decision, and `texts` how many decisions each text has, one after another. A mean of
-    all decisions is a ratio of two sums over texts, and its variance is that of the texts' residuals (Cochran, Sampling
-    Techniques, 1977, section 6.4), times k / (k - 1) for k texts. `None` for fewer than two texts.
+    `gains` are 1, 0 or -1 for each decision, and `decisions` how many each text has, one after another and none without
+    any. The mean of all decisions is a ratio of two sums over texts; a text's influence on it is its residual, in units
+    of a text of mean size (Cochran, Sampling Techniques, 1977, section 6.4).
     """
-    sizes = np.asarray([size for size in texts if size])
-    if len(sizes) < 2:
-        return None
-    total, decisions = float(gains.sum()), len(gains)
-    residuals = np.add.reduceat(gains, np.cumsum(sizes) - sizes) - total / decisions * sizes
-    scatter = float((residuals**2).sum()) * len(sizes) / (len(sizes) - 1)
-    return scatter + total**2 / (decisions + 2)
+    mean = gains.sum() / len(gains)
+    residuals = np.add.reduceat(gains, np.cumsum(decisions) - decisions) - mean * decisions
+    return float(((mean + residuals / decisions.mean()) ** 2).sum())
 
 
 def _below(share: Interval) -> float:

@@ -38,15 +38,15 @@ def assess(
     *,
     batch_size: int | None,
     seconds_s: float,
-    texts: Sequence[int] = (),
+    decisions_of_texts: Sequence[int] = (),
 ) -> Quality:
     """Compare logits of shape (examples, labels) with the reference's and with the true labels.
 
-    A row with a value that is not finite counts as wrong, by the largest error there is; `texts` are how many rows each
-    text has, where that is not one. Raises `ValueError` when the
+    A row with a value that is not finite counts as wrong, by the largest error there is; `decisions_of_texts` are how
+    many rows each text has, where that is not one. Raises `ValueError` when the
     numbers of examples differ.
     """
-    known = same_number(logits, reference, labels)
+    known = checked_reference(logits, reference, labels)
     truth = np.asarray(labels)
     finite = finite_rows(logits)
     answers = np.where(finite, np.nan_to_num(logits).argmax(-1), -1)
@@ -63,7 +63,7 @@ def assess(
         reference=reference.candidate,
         batch_size=batch_size,
         seconds_s=seconds_s,
-        texts=texts,
+        decisions_of_texts=decisions_of_texts,
     )
 
 
@@ -74,14 +74,15 @@ def assess_language(
     *,
     batch_size: int | None,
     seconds_s: float,
-    texts: Sequence[int] = (),
+    decisions_of_texts: Sequence[int] = (),
 ) -> Quality:
     """Compare a language model's first choices and surprises, (tokens, 2), with the reference's: an example is a token
-    that comes next, and it is answered rightly where it is the first choice. `texts` are how many tokens each text has.
+    that comes next, and it is answered rightly where it is the first choice. `decisions_of_texts` are how many
+    tokens each text has.
 
     Raises `ValueError` when the numbers of tokens differ.
     """
-    known, truth = same_number(answers, reference, following), np.asarray(following)
+    known, truth = checked_reference(answers, reference, following), np.asarray(following)
     finite = finite_rows(answers)
     surprise = np.nan_to_num(answers[:, 1], nan=np.inf).astype(np.float64)
     return quality_of(
@@ -93,13 +94,13 @@ def assess_language(
         reference=reference.candidate,
         batch_size=batch_size,
         seconds_s=seconds_s,
-        texts=texts,
+        decisions_of_texts=decisions_of_texts,
         perplexity=float(np.exp(surprise.mean())) if finite.all() else None,
         reference_perplexity=float(np.exp(known[:, 1].astype(np.float64).mean())),
     )
 
 
-def same_number(answers: Floats, reference: Reference, truth: Sequence[Any]) -> Floats:
+def checked_reference(answers: Floats, reference: Reference, truth: Sequence[Any]) -> Floats:
     """The reference's answers. Raises `ValueError` where there are not as many of each."""
     known = reference.answers
     if not len(answers) == len(known) == len(truth):
@@ -115,7 +116,8 @@ def finite_rows(answers: Floats) -> Flags:
 def largest_error(answers: Floats, known: Floats) -> float:
     """The largest difference; of what is no number, from the largest number there is."""
     broken = float(np.finfo(np.float32).max)
-    return float(np.abs(np.nan_to_num(answers, nan=broken).astype(np.float64) - known).max())
+    numbers = [np.nan_to_num(values, nan=broken).astype(np.float64) for values in (answers, known)]
+    return float(np.abs(numbers[0] - numbers[1]).max())
 
 
 def quality_of(
@@ -129,15 +131,16 @@ def quality_of(
     reference: str,
     batch_size: int | None,
     seconds_s: float,
-    texts: Sequence[int] = (),
+    decisions_of_texts: Sequence[int] = (),
     perplexity: float | None = None,
     reference_perplexity: float | None = None,
 ) -> Quality:
     """The record of decisions that were right or not, by the candidate and by the reference.
 
-    `finite` says which answers are numbers, `margins` are the reference's leads where the two do not agree, and `texts`
-    how many decisions each text has, where that is not one.
+    `finite` says which answers are numbers, `margins` are the reference's leads where the two do not agree, and
+    `decisions_of_texts` are how many each text has, where that is not one.
     """
+    sizes = np.array([size for size in decisions_of_texts if size], dtype=np.int64)
     leads = () if margins is None else np.sort(margins)[::-1][:MARGINS]
     return Quality(
         reference=reference,
@@ -154,5 +157,6 @@ def quality_of(
         not_finite=int((~finite).sum()),
         perplexity=perplexity,
         reference_perplexity=reference_perplexity,
-        squares=squares_of_texts(right.astype(np.int64) - reference_right, texts) if texts else None,
+        texts=len(sizes) or None,
+        squares=squares_of_texts(right.astype(np.int64) - reference_right, sizes) if len(sizes) else None,
     )

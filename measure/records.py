@@ -133,8 +133,8 @@ class Quality(msgspec.Struct, frozen=True, kw_only=True):
 
     `batch_size` examples shared a batch in the order of the data; `None`: batched by length as an artifact serves them.
     `not_finite` of the answers hold a NaN or an infinity. `wins` are examples that this candidate answers rightly and
-    the reference wrongly, `losses` the reverse. Where several of these are of one text, `squares` are those of what
-    whole texts gain, see `squares_of_texts`.
+    the reference wrongly, `losses` the reverse. Where several of these are of one text, `texts` are how many there are,
+    and `squares` those of what each gains, see `squares_of_texts`.
     `flip_margins` are the reference's leads where the label differs, the largest first, at most twenty. Of a language
     model an example is a token that comes next; only there `perplexity` is known.
     """
@@ -153,14 +153,15 @@ class Quality(msgspec.Struct, frozen=True, kw_only=True):
     not_finite: int = 0
     perplexity: float | None = None
     reference_perplexity: float | None = None
+    texts: int | None = None
     squares: float | None = None
 
     @property
     def difference(self) -> Interval:
         """By how much it is right more often than the reference on the same examples, with a 95 % interval."""
-        if self.squares is None:
+        if self.texts is None or self.squares is None:
             return accuracy_difference(self.wins, self.losses, self.examples)
-        return paired_difference(self.wins - self.losses, self.squares, self.examples)
+        return paired_difference(self.texts * (self.wins - self.losses) / self.examples, self.squares, self.texts)
 
 
 class Measurement(msgspec.Struct, frozen=True, kw_only=True, tag="measurement"):

@@ -10,7 +10,7 @@ from artifact.identity import checkpoint_sha256
 from artifact.judged import Judged, judged_of
 from artifact.labels import read_activation, read_labels
 from artifact.language import GGUF, GGUF_RECORD, GgufFile, LanguageVariant, Reading
-from artifact.pooling import Pooling, asking_for, declared_pooling
+from artifact.pooling import POOLED, Pooling, asking_for, declared_pooling
 from artifact.precision import Precision
 from artifact.predict.folder import MANIFEST, check_files, inside
 from artifact.predict.graph_file import check_graph
@@ -20,7 +20,7 @@ from artifact.predict.tokens import TextEncoder, TextLimits
 from artifact.records import read_if_present, read_json, sha256_files
 from artifact.run_folder import RunFolder
 from artifact.serving import Serving
-from artifact.task import ANSWERS, WRITES, Task
+from artifact.task import ANSWERS, ENDINGS, WRITES, Task
 from artifact.tokenizer import read_config, read_limits
 from artifact.variant import Variant, task_of
 from errors import GateFailed, UserError
@@ -33,17 +33,6 @@ EXTERNAL_DATA = "*.onnx_data"
 REWRITES = "an encoder-decoder, and compare knows how those begin from their export alone"
 JUDGED_ELSEWHERE = "export judges it: see variants.md; pack it with --precision"
 EXPORT_FIRST = "steelyard export it, then compare the run"
-
-ENDINGS = {
-    "ForSequenceClassification": Task.TEXT_CLASSIFICATION,
-    "ForTokenClassification": Task.TOKEN_CLASSIFICATION,
-    "ForQuestionAnswering": Task.QUESTION_ANSWERING,
-    "Model": Task.FEATURE_EXTRACTION,
-}
-"""What transformers calls such classes."""
-
-VECTOR = "sentence_embedding"
-"""What a pooled model's output is called."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +159,7 @@ def find_models(directory: Path) -> ModelSource:
         ggufs = _ggufs(run, source)
     elif (directory / "config.json").is_file():
         checkpoint, graphs, rejected = directory, {}, {}
+        task = Task.FEATURE_EXTRACTION if declared_pooling(directory) else None  # whatever class its weights are of
     else:
         raise UserError(
             f"{directory} is neither a run, nor a checkpoint, nor an artifact",
@@ -182,12 +172,12 @@ def find_models(directory: Path) -> ModelSource:
     if writes:
         return ModelSource(directory, checkpoint, (), limits, checkpoint, graphs, rejected, True, _reading(run), ggufs)
     labels, task = read_labels(checkpoint), task or _task_of(checkpoint)
-    serving, judged, head = read_if_present(run.serving, Serving), None, LOGITS
+    serving = read_if_present(run.serving, Serving)
+    judged = judged_of(task, read_activation(checkpoint), len(labels)) if task else None
+    head = Head(ANSWERS[task].outputs) if task else LOGITS
     if task is Task.FEATURE_EXTRACTION:
-        pooling = _pooling(run) if run.is_run else declared_pooling(checkpoint)
-        judged, head = Judged.VECTOR if pooling else None, Head((VECTOR,), pooling)
-    elif task is not None:
-        judged, head = judged_of(task, read_activation(checkpoint), len(labels)), Head(ANSWERS[task].outputs)
+        pooling = _pooling(run, graphs) if run.is_run else declared_pooling(checkpoint)
+        judged, head = judged if pooling else None, Head((POOLED,), pooling)
     return ModelSource(
         directory,
         checkpoint,
@@ -222,11 +212,19 @@ def _task_of(checkpoint: Path) -> Task | None:
     return next((task for ending, task in ENDINGS.items() if str(kinds[0]).endswith(ending)), None)
 
 
-def _pooling(run: RunFolder) -> Pooling | None:
-    """The pooling that a run's variants have in their graphs, where they have one."""
-    files = (run.variant(precision) / "variant.json" for precision in Precision)
-    variants = (variant for path in files if (variant := read_if_present(path, Variant)))
-    return next((variant.pooling for variant in variants if variant.pooling), None)
+def _pooling(run: RunFolder, graphs: Mapping[Precision, Path]) -> Pooling | None:
+    """The pooling that a run's usable variants have in their graphs; `None` where they have none.
+
+    Raises `UserError` where they pool in different ways, or where it was not recorded yet.
+    """
+    variants = [read_json(graph.parent / "variant.json", Variant) for graph in graphs.values()]
+    poolings = {variant.pooling for variant in variants if variant.outputs[0].name == POOLED}
+    if len(poolings) > 1 or None in poolings:
+        raise UserError(
+            f"{run.directory} has variants that pool in different ways, or none of them says how",
+            "export all of them again with one --pooling",
+        )
+    return next(iter(poolings), None)
 
 
 def _rewrites(checkpoint: Path) -> bool:

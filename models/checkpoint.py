@@ -10,26 +10,11 @@ from typing import Any
 from artifact.identity import checkpoint_sha256
 from artifact.labels import read_activation, read_labels
 from artifact.predict.tokens import TextLimits
-from artifact.task import WRITES, Activation, Task
+from artifact.task import ENDINGS, WRITES, Activation, Task
 from artifact.tokenizer import read_config, read_limits
 from errors import UserError
 from models.gguf import is_gguf
 from models.quiet import ON_IMPORT, hushed
-
-ENDINGS = {
-    "ForSequenceClassification": Task.TEXT_CLASSIFICATION,
-    "ForTokenClassification": Task.TOKEN_CLASSIFICATION,
-    "ForQuestionAnswering": Task.QUESTION_ANSWERING,
-    "ForMaskedLM": Task.FILL_MASK,
-    "ForImageClassification": Task.IMAGE_CLASSIFICATION,
-    "ForObjectDetection": Task.OBJECT_DETECTION,
-    "ForSemanticSegmentation": Task.IMAGE_SEGMENTATION,
-    "ForAudioClassification": Task.AUDIO_CLASSIFICATION,
-    "ForCTC": Task.SPEECH_RECOGNITION,
-    "Model": Task.FEATURE_EXTRACTION,
-}
-"""What transformers' class names say of their tasks, for those that optimum does not know."""
-
 
 ONE_PASS = tuple(task for task in Task if task not in WRITES)
 """Tasks whose models answer in one pass."""

@@ -60,13 +60,15 @@ class TokenTruth:
 class AnswerTruth:
     """Right answers to a question (none: it has none), and where each token lies in `context` (`None`: outside).
 
-    `starts` is where each answer begins in the context; -1 where it does not occur.
+    `starts` is where each answer begins in the context; -1 where it does not occur. Where questions without an answer
+    are among the data, to say that there is none is wrong of all others (`none_is_said`).
     """
 
     context: str
     offsets: tuple[tuple[int, int] | None, ...]
     answers: tuple[str, ...]
     starts: tuple[int, ...] = ()
+    none_is_said: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,8 +204,9 @@ def _answer(outputs: Outputs, truth: AnswerTruth) -> Floats:
         return _row(0, 1)
     inside = np.array([offset is not None for offset in truth.offsets])
     begins, ends, score = best_span(start, end, inside)
-    if not truth.answers:
-        return _row(score < start[0] + end[0], 1)
+    says_none = score < start[0] + end[0]
+    if not truth.answers or (truth.none_is_said and says_none):
+        return _row(says_none and not truth.answers, 1)
     first, last = truth.offsets[begins], truth.offsets[ends]
     text = truth.context[first[0] : last[1]] if first and last else ""
     return _row(max(token_overlap(text, answer) for answer in truth.answers), 1)

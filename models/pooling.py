@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from artifact.pooling import Pooling, PoolingMode
+from artifact.pooling import POOLED, Pooling, PoolingMode
 
 
 def pool(states: torch.Tensor, mask: torch.Tensor, pooling: Pooling) -> torch.Tensor:
@@ -37,4 +37,4 @@ class PooledModule(torch.nn.Module):
 
     def forward(self, **inputs: torch.Tensor) -> dict[str, torch.Tensor]:
         states = self.model(**inputs).last_hidden_state
-        return {"sentence_embedding": pool(states, inputs["attention_mask"], self.pooling)}
+        return {POOLED: pool(states, inputs["attention_mask"], self.pooling)}

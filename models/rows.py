@@ -151,7 +151,7 @@ LAYOUTS: Mapping[Task, Layout] = {
     Task.QUESTION_ANSWERING: Layout(("question",), ("context",), ("answers", "answer"), needs_pair=True),
     Task.IMAGE_CLASSIFICATION: Layout(USUAL[Reads.IMAGE][0], label=LABEL_COLUMNS, read=_file("picture")),
     Task.FILL_MASK: Layout(),
-    Task.FEATURE_EXTRACTION: Layout(label=LABEL_COLUMNS),
+    Task.FEATURE_EXTRACTION: Layout(),
     Task.TEXT_GENERATION: Layout(),
     Task.TEXT2TEXT_GENERATION: Layout(label=WRITTEN_COLUMNS),
     Task.SPEECH2TEXT_GENERATION: Layout(USUAL[Reads.SOUND][0], label=TRANSCRIPT_COLUMNS, read=_file("recording")),
@@ -179,16 +179,19 @@ def read_task_rows(
     where: Mapping[str, str] | None = None,
     limit: int | None = None,
     labelled: bool = False,
+    more_labels: tuple[str, ...] = (),
 ) -> TaskRows:
     """Read `limit` rows, spread over a `.csv`, `.tsv`, `.jsonl` or `.parquet` file or a folder that `datasets` saved.
 
     `where` keeps only rows with these values. Columns that are not named are guessed from the usual names. Raises
     `UserError` naming the file and the row or column that is missing, empty or not what the task needs; if they shall
-    be `labelled`, also where a label is missing.
+    be `labelled`, also where a label is missing. A task whose data has no labels may be told of a column that has
+    `more_labels`.
     """
     layout = LAYOUTS.get(task)
     if layout is None:
         raise UserError(f"{path} holds texts, and a model for {task} takes none", "give its inputs as a .npz file")
+    layout = replace(layout, label=layout.label or more_labels)
     every = list(_every(path, where))
     found = [every[place] for place in evenly(len(every), limit)]
     if not found:

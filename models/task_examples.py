@@ -293,11 +293,12 @@ def _answered(examples: TaskRows, model: _Model) -> Read:
     ]
     if not examples.is_labelled:
         return encodings, None
-    truth = []
-    for row, encoding in zip(rows, encodings, strict=True):
+    truth, found = [], [answers_of(row) for row in rows]
+    none_is_said = any(not texts for texts, _ in found)
+    for row, encoding, answers in zip(rows, encodings, found, strict=True):
         pairs = zip(encoding["offset_mapping"], encoding.sequence_ids(0), strict=True)
         offsets = tuple((offset[0], offset[1]) if part == 1 else None for offset, part in pairs)
-        truth.append(AnswerTruth(str(row.pair), offsets, *answers_of(row)))
+        truth.append(AnswerTruth(str(row.pair), offsets, *answers, none_is_said))
     return encodings, truth
 
 

@@ -241,7 +241,9 @@ class _Pair:
                 case Pairing.REFERENCE:
                     interval = difference_by_reference(base, later)
                 case Pairing.NONE:
-                    interval = unpaired_difference(right[0], right[1], base.examples)
+                    count = min(base.texts or base.examples, later.texts or later.examples)  # as if a text were one
+                    counted = [round(score.accuracy_fraction * count) for score in (base, later)]
+                    interval = unpaired_difference(counted[0], counted[1], count)
             low, high = interval.low, interval.high
             allowed = self.bounds.accuracy_drop_fraction * right[0]
             outcome = _accuracy_outcome(right[0] - right[1], low, allowed, base.examples)
@@ -277,6 +279,7 @@ class _Pair:
             or self.base.session.inputs_sha256 != self.later.session.inputs_sha256
             or self.base.session.data_sha256 != self.later.session.data_sha256
             or self.base.session.machine.identity != self.later.session.machine.identity
+            or base.texts != later.texts
         ):
             return Pairing.NONE
         is_same = base == msgspec.structs.replace(later, seconds_s=base.seconds_s)

@@ -66,19 +66,20 @@ JUDGED_READING: Mapping[Judged, tuple[str, ...]] = {
     ),
     Judged.SCORE: (
         "Pairwise accuracy is the share of pairs of texts with different labels in which the one with the "
-        "higher label has the higher score (for labels of two values, the area under the ROC curve). No text is in two "
-        "pairs.",
+        "higher label has the higher score (for labels of two values, an estimate of the area under the ROC curve). No "
+        "text is in two pairs.",
     ),
     Judged.SPAN: (
         "Exact match is the share of questions whose answer has the words of a right one, without case, "
-        "punctuation and articles. Of a context that is longer than the model reads, its beginning is read.",
+        "punctuation and articles. Of a context that is longer than the model reads, one part is read.",
     ),
 }
 
 TEXT_READING = (
-    "From raw text to label: tokenise, pad, run, take the best label. In turn, a batch is tokenised and then run; "
-    "overlapped, a thread tokenises the next batches meanwhile. The gain is that of the same candidate over itself, in "
-    "the same rounds of the same processes. No engine: what the tokenizer does alone, which no candidate can exceed.",
+    "From raw text to label or answer: tokenise, pad, run, take the best label if it is one. In turn, a batch is "
+    "tokenised and then run; overlapped, a thread tokenises the next batches meanwhile. The gain is that of the same "
+    "candidate over itself, in the same rounds of the same processes. No engine: what the tokenizer does alone, which "
+    "no candidate can exceed.",
 )
 
 

@@ -194,7 +194,7 @@ def _title(workload: str, session: Session) -> str:
     if spec.phase is Phase.WRITE:
         return f"{spec.name}: one token for each row of the batch, with its prompt in the cache"
     if spec.from_text:
-        return f"{spec.name}: each is a pass over {spec.texts} texts, from raw text to label"
+        return f"{spec.name}: each is a pass over {spec.texts} texts, from raw text to what is answered"
     if len(set(lengths)) == 1:
         return f"{spec.name}: a call of {spec.batch_size} × {lengths[0]} tokens"
     return f"{spec.name}: a call of {spec.batch_size} texts padded to {min(lengths)}–{max(lengths)} tokens"

@@ -177,7 +177,7 @@ def from_text(verdict: Verdict) -> Table | None:
     if not rows:
         return None
     return Table(
-        title="From raw text to label: texts per second",
+        title=f"From raw text to {'label' if verdict.judged.chooses else 'answer'}: texts per second",
         headers=("candidate", "in turn", "of it tokenising", "overlapped", "gain of overlapping"),
         rows=(
             *((row.name, *_from_text(row.from_text)) for row in rows if row.from_text),

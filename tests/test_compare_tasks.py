@@ -279,3 +279,14 @@ def test_what_decides_nothing_is_not_compared(
     done = steelyard("compare", checkpoint, "--data", reviews, "--out", tmp_path / "run", "--budget", "smoke")
     fails(done, 2, message)
     fails(steelyard("load-test", checkpoint, "--data", reviews, "--out", tmp_path / "run"), 2, message)
+
+
+def test_a_label_that_is_no_number_is_named_with_its_row(
+    tiny_checkpoint: Path, steelyard: Steelyard, tmp_path: Path
+) -> None:
+    kind = next(kind for kind in KINDS if kind.name == "scores")
+    run, _ = exported(kind, tiny_checkpoint, tmp_path)
+    data = tmp_path / "scores.csv"
+    data.write_text("text,label\na film,1.5\nanother film,many\n")
+    done = steelyard("compare", run, "--data", data, "--budget", "smoke")
+    fails(done, 2, "scores.csv, row 3: the label 'many' is not a number")

@@ -97,6 +97,12 @@ def test_texts_of_one_label_are_one_group() -> None:
     assert groups(examples_of("", "", "")) == [UNLABELLED] * 3
 
 
+@pytest.mark.parametrize(("labels", "what"), [(("a", "a", "a"), "all texts have"), (("a", "b", "c"), "no two texts")])
+def test_labels_that_decide_nothing_are_refused(labels: tuple[str, ...], what: str) -> None:
+    with pytest.raises(UserError, match=what):
+        groups(examples_of(*labels))
+
+
 def test_one_text_has_no_neighbour() -> None:
     with pytest.raises(UserError, match="has one text"):
         groups(examples_of("a"))
@@ -104,12 +110,6 @@ def test_one_text_has_no_neighbour() -> None:
 
 def test_quantities_are_numbers() -> None:
     assert quantities(examples_of("1", " 2.5", "-3e2")) == [1, 2.5, -300]
-
-
-@pytest.mark.parametrize("label", ["many", "nan", "inf", "1,5"])
-def test_what_is_no_number_is_named_with_its_row(label: str) -> None:
-    with pytest.raises(UserError, match=f"data.csv, row 8: the label '{label}' is not a number"):
-        quantities(examples_of("1", label))
 
 
 def test_equal_quantities_rank_nothing() -> None:

@@ -65,6 +65,22 @@ def test_a_vector_that_is_no_number_is_wrong_and_near_to_none(value: float) -> N
     assert (found.wins, found.losses) == (0, 2)  # itself, and the first text, whose nearest is the third now
 
 
+def test_a_broken_vector_is_nobodys_neighbour_even_if_all_others_are_opposite() -> None:
+    known = np.array([[1, 0], [-1, 0.1], [-1, -0.1], [1, 0.2]], dtype=np.float32)
+    vectors = known.copy()
+    vectors[3] = np.nan
+    found = assess_vectors(vectors, Reference("r", known), [1, 2, 2, 1], batch_size=None, seconds_s=1)
+    assert (found.not_finite, found.losses) == (1, 2)  # itself, and the first, which has no near one left
+
+
+def test_twins_are_as_near_as_each_other() -> None:
+    """Rounding decides which of two equal texts is found; the labels of these two differ."""
+    known = np.array([[1, 0], [0.8, 0.6], [0.8, 0.6], [0, 1]], dtype=np.float32)
+    turned = np.array([[1, 0], [0.8, 0.6 + 1e-7], [0.8 + 2e-7, 0.6], [0, 1]], dtype=np.float32)
+    found = assess_vectors(turned, Reference("r", known), [1, 1, 2, 2], batch_size=None, seconds_s=1)
+    assert (found.agreement_fraction, found.wins, found.losses) == (1, 0, 0)
+
+
 def test_all_broken_is_no_accuracy_at_all() -> None:
     found = judge(np.full_like(KNOWN, np.nan))
     assert (found.accuracy_fraction, found.agreement_fraction, found.not_finite) == (0, 0, 6)
@@ -75,7 +91,8 @@ def test_neighbours_are_scikit_learns() -> None:
     vectors = np.random.default_rng(0).normal(size=(ROWS + 77, 5)).astype(np.float32)
     unit = vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
     found = NearestNeighbors(n_neighbors=2, metric="cosine", algorithm="brute").fit(vectors)
-    assert nearest(unit).tolist() == found.kneighbors(vectors, return_distance=False)[:, 1].tolist()
+    every = np.ones(len(unit), dtype=np.bool_)
+    assert nearest(unit, every).tolist() == found.kneighbors(vectors, return_distance=False)[:, 1].tolist()
 
 
 def test_another_number_of_answers_is_an_error() -> None:

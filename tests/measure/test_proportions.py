@@ -3,11 +3,13 @@ from math import hypot
 import msgspec
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from scipy import stats
 
-from artifact.intervals import paired_difference
+from artifact.intervals import Interval, paired_difference
 from measure.proportions import difference_by_reference, squares_of_texts, unpaired_difference
 from measure.records import Quality
+from models.metrics import Metric, compare
 
 
 @pytest.mark.parametrize(("base", "later", "examples"), [(60, 52, 80), (838, 829, 1000), (5, 9, 10)])
@@ -56,7 +58,7 @@ def test_it_is_narrower_than_unpaired_where_answers_agree_with_the_reference() -
     assert paired.high < unpaired.high / 2
 
 
-def scored(wins: int, losses: int, examples: int = 1000, squares: float | None = None) -> Quality:
+def scored(wins: int, losses: int, examples: int = 1000) -> Quality:
     return Quality(
         reference="r",
         batch_size=None,
@@ -69,69 +71,88 @@ def scored(wins: int, losses: int, examples: int = 1000, squares: float | None =
         max_error=0,
         flip_margins=(),
         seconds_s=1,
-        squares=squares,
     )
 
 
+def of_texts(gains: NDArray[np.int64], sizes: NDArray[np.int64]) -> Quality:
+    """Decisions that were gained (1) or lost (-1), so many of each text."""
+    score = scored(int((gains == 1).sum()), int((gains == -1).sum()), len(gains))
+    return msgspec.structs.replace(score, texts=len(sizes), squares=squares_of_texts(gains, sizes))
+
+
+def covers(found: Interval, truth: float) -> bool:
+    return found.low is not None and found.high is not None and found.low <= truth <= found.high
+
+
 def test_squares_of_texts_by_hand() -> None:
-    """Texts gain 1, -2 and 1 of 2, 3 and 1 decisions, 0 in all: 1 + 4 + 1, times 3 / 2. Then 2, 1 and 1 of as many,
-    4 of 6: the residuals are 2/3, -1 and 1/3."""
-    texts = (2, 3, 0, 1)
-    assert squares_of_texts(np.array([1, 0, -1, -1, 0, 1]), texts) == pytest.approx(9)
-    expected = (4 / 9 + 1 + 1 / 9) * 3 / 2 + 16 / 8
-    assert squares_of_texts(np.array([1, 1, 0, 1, 0, 1]), texts) == pytest.approx(expected)
+    """Texts gain 1, -2 and 1 of 2, 3 and 1 decisions, 0 in all: 1 + 4 + 1, in units of a text of 2. Then 2, 1 and 1 of
+    as many, 4 of 6: the residuals are 2/3, -1 and 1/3, and half of each is added to 2/3."""
+    sizes = np.array([2, 3, 1])
+    assert squares_of_texts(np.array([1, 0, -1, -1, 0, 1]), sizes) == pytest.approx(6 / 4)
+    expected = (2 / 3 + 1 / 3) ** 2 + (2 / 3 - 1 / 2) ** 2 + (2 / 3 + 1 / 6) ** 2
+    assert squares_of_texts(np.array([1, 1, 0, 1, 0, 1]), sizes) == pytest.approx(expected)
 
 
-def test_fewer_than_two_texts_tell_no_scatter() -> None:
-    assert squares_of_texts(np.array([1, 0, -1]), (3,)) is None
-    assert squares_of_texts(np.array([1, 0, -1]), (0, 3)) is None
+def test_it_is_the_metric_of_an_export() -> None:
+    """The same texts, judged by what an export's gate has: sums over texts and the jackknife."""
+    random = np.random.default_rng(3)
+    sizes = random.integers(1, 30, 200)
+    right, reference = (random.random(sizes.sum()) < share for share in (0.8, 0.9))
+    starts = np.cumsum(sizes) - sizes
+    rows = [np.stack([np.add.reduceat(hits.astype(float), starts), sizes], -1) for hits in (right, reference)]
+    metric = Metric("share", lambda outputs, truth: np.zeros(2), lambda sums: sums[..., 0] / sums[..., 1])
+    expected = compare(metric, rows[0], rows[1]).difference
+    found = of_texts(right.astype(np.int64) - reference, sizes).difference
+    assert [found.estimate, found.low, found.high] == pytest.approx(
+        [expected.estimate, expected.low, expected.high], abs=2e-4
+    )
 
 
 def test_texts_of_one_decision_are_independent_ones() -> None:
     gains = np.random.default_rng(4).choice([-1, 0, 1], 500, p=[0.1, 0.85, 0.05])
-    plain = scored(int((gains == 1).sum()), int((gains == -1).sum()), 500)
-    texts = msgspec.structs.replace(plain, squares=squares_of_texts(gains, (1,) * 500))
-    assert [texts.difference.low, texts.difference.high] == pytest.approx(
-        [plain.difference.low, plain.difference.high], abs=2e-4
-    )
+    texts = of_texts(gains, np.ones(500, dtype=np.int64))
+    plain = scored(texts.wins, texts.losses, 500).difference
+    assert [texts.difference.low, texts.difference.high] == pytest.approx([plain.low, plain.high])
 
 
-def test_intervals_cover_the_truth_where_decisions_of_a_text_go_together() -> None:
-    """Each text has a chance of its own that its decisions are lost: as many intervals cover the true mean loss as
-    should, and those that take decisions for independent ones are too narrow."""
-    random, covered, narrow, repeats = np.random.default_rng(6), 0, 0, 1500
+@pytest.mark.parametrize(("texts", "words"), [(80, 20), (40, 20), (20, 30), (5, 100), (1, 500)])
+def test_few_texts_that_do_not_differ_do_not_exclude_that_some_do(texts: int, words: int) -> None:
+    """No text in 80 is lost, and the interval reaches to one in 80 at least, however many words these have."""
+    found = of_texts(np.zeros(texts * words, dtype=np.int64), np.full(texts, words)).difference
+    assert covers(found, -1 / texts if texts > 2 else -0.3)
+
+
+@pytest.mark.parametrize(
+    ("texts", "lost", "least"), [(80, "beta", 0.92), (20, "beta", 0.92), (80, 0.02, 0.95), (40, 0.02, 0.95)]
+)
+def test_intervals_cover_the_truth_where_decisions_of_a_text_go_together(
+    texts: int, lost: str | float, least: float
+) -> None:
+    """Each text has a chance of its own that its words are lost, one in ten on average; or is lost as a whole.
+    Intervals that take words for independent ones are too narrow."""
+    random, covered, narrow, repeats = np.random.default_rng(6), 0, 0, 1000
+    truth = -0.1 if isinstance(lost, str) else -lost
     for _ in range(repeats):
-        sizes = random.integers(5, 40, 80)
-        chances = np.repeat(random.beta(0.3, 2.7, len(sizes)), sizes)  # one in ten on average
-        gains = -(random.random(len(chances)) < chances).astype(np.int64)
-        plain = scored(0, int(-gains.sum()), len(gains))
-        found = msgspec.structs.replace(plain, squares=squares_of_texts(gains, sizes.tolist())).difference
-        assert found.low is not None
-        assert found.high is not None
-        covered += found.low <= -0.1 <= found.high
-        other = plain.difference
-        assert other.low is not None
-        assert other.high is not None
-        narrow += other.low <= -0.1 <= other.high
-    assert 0.92 <= covered / repeats <= 0.97
-    assert narrow / repeats < 0.75
+        sizes = random.integers(5, 40, texts)
+        chances = random.beta(0.3, 2.7, texts) if isinstance(lost, str) else (random.random(texts) < lost).astype(float)
+        gains = -(random.random(sizes.sum()) < np.repeat(chances, sizes)).astype(np.int64)
+        found = of_texts(gains, sizes)
+        covered += covers(found.difference, truth)
+        narrow += covers(scored(found.wins, found.losses, len(gains)).difference, truth)
+    assert covered / repeats >= least
+    assert narrow / repeats < 0.8
 
 
 def test_by_the_reference_texts_scatter_at_most_twice() -> None:
     """Both runs have the same texts; (a - b)² ≤ 2a² + 2b² holds for every one of them."""
     random = np.random.default_rng(8)
-    sizes = (5,) * 40
+    sizes = np.full(40, 5)
     base, later = (random.choice([-1, 0, 1], 200, p=[0.1, 0.8, 0.1]) for _ in range(2))
-    scores = [
-        scored(int((gains == 1).sum()), int((gains == -1).sum()), 200, squares_of_texts(gains, sizes))
-        for gains in (base, later)
-    ]
-    found, true = difference_by_reference(*scores), squares_of_texts(later - base, sizes)
-    assert true is not None
-    known = paired_difference(float((later - base).sum()), true, 200)
+    found = difference_by_reference(of_texts(base, sizes), of_texts(later, sizes))
+    total = float((later - base).sum())
+    known = paired_difference(40 * total / 200, squares_of_texts(later - base, sizes), 40)
     assert found.estimate == pytest.approx(known.estimate)
-    assert found.low is not None
-    assert found.high is not None
     assert known.low is not None
     assert known.high is not None
-    assert found.low <= known.low < known.high <= found.high
+    assert covers(found, known.low)
+    assert covers(found, known.high)

@@ -4,12 +4,15 @@ from pathlib import Path
 
 import pytest
 
+from artifact.judged import Judged
 from artifact.pack import pack
+from artifact.pooling import Pooling, PoolingMode
 from artifact.precision import Precision
 from artifact.run_folder import RunFolder
 from errors import UserError
 from measure.source import find_models
-from runtimes.base import Candidate
+from models.embedded import minilm
+from runtimes.base import Candidate, Head
 
 TORCH = Candidate("torch-cpu", Precision.FP32)
 ORT = Candidate("ort-cpu", Precision.FP32)
@@ -132,3 +135,44 @@ def test_variants_of_another_state_of_the_checkpoint_are_not_used(run: Path) -> 
     assert source.model(TORCH) == run / "checkpoint"
     with pytest.raises(UserError, match="exported from another state of the checkpoint"):
         source.model(ORT)
+
+
+@pytest.mark.parametrize("kind", ["BertModel", "BertForMaskedLM", "BertLMHeadModel", "BertForSequenceClassification"])
+def test_a_folder_of_sentence_transformers_gives_vectors_whatever_its_weights_are_of(
+    checkpoint: Path, kind: str
+) -> None:
+    for name in ("modules.json", "1_Pooling/config.json"):
+        (checkpoint / name).parent.mkdir(exist_ok=True)
+        shutil.copy(minilm() / name, checkpoint / name)
+    edit_json(checkpoint / "config.json", architectures=[kind])
+    source = find_models(checkpoint)
+    assert (source.judged, source.writes) == (Judged.VECTOR, False)
+    assert source.head == Head(("sentence_embedding",), Pooling(PoolingMode.MEAN, normalize=True))
+
+
+@pytest.mark.parametrize(
+    "poolings", [(None,), ({"mode": "mean", "normalize": True}, {"mode": "cls", "normalize": True})]
+)
+def test_variants_that_pool_in_unlike_or_unknown_ways_are_refused(run: Path, poolings: tuple[object, ...]) -> None:
+    every = sorted((run / "variants").glob("*/variant.json"))
+    for number, path in enumerate(every):
+        (output,) = json.loads(path.read_bytes())["outputs"]
+        edit_json(
+            path,
+            task="feature-extraction",
+            outputs=[output | {"name": "sentence_embedding"}],
+            pooling=poolings[number % len(poolings)],
+        )
+    with pytest.raises(UserError, match="pool in different ways, or none of them says how"):
+        find_models(run)
+    for path in every:
+        edit_json(path, pooling={"mode": "cls", "normalize": False})
+    assert find_models(run).head == Head(("sentence_embedding",), Pooling(PoolingMode.CLS))
+
+
+def test_vectors_of_tokens_are_not_compared(run: Path) -> None:
+    for path in (run / "variants").glob("*/variant.json"):
+        edit_json(path, task="feature-extraction")
+    with pytest.raises(UserError, match="a vector for each token") as caught:
+        find_models(run).decided()
+    assert "--pooling" in caught.value.hint

@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -290,6 +291,16 @@ def test_a_question_without_an_answer_is_right_when_the_first_token_wins(nothing
 def test_a_context_that_was_cut_off_whole_gives_no_answer() -> None:
     assert value(ANSWER_F1, (answer({}, {}, 3), AnswerTruth(CONTEXT, (None,) * 3, ("Ada",)))) == 0
     assert value(ANSWER_F1, (answer({}, {}, 3), AnswerTruth(CONTEXT, (None,) * 3, ()))) == 1
+
+
+def test_where_some_questions_have_no_answer_to_say_so_is_wrong_of_others() -> None:
+    """As the evaluation of SQuAD 2 counts."""
+    place, first = next((place, offset) for place, offset in enumerate(OFFSETS) if offset)
+    outputs = answer({0: 9, place: 1}, {0: 9, place: 1})
+    truth = AnswerTruth(CONTEXT, OFFSETS, (CONTEXT[first[0] : first[1]],))
+    assert value(ANSWER_F1, (outputs, truth)) == 1
+    assert value(ANSWER_F1, (outputs, replace(truth, none_is_said=True))) == 0
+    assert value(ANSWER_F1, (outputs, AnswerTruth(CONTEXT, OFFSETS, (), none_is_said=True))) == 1
 
 
 @pytest.mark.parametrize(
