@@ -23,13 +23,14 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True):
     high: float
 
 
-def paired_difference(total: float, squares: float, examples: int) -> Interval:
+def paired_difference(total: float, squares: float, examples: int, largest: float = 1.0) -> Interval:
     """Mean of paired differences with its 95 % interval, from their sum and the sum of their squares.
 
     Wald's interval with two pseudo-pairs added, each half a win and half a loss (Agresti and Min, Biometrics 2005), so
-    that it has a width even when no pair differs. Differences are those of one example's worth, in -1 to 1.
+    that it has a width even when no pair differs. Differences are those of one example's worth, in -1 to 1; wins and
+    losses that are at most `largest` make pseudo-pairs of that size.
     """
     padded = examples + 2
     centre = total / padded
-    half = 1.96 * sqrt(max(0.0, squares + 1 - total**2 / padded)) / padded
+    half = 1.96 * sqrt(max(0.0, squares + largest**2 - total**2 / padded)) / padded
     return Interval(total / examples, centre - half, centre + half)

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from artifact.intervals import Interval, paired_difference
-from measure.records import Quality
+from measure.records import Quality, TextGains
 from measure.statistics import accuracy_interval
 
 
@@ -34,22 +34,28 @@ def difference_by_reference(base: Quality, later: Quality) -> Interval:
     together, as (a - b)² ≤ 2a² + 2b².
     """
     total, examples = later.wins - later.losses - base.wins + base.losses, base.examples
-    if base.texts and base.squares is not None and later.squares is not None:
-        return paired_difference(base.texts * total / examples, 2 * (base.squares + later.squares), base.texts)
+    if (one := base.by_text) and (other := later.by_text):
+        largest = min(1.0, one.largest + other.largest)
+        return paired_difference(one.texts * total / examples, 2 * (one.squares + other.squares), one.texts, largest)
     return paired_difference(total, base.wins + base.losses + later.wins + later.losses, examples)
 
 
-def squares_of_texts(gains: NDArray[np.int64], decisions: NDArray[np.int64]) -> float:
-    """What `paired_difference` takes as the sum of squares where decisions of one text go right and wrong together, and
-    each text counts as one example.
+def gains_of_texts(gains: NDArray[np.int64], decisions: NDArray[np.int64]) -> TextGains:
+    """What `paired_difference` takes where decisions of one text go right and wrong together, and each text is one
+    example.
 
     `gains` are 1, 0 or -1 for each decision, and `decisions` how many each text has, one after another and none without
     any. The mean of all decisions is a ratio of two sums over texts; a text's influence on it is its residual, in units
-    of a text of mean size (Cochran, Sampling Techniques, 1977, section 6.4).
+    of a text of mean size (Cochran, Sampling Techniques, 1977, section 6.4). Where no text gains or loses anything, it
+    might still be all of it: the largest gain is 1 then.
     """
-    mean = gains.sum() / len(gains)
-    residuals = np.add.reduceat(gains, np.cumsum(decisions) - decisions) - mean * decisions
-    return float(((mean + residuals / decisions.mean()) ** 2).sum())
+    mean, size = gains.sum() / len(gains), decisions.mean()
+    found = np.add.reduceat(gains, np.cumsum(decisions) - decisions)
+    influences = mean + (found - mean * decisions) / size
+    largest = float(np.abs(found).max()) / size
+    return TextGains(
+        texts=len(decisions), squares=float((influences**2).sum()), largest=min(1.0, largest) if largest else 1.0
+    )
 
 
 def _below(share: Interval) -> float:

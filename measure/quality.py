@@ -6,7 +6,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from measure.proportions import squares_of_texts
+from measure.proportions import gains_of_texts
 from measure.records import Quality
 from measure.reference import Reference
 
@@ -157,6 +157,5 @@ def quality_of(
         not_finite=int((~finite).sum()),
         perplexity=perplexity,
         reference_perplexity=reference_perplexity,
-        texts=len(sizes) or None,
-        squares=squares_of_texts(right.astype(np.int64) - reference_right, sizes) if len(sizes) else None,
+        by_text=gains_of_texts(right.astype(np.int64) - reference_right, sizes) if len(sizes) else None,
     )

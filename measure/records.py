@@ -128,13 +128,23 @@ class ColdStart(msgspec.Struct, frozen=True, kw_only=True):
     first_run_s: float
 
 
+class TextGains(msgspec.Struct, frozen=True, kw_only=True):
+    """What texts gain, each one example, where several decisions are of one text: how many texts there are, the sum of
+    the squares of what each gains, and the largest of these gains, in units of a text of mean size; see
+    `gains_of_texts`."""
+
+    texts: int
+    squares: float
+    largest: float
+
+
 class Quality(msgspec.Struct, frozen=True, kw_only=True):
     """Answers to the evaluation examples by the process that was timed, against the reference.
 
     `batch_size` examples shared a batch in the order of the data; `None`: batched by length as an artifact serves them.
     `not_finite` of the answers hold a NaN or an infinity. `wins` are examples that this candidate answers rightly and
-    the reference wrongly, `losses` the reverse. Where several of these are of one text, `texts` are how many there are,
-    and `squares` those of what each gains, see `squares_of_texts`.
+    the reference wrongly, `losses` the reverse. Where several of these are of one text, `by_text` is what whole texts
+    gain.
     `flip_margins` are the reference's leads where the label differs, the largest first, at most twenty. Of a language
     model an example is a token that comes next; only there `perplexity` is known.
     """
@@ -153,15 +163,15 @@ class Quality(msgspec.Struct, frozen=True, kw_only=True):
     not_finite: int = 0
     perplexity: float | None = None
     reference_perplexity: float | None = None
-    texts: int | None = None
-    squares: float | None = None
+    by_text: TextGains | None = None
 
     @property
     def difference(self) -> Interval:
         """By how much it is right more often than the reference on the same examples, with a 95 % interval."""
-        if self.texts is None or self.squares is None:
+        if (gains := self.by_text) is None:
             return accuracy_difference(self.wins, self.losses, self.examples)
-        return paired_difference(self.texts * (self.wins - self.losses) / self.examples, self.squares, self.texts)
+        mean = (self.wins - self.losses) / self.examples
+        return paired_difference(gains.texts * mean, gains.squares, gains.texts, gains.largest)
 
 
 class Measurement(msgspec.Struct, frozen=True, kw_only=True, tag="measurement"):

@@ -241,7 +241,8 @@ class _Pair:
                 case Pairing.REFERENCE:
                     interval = difference_by_reference(base, later)
                 case Pairing.NONE:
-                    count = min(base.texts or base.examples, later.texts or later.examples)  # as if a text were one
+                    gains = base.by_text or later.by_text
+                    count = gains.texts if gains else base.examples  # as if a text were one decision
                     counted = [round(score.accuracy_fraction * count) for score in (base, later)]
                     interval = unpaired_difference(counted[0], counted[1], count)
             low, high = interval.low, interval.high
@@ -279,7 +280,7 @@ class _Pair:
             or self.base.session.inputs_sha256 != self.later.session.inputs_sha256
             or self.base.session.data_sha256 != self.later.session.data_sha256
             or self.base.session.machine.identity != self.later.session.machine.identity
-            or base.texts != later.texts
+            or (base.by_text is None) != (later.by_text is None)
         ):
             return Pairing.NONE
         is_same = base == msgspec.structs.replace(later, seconds_s=base.seconds_s)

@@ -74,7 +74,7 @@ class Evidence:
         measurements = self.by_entrant[entrant]
         weights = measurements[-1].model_bytes
         scores = [found for item in measurements for found in item.quality]
-        quality = _judge_quality(scores, 1 - self.policy.max_accuracy_drop, self.session.reference)
+        quality = _judge_quality(entrant.name, scores, 1 - self.policy.max_accuracy_drop, self.session.reference)
         pss = [
             item.memory.pss_bytes - item.baseline_memory.pss_bytes
             for item in measurements
@@ -333,8 +333,9 @@ def _tokenise_fraction(blocks: Sequence[BlockSamples]) -> float:
     )
 
 
-def _judge_quality(scores: Sequence[Quality], kept_fraction: float, reference: str) -> QualityResult | None:
-    """Apply the gate to the way of batching with the lowest accuracy; only the reference's answers can open it."""
+def _judge_quality(name: str, scores: Sequence[Quality], kept_fraction: float, reference: str) -> QualityResult | None:
+    """Apply the gate to the way of batching with the lowest accuracy; only the reference's answers can open it, and for
+    the reference itself it is open."""
     if not scores:
         return None
     worst = min(scores, key=lambda score: (-score.not_finite, score.accuracy_fraction))
@@ -346,7 +347,7 @@ def _judge_quality(scores: Sequence[Quality], kept_fraction: float, reference: s
         gate = Gate.UNKNOWN
     elif worst.accuracy_fraction < least or worst.not_finite:
         gate = Gate.FAILED
-    elif worst.reference_accuracy_fraction + low < least:
+    elif name != reference and worst.reference_accuracy_fraction + low < least:
         gate = Gate.PASSED_UNSURE
     else:
         gate = Gate.PASSED
@@ -355,6 +356,7 @@ def _judge_quality(scores: Sequence[Quality], kept_fraction: float, reference: s
         reference=worst.reference,
         batching=_batching(worst),
         examples=worst.examples,
+        texts=worst.by_text.texts if worst.by_text else None,
         accuracy_fraction=worst.accuracy_fraction,
         floor_fraction=least,
         difference=difference.estimate,

@@ -363,8 +363,9 @@ def _recommendation(row: Row, verdict: Verdict) -> Sequence[str]:
     if verdict.budget == Budget.SMOKE:
         lines = [f"{row.name} is ahead{speed}; too short to decide: measure with --budget quick."]
     if quality is not None:
+        counted = f"{quality.examples} {verdict.counted}{f' of {quality.texts} texts' if quality.texts else ''}"
         lines.append(
-            f"Its {verdict.measure} is {quality.accuracy_fraction:.3f} on {quality.examples} {verdict.counted} "
+            f"Its {verdict.measure} is {quality.accuracy_fraction:.3f} on {counted} "
             f"({100 * quality.difference:+.1f} points from {quality.reference}, 95 % interval "
             f"{100 * quality.difference_low:+.1f} to {100 * quality.difference_high:+.1f}); "
             f"the gate is {quality.floor_fraction:.3f}."
@@ -380,10 +381,7 @@ def _recommendation(row: Row, verdict: Verdict) -> Sequence[str]:
                 + "."
             )
         if quality.gate is Gate.PASSED_UNSURE:
-            lines.append(
-                f"≈ With {quality.examples} {verdict.counted} the interval reaches below the gate: more examples would "
-                "tell."
-            )
+            lines.append(f"≈ With {counted} the interval reaches below the gate: more examples would tell.")
     return lines
 
 

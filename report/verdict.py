@@ -92,8 +92,9 @@ class WorkloadResult(msgspec.Struct, frozen=True, kw_only=True):
 
 class QualityResult(msgspec.Struct, frozen=True, kw_only=True):
     """The worst of the ways to batch that were scored: `batching` is `served` (by length, as an artifact does) or a
-    batch size. `flips` counts for each way the labels that differ from the reference's. Of a language model an example
-    is a token that comes next, and only there `perplexity` is known."""
+    batch size. `flips` counts for each way the answers that differ from the reference's. Of a language model an example
+    is a token that comes next, and only there `perplexity` is known. Where several examples are of one text, `texts`
+    are how many there are."""
 
     gate: Gate
     reference: str
@@ -109,6 +110,7 @@ class QualityResult(msgspec.Struct, frozen=True, kw_only=True):
     not_finite: int = 0
     perplexity: float | None = None
     reference_perplexity: float | None = None
+    texts: int | None = None
 
 
 class Noise(msgspec.Struct, frozen=True, kw_only=True):
