@@ -7,7 +7,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from errors import UserError
+from artifact.predict.folder import inside
+from errors import GateFailed, UserError
 
 MODULES = "modules.json"
 
@@ -52,15 +53,15 @@ def declared_pooling(directory: Path) -> Pooling | None:
     """The pooling of a model that sentence-transformers saved: its `modules.json` lists what runs after the model, each
     with a folder of its own. `None` where that is nothing, or anything but one known pooling and scaling to length 1.
 
-    Raises `UserError` for a file that is damaged.
+    Raises `UserError` for a file that is damaged or lies outside of the folder.
     """
     if not (directory / MODULES).is_file():
         return None
     try:
-        modules = {str(item["type"]).rsplit(".", 1)[-1]: directory / item["path"] for item in _read(directory, MODULES)}
+        modules = {str(item["type"]).rsplit(".", 1)[-1]: item["path"] for item in _read(directory, MODULES)}
         if "Pooling" not in modules or not modules.keys() <= {"Transformer", "Pooling", "Normalize"}:
             return None
-        modes = list(_modes(_read(modules["Pooling"], "config.json")))
+        modes = list(_modes(_read(directory, f"{modules['Pooling']}/config.json")))
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{directory / MODULES} does not say what runs after the model", "save it again") from error
     known = [mode for mode in PoolingMode if [mode] == modes]
@@ -80,6 +81,8 @@ def _modes(config: Any) -> Iterator[str]:
 
 def _read(folder: Path, name: str) -> Any:
     try:
-        return json.loads((folder / name).read_bytes())
+        return json.loads(inside(folder, name).read_bytes())
+    except GateFailed as error:
+        raise UserError(error.message, "save the model again") from error
     except (OSError, ValueError) as error:
         raise UserError(f"{folder / name} cannot be read: {error}", "save the model again") from error

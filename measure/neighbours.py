@@ -25,6 +25,7 @@ def assess_vectors(
     It is right where both are of one kind; where texts are `UNLABELLED`, right is the one that the reference finds. Two
     agree where they find the same one, or one that is as near by the reference's vectors, as twins are. A vector with a
     value that is not finite is wrong and near to none.
+
     Raises `ValueError` when the numbers of texts differ.
     """
     known, labels = checked_reference(vectors, reference, kinds), np.asarray(kinds)

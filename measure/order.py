@@ -18,9 +18,10 @@ def assess_scores(
     """Compare scores (texts, 1) with the reference's by how they rank pairs of texts whose labels differ.
 
     A pair is right where the text with the higher label has the higher score, equal scores rank nothing; this share is
-    Harrell's concordance (JAMA 1982), for labels of two values an estimate of the area under
-    the ROC curve. No text is in two pairs,
-    so that pairs are independent. Raises `ValueError` when the numbers of texts differ, or all labels are equal.
+    Harrell's concordance (JAMA 1982), for labels of two values an estimate of the area under the ROC curve. No text is
+    in two pairs, so that pairs are independent.
+
+    Raises `ValueError` when the numbers of texts differ, or all labels are equal.
     """
     known, truth = checked_reference(scores, reference, labels), np.asarray(labels, dtype=np.float64)
     pairs = pairs_of(truth)

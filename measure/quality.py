@@ -43,8 +43,7 @@ def assess(
     """Compare logits of shape (examples, labels) with the reference's and with the true labels.
 
     A row with a value that is not finite counts as wrong, by the largest error there is; `decisions_of_texts` are how
-    many rows each text has, where that is not one. Raises `ValueError` when the
-    numbers of examples differ.
+    many rows each text has, where that is not one. Raises `ValueError` when the numbers of examples differ.
     """
     known = checked_reference(logits, reference, labels)
     truth = np.asarray(labels)
@@ -141,7 +140,7 @@ def quality_of(
     `decisions_of_texts` are how many each text has, where that is not one.
     """
     sizes = np.array([size for size in decisions_of_texts if size], dtype=np.int64)
-    leads = () if margins is None else np.sort(margins)[::-1][:MARGINS]
+    leads = () if margins is None else np.sort(margins[np.isfinite(margins)])[::-1][:MARGINS]
     return Quality(
         reference=reference,
         batch_size=batch_size,

@@ -159,7 +159,7 @@ def find_models(directory: Path) -> ModelSource:
         ggufs = _ggufs(run, source)
     elif (directory / "config.json").is_file():
         checkpoint, graphs, rejected = directory, {}, {}
-        task = Task.FEATURE_EXTRACTION if declared_pooling(directory) else None  # whatever class its weights are of
+        task = Task.FEATURE_EXTRACTION if _gives_vectors(directory) else None
     else:
         raise UserError(
             f"{directory} is neither a run, nor a checkpoint, nor an artifact",
@@ -210,6 +210,13 @@ def _task_of(checkpoint: Path) -> Task | None:
     """A model's task, by the same names; `None` for one that is not known. One that names no class chooses labels."""
     kinds = read_config(checkpoint, "config.json").get("architectures") or ["ForSequenceClassification"]
     return next((task for ending, task in ENDINGS.items() if str(kinds[0]).endswith(ending)), None)
+
+
+def _gives_vectors(checkpoint: Path) -> bool:
+    """Whether sentence-transformers saved a checkpoint: its weights may be of a class that fills masks or continues
+    texts, whose head is not used then."""
+    others = (None, Task.FILL_MASK, Task.FEATURE_EXTRACTION)
+    return declared_pooling(checkpoint) is not None and _task_of(checkpoint) in others
 
 
 def _pooling(run: RunFolder, graphs: Mapping[Precision, Path]) -> Pooling | None:

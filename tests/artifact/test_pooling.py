@@ -65,6 +65,18 @@ def test_a_damaged_folder_is_an_error(name: str, text: str, tmp_path: Path) -> N
         declared_pooling(tmp_path)
 
 
+@pytest.mark.parametrize("path", ["../1_Pooling", "/etc", "1_Pooling/../../1_Pooling"])
+def test_a_path_that_leaves_the_folder_is_not_read(path: str, tmp_path: Path) -> None:
+    shutil.copytree(minilm() / "1_Pooling", tmp_path / "1_Pooling")
+    folder = tmp_path / "model"
+    folder.mkdir()
+    modules = json.loads((minilm() / "modules.json").read_bytes())
+    modules[1]["path"] = path
+    (folder / "modules.json").write_text(json.dumps(modules))
+    with pytest.raises(UserError, match="outside of"):
+        declared_pooling(folder)
+
+
 def test_flags_disagree_with_several_poolings(tmp_path: Path) -> None:
     shutil.copytree(minilm() / "1_Pooling", tmp_path / "1_Pooling")
     shutil.copy(minilm() / "modules.json", tmp_path)

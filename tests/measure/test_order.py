@@ -73,3 +73,9 @@ def test_of_two_values_it_estimates_the_area_under_the_curve() -> None:
 def test_another_number_of_scores_is_an_error() -> None:
     with pytest.raises(ValueError, match="5 answers, 6 reference answers, 6 labels"):
         judge(LABELS[:5], LABELS)
+
+
+def test_a_reference_that_is_no_number_ranks_nothing_and_leaves_no_margin() -> None:
+    found = judge(LABELS, [float("nan"), *LABELS[1:]])
+    assert (found.wins, found.losses, found.flip_margins) == (1, 0, ())
+    assert np.isfinite(found.max_error)

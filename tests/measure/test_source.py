@@ -137,7 +137,7 @@ def test_variants_of_another_state_of_the_checkpoint_are_not_used(run: Path) -> 
         source.model(ORT)
 
 
-@pytest.mark.parametrize("kind", ["BertModel", "BertForMaskedLM", "BertLMHeadModel", "BertForSequenceClassification"])
+@pytest.mark.parametrize("kind", ["BertModel", "BertForMaskedLM", "BertLMHeadModel"])
 def test_a_folder_of_sentence_transformers_gives_vectors_whatever_its_weights_are_of(
     checkpoint: Path, kind: str
 ) -> None:
@@ -148,6 +148,8 @@ def test_a_folder_of_sentence_transformers_gives_vectors_whatever_its_weights_ar
     source = find_models(checkpoint)
     assert (source.judged, source.writes) == (Judged.VECTOR, False)
     assert source.head == Head(("sentence_embedding",), Pooling(PoolingMode.MEAN, normalize=True))
+    edit_json(checkpoint / "config.json", architectures=["BertForSequenceClassification"])
+    assert find_models(checkpoint).judged is Judged.TEXT
 
 
 @pytest.mark.parametrize(
