@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from artifact.judged import Judged
 from artifact.predict.tokens import TextEncoder, TextLimits
-from artifact.tokenizer import text_encoder
 from measure import answering
 from measure.messages import ENCODER, AnyRequest, Block, Drive, Explain, Probe, Score, WarmUp, Weigh
 from measure.traffic import Scenario, Traffic
 from measure.worker import serve
-from measure.workload import Inputs
+from measure.workload import Inputs, tokenizing
 from runtimes import registry
 from runtimes.base import Batch, Outputs
 from tests.conftest import TEXTS
@@ -205,11 +205,11 @@ def test_the_tokenizer_is_opened_once_and_by_the_first_who_needs_it(
 ) -> None:
     opened: list[Path] = []
 
-    def watched(folder: Path, limits: TextLimits) -> TextEncoder:
+    def watched(folder: Path, limits: TextLimits, judged: Judged) -> TextEncoder:
         opened.append(folder)
-        return text_encoder(folder, limits)
+        return tokenizing(folder, limits, judged)
 
-    monkeypatch.setattr(answering, "text_encoder", watched)
+    monkeypatch.setattr(answering, "tokenizing", watched)
     ask(text_opens("good"), WarmUp(workload=NATURAL, limit_s=0), Block(workload=0, passes=1))
     assert opened == []
     ask(text_opens("good"), *(Block(workload=number, passes=1) for number in (IN_TURN, OVERLAPPED, IN_TURN)))
