@@ -52,7 +52,7 @@ def gains_of_texts(gains: NDArray[np.int64], decisions: NDArray[np.int64]) -> Te
     mean, size = gains.sum() / len(gains), decisions.mean()
     found = np.add.reduceat(gains, np.cumsum(decisions) - decisions)
     influences = mean + (found - mean * decisions) / size
-    largest = float(np.abs(found).max()) / size
+    largest = float(np.abs(found).max() / size)
     return TextGains(
         texts=len(decisions), squares=float((influences**2).sum()), largest=min(1.0, largest) if largest else 1.0
     )

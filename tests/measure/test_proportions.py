@@ -8,7 +8,7 @@ from scipy import stats
 
 from artifact.intervals import Interval, paired_difference
 from measure.proportions import difference_by_reference, gains_of_texts, unpaired_difference
-from measure.records import Quality
+from measure.records import Quality, TextGains
 from models.metrics import Metric, compare
 
 
@@ -93,6 +93,7 @@ def test_gains_of_texts_by_hand() -> None:
     assert found.squares == pytest.approx(6 / 4)
     found = gains_of_texts(np.array([0, 0, -1, 0, 0, 0]), sizes)
     assert found.largest == 0.5  # one decision, where a text has two on average
+    assert msgspec.json.decode(msgspec.json.encode(found), type=TextGains) == found
     expected = (2 / 3 + 1 / 3) ** 2 + (2 / 3 - 1 / 2) ** 2 + (2 / 3 + 1 / 6) ** 2
     assert gains_of_texts(np.array([1, 1, 0, 1, 0, 1]), sizes).squares == pytest.approx(expected)
 
