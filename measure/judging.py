@@ -44,9 +44,9 @@ def truth_of(examples: Examples, encoder: TextEncoder, source: ModelSource, inpu
     """What is right, as `assess_of` takes it. Raises `UserError` naming the row that is not what the model decides."""
     match inputs.judged:
         case Judged.VECTOR:
-            return list(groups(examples))
+            return groups(examples)
         case Judged.SCORE:
-            return list(quantities(examples))
+            return quantities(examples)
         case Judged.SPAN:
-            return list(questions(examples, encoder))
-    return list(right_decisions(inputs.judged, examples, source.labels, inputs.places))
+            return questions(examples, encoder)
+    return right_decisions(inputs.judged, examples, source.labels, inputs.places)

@@ -65,6 +65,6 @@ def nearest(unit: Floats, counted: Flags) -> NDArray[np.intp]:
 
 def _unit(vectors: Floats) -> Floats:
     """The vectors scaled to length 1; what is not finite becomes 0."""
-    numbers = np.where(np.isfinite(vectors).all(axis=-1, keepdims=True), vectors, 0).astype(np.float64)
+    numbers = np.where(finite_rows(vectors)[:, None], vectors, 0).astype(np.float64)
     lengths = np.linalg.norm(numbers, axis=-1, keepdims=True)
     return np.asarray(numbers / np.where(lengths > 0, lengths, 1), dtype=np.float32)

@@ -56,7 +56,8 @@ def check_room(examples: Examples, encoder: TextEncoder) -> None:
         except UserError as error:
             most = encoder.limits.max_length_tokens
             raise UserError(
-                f"{place}: the question leaves no room for its context in {most} tokens", "shorten or remove it"
+                f"{place}: the question leaves no room for its context in {most} tokens ({error.message})",
+                "shorten or remove it",
             ) from error
 
 

@@ -85,7 +85,8 @@ def test_rounded_weights_predict_nearly_the_same(exported: Path, precision: Prec
     assert (found.weight_bits, found.operators["MatMulNBits"]) == (bits, 2 * 4 + 1)  # what reads the same is one
     assert 1e-7 < found.prediction.divergence_nats.value < (1e-4 if bits == 8 else 1e-3)
     assert 0.99 < found.prediction.perplexity_ratio.value < 1.01
-    assert found.continuation.cached_error_fraction < 5e-3  # activations of 8 bits; a row alone has kernels of its own
+    most = 1e-3 if bits == 8 else 2e-3  # some CPUs have kernels of their own for a row alone, which round otherwise
+    assert found.continuation.cached_error_fraction < most
 
 
 @pytest.mark.parametrize(("precision", "most"), [(Precision.FP16, 1e-6), (Precision.BF16, 1e-4)])
