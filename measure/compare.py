@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
+from time import perf_counter
 from typing import Any
 
 import msgspec
@@ -272,6 +273,7 @@ class _Campaign:
                 random=np.random.default_rng([self.plan.seed, int(self.session, 16)]),
                 step=self._step,
                 cores=cores,
+                limit_at=perf_counter() + self.plan.limit_s,
             )
             save_inputs(setting.inputs_file, self.inputs)
             self._begin_session(watch_load(), _harness_floor(setting), _tokenizer_floor(setting), self._overhead())

@@ -25,6 +25,9 @@ PARTNER = Path(core_partner.__file__)
 MOST_PARTNERS = 7
 """More CPUs than this and the first one are not looked at."""
 
+LEAST_PATIENCE = 1 / 32
+"""The least share of the longest wait that is waited after waits in vain."""
+
 
 class CoreLatency:
     """Looks at the latency between the first CPU that this process may use and the others, each from a process that
@@ -82,7 +85,7 @@ class CoreLatency:
 
         It looks all the time, because CPUs that are busy are brought together sooner than those that sleep. Where
         nothing can be seen, it sleeps. Each wait in vain halves the next one's `most_s`, because a host that keeps CPUs
-        apart now will for a while; until one comes to its end.
+        apart now will for a while, and each that is not doubles it again.
         """
         started, least_ns = time.perf_counter(), least_latency(self._seen)
         most_s = max(least_s, most_s * self._patience)
@@ -94,7 +97,7 @@ class CoreLatency:
                 return None
             is_vain = is_apart(found_ns, least_ns)
             if spent_s >= most_s or (spent_s >= least_s and not is_vain):
-                self._patience = self._patience / 2 if is_vain else 1.0
+                self._patience = max(LEAST_PATIENCE, self._patience / 2) if is_vain else min(1.0, self._patience * 2)
                 self._seen.append(found_ns)
                 return found_ns
 

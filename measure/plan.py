@@ -25,7 +25,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     `block_s` seconds of one candidate on one workload, but at least `least_passes` and `least_calls`, after a pause of
     `settle_s`. `replicates` are made of everyone;
     then more of those that are not settled yet, up to `most_replicates`, while the seconds of all processes together
-    stay below `limit_s`.
+    stay below `limit_s`. A replicate makes `rounds`, and in a session that has lasted `limit_s` no more than
+    `least_rounds` (`None`: all of them all the same).
     """
 
     name: str
@@ -41,6 +42,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     timeout_s: float
     seed: int
     least_calls: int = 1
+    least_rounds: int | None = None
 
 
 QUICK = Plan(
@@ -57,6 +59,7 @@ QUICK = Plan(
     timeout_s=900,
     seed=0,
     least_calls=3,
+    least_rounds=2,
 )
 
 BUDGETS: Mapping[Budget, Plan] = {

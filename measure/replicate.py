@@ -35,7 +35,8 @@ T = TypeVar("T")
 class Setting:
     """What all replicates of a session share.
 
-    `inputs_file` holds `inputs` for the workers; `step` hears what starts.
+    `inputs_file` holds `inputs` for the workers; `step` hears what starts; `limit_at` is when the plan's `limit_s` are
+    over, in seconds of `perf_counter`.
     """
 
     source: ModelSource
@@ -46,6 +47,7 @@ class Setting:
     random: np.random.Generator
     step: Callable[[str], None]
     cores: CoreLatency
+    limit_at: float
 
     def open_request(self, entrant: Entrant) -> Open:
         """What a worker is told to load for an entrant."""
@@ -103,7 +105,7 @@ def run_replicate(
                 yield started
             else:
                 live.append(started)
-        for number in range(plan.rounds):
+        for number in _rounds(setting):
             setting.step(f"{name}: round {number + 1} of {plan.rounds}")
             for gave_up in _round(setting, number, live):
                 live = [item for item in live if item.entrant != gave_up.entrant]
@@ -157,6 +159,15 @@ def _start(setting: Setting, entrant: Entrant, stack: ExitStack) -> Finished | G
     except WorkerFailed as failed:
         return GaveUp(entrant, "start", failed)
     return item
+
+
+def _rounds(setting: Setting) -> Iterator[int]:
+    """Numbers of the rounds, as long as there is time for them."""
+    plan = setting.plan
+    for number in range(plan.rounds):
+        if plan.least_rounds is not None and number >= plan.least_rounds and perf_counter() > setting.limit_at:
+            return
+        yield number
 
 
 def _round(setting: Setting, number: int, live: Sequence[Finished]) -> Iterator[GaveUp]:

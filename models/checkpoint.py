@@ -139,11 +139,11 @@ def _model_class(directory: Path, config: dict[str, Any]) -> Any:
 
 def _class_for(directory: Path, config: dict[str, Any], task: Task | None) -> Any:
     """The class that wrote a checkpoint, or the one that transformers has for another `task`."""
-    from optimum.exporters.tasks import TasksManager
-
     kind = _model_class(directory, config)
     if task is None:
         return kind
+    from optimum.exporters.tasks import TasksManager
+
     try:
         written_for: Task | None = infer_task(directory, config)
     except UserError:

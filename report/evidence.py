@@ -59,6 +59,12 @@ class Evidence:
         return [self._measured_row(entrant) for entrant in self.by_entrant] + self._failed_rows()
 
     @property
+    def fewest_rounds(self) -> int:
+        """Rounds of the process that was given fewest, because the time was over."""
+        rounds = [len({block.round for block in item.blocks}) for items in self.by_entrant.values() for item in items]
+        return min(rounds, default=self.session.plan.rounds)
+
+    @property
     def tokenizer_texts_per_s(self) -> float | None:
         """Texts a second that the tokenizer can do alone; `None` where no workload starts from texts."""
         floor_s = next((found for item in self.sessions if (found := item.tokenizer_floor_s)), None)

@@ -51,6 +51,7 @@ def judge(records: Sequence[Record], policy: Policy = DEFAULT) -> Verdict:
         budget=session.plan.name,
         replicates=session.plan.replicates,
         rounds=session.plan.rounds,
+        fewest_rounds=evidence.fewest_rounds,
         data=session.data,
         examples=session.examples,
         sessions=len(evidence.sessions),

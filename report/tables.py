@@ -331,7 +331,8 @@ def how_measured(verdict: Verdict) -> tuple[str, ...]:
     return (
         f"Machine: {machine.cpu_model}, {machine.usable_cores} usable cores, {machine.system.split()[0]} ({features})",
         f"Threads: {verdict.threads} for every engine",
-        f"Effort: {verdict.budget}, {_processes(verdict)} fresh processes of each candidate × {verdict.rounds} "
+        f"Effort: {verdict.budget}, {_processes(verdict)} fresh processes of each candidate × "
+        f"{_from_to(verdict.fewest_rounds, verdict.rounds)} "
         "interleaved rounds in random order",
         f"Data: {verdict.examples} examples of {verdict.data}, measured {verdict.measured_utc}",
         *([] if energy(verdict) else ["Energy: not available, no counter of the processor can be read here"]),
@@ -342,7 +343,11 @@ def how_measured(verdict: Verdict) -> tuple[str, ...]:
 
 def _processes(verdict: Verdict) -> str:
     counts = [row.processes for row in verdict.rows if row.measured] or [verdict.replicates]
-    return f"{min(counts)}" if min(counts) == max(counts) else f"{min(counts)} to {max(counts)}"
+    return _from_to(min(counts), max(counts))
+
+
+def _from_to(least: int, most: int) -> str:
+    return f"{least}" if least == most else f"{least} to {most}"
 
 
 def _more_effort(row: Row, found: Ratio, verdict: Verdict) -> str:

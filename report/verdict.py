@@ -186,6 +186,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     budget: str
     replicates: int
     rounds: int
+    fewest_rounds: int
     data: str
     examples: int
     sessions: int

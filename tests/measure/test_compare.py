@@ -137,9 +137,13 @@ def test_what_is_not_settled_is_measured_on_until_the_plan_ends_and_not_again(
     assert all(len(item.quality) == 0 for item in measurements(found) if item.replicate > 0)
 
 
-def test_where_the_time_is_over_nothing_is_measured_on(fakes: Callable[..., Comparison]) -> None:
-    plan = msgspec.structs.replace(ONE, most_replicates=3, limit_s=0.0)
-    assert {replicate for _, replicate in pairs(compare(fakes(plan=plan)))} == {0}
+@pytest.mark.parametrize(("least", "rounds"), [(None, {0, 1}), (1, {0})])
+def test_where_the_time_is_over_nothing_is_measured_on(
+    fakes: Callable[..., Comparison], least: int | None, rounds: set[int]
+) -> None:
+    found = compare(fakes(plan=msgspec.structs.replace(ONE, most_replicates=3, limit_s=0.0, least_rounds=least)))
+    assert {replicate for _, replicate in pairs(found)} == {0}
+    assert {block.round for item in measurements(found) for block in item.blocks} == rounds
 
 
 def test_answers_are_scored_in_the_first_replicate_and_int8_at_every_batch_size(

@@ -139,15 +139,27 @@ def test_settling_gives_up_when_its_patience_is_over(monkeypatch: pytest.MonkeyP
     assert len(made) == 2 + 4
 
 
-def test_each_wait_in_vain_halves_the_next_until_one_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    cores, made = scripted(monkeypatch, TOGETHER, TOGETHER, *[APART] * 15, TOGETHER, APART)
+def test_each_wait_in_vain_halves_the_next_and_each_other_doubles_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of at most eight looks each; the fifth and the sixth end together."""
+    cores, made = scripted(monkeypatch, TOGETHER, TOGETHER, *[APART] * 15, TOGETHER, TOGETHER, APART)
     assert [cores.look(), cores.look()] == [TOGETHER, TOGETHER]
     lasted = []
-    for _ in range(6):
+    for _ in range(8):
         before = len(made)
         cores.settle(0.005, 0.075)
         lasted.append(len(made) - before)
-    assert lasted == [8, 4, 2, 1, 1, 8]  # the fifth ends together
+    assert lasted == [8, 4, 2, 1, 1, 1, 2, 1]
+
+
+def test_a_long_row_of_waits_in_vain_is_forgotten_after_a_few_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    vain, others = 40, 6
+    cores, made = scripted(monkeypatch, TOGETHER, TOGETHER, *[APART] * (63 + vain), *[TOGETHER] * others, APART)
+    assert [cores.look(), cores.look()] == [TOGETHER, TOGETHER]
+    for _ in range(6 + vain + others):
+        cores.settle(0.005, 0.315)
+    before = len(made)
+    cores.settle(0.005, 0.315)
+    assert len(made) - before == 32
 
 
 def test_a_long_wait_with_cpus_apart_does_not_make_that_the_least(monkeypatch: pytest.MonkeyPatch) -> None:

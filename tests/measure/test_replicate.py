@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from math import inf
 from pathlib import Path
 from typing import Any, Self
 
@@ -167,6 +168,7 @@ def setting(theatre: Theatre, inputs: Inputs, make_source: MakeSource, tmp_path:
         random=np.random.default_rng(1),
         step=lambda note: None,
         cores=Cores(),
+        limit_at=inf,
     )
 
 
@@ -218,6 +220,21 @@ def test_the_seed_decides_the_order(theatre: Theatre, setting: Setting) -> None:
 
     assert order(5) == order(5)
     assert order(5) != order(6)
+
+
+@pytest.mark.parametrize(("least", "rounds"), [(None, 6), (1, 2), (2, 2), (4, 4), (6, 6)])
+def test_rounds_beyond_the_least_end_with_the_time(
+    theatre: Theatre, setting: Setting, monkeypatch: pytest.MonkeyPatch, least: int | None, rounds: int
+) -> None:
+    """A round of four processes and two workloads takes 8 pauses of 0.25 s; the time is over within the second round.
+    None is left half done."""
+    clock = FakeClock()
+    monkeypatch.setattr(replicate, "perf_counter", clock)
+    plan = msgspec.structs.replace(setting.plan, least_rounds=least)
+    limit_at = clock() + 3.1
+    for outcome in run(replace(setting, plan=plan, cores=Cores(clock=clock), limit_at=limit_at)):
+        told = Counter((block.workload, block.round) for block in outcome.blocks)
+        assert told == {(name, number): 1 for name in ("2×4", "2×natural") for number in range(rounds)}
 
 
 def test_there_is_a_pause_before_every_block(theatre: Theatre, setting: Setting) -> None:

@@ -246,6 +246,16 @@ def test_the_noise_stands_before_the_winner() -> None:
     )
 
 
+def test_the_effort_says_how_many_rounds_there_were() -> None:
+    records = usual()
+    assert "4 fresh processes of each candidate × 2 interleaved rounds" in render(judge(records))
+    last = max(place for place, item in enumerate(records) if isinstance(item, Measurement))
+    item = records[last]
+    assert isinstance(item, Measurement)
+    records[last] = msgspec.structs.replace(item, blocks=tuple(block for block in item.blocks if block.round == 0))
+    assert "4 fresh processes of each candidate × 1 to 2 interleaved rounds" in render(judge(records))
+
+
 def looked_at(*looks_ns: tuple[float, float]) -> list[Record]:
     """The usual records, whose blocks have these looks in turn."""
     found = itertools.cycle(looks_ns)
