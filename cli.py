@@ -204,8 +204,11 @@ def export(
         str | None, typer.Option(metavar="FILE:FUNC", help="A function that returns a module and its sample inputs.")
     ] = None,
     task: Annotated[Task | None, typer.Option(help="Default: what the checkpoint's class is for.")] = None,
-    pooling: Annotated[PoolingMode | None, typer.Option(help="Make one vector of each text.")] = None,
+    pooling: Annotated[
+        PoolingMode | None, typer.Option(help="Make one vector of each text (default: as sentence-transformers says).")
+    ] = None,
     normalize: Annotated[bool, typer.Option("--normalize", help="Scale that vector to length 1.")] = False,
+    no_pooling: Annotated[bool, typer.Option("--no-pooling", help="Give the vectors of tokens.")] = False,
     profile: Annotated[Profile, typer.Option(help="Standard operators, or fused ones.")] = CHOSEN.profile,
     target: Annotated[Target, typer.Option(help="CPUs that int8 is for.")] = CHOSEN.target,
     opset: Annotated[int | None, typer.Option(min=18, help="Default: the tracer's.")] = None,
@@ -232,6 +235,8 @@ def export(
         raise UserError(f"--block-size has {block_size}", "give a power of two from 16, such as 32")
     if normalize and not pooling:
         raise UserError("--normalize is about the vector that --pooling makes", "say how with --pooling, such as mean")
+    if pooling and no_pooling:
+        raise UserError("--pooling and --no-pooling exclude each other", "give one of them")
     request = stages.export_request(
         checkpoint,
         out,
@@ -239,6 +244,7 @@ def export(
         module=module,
         task=task,
         pooling=Pooling(pooling, normalize) if pooling else None,
+        pooled=not no_pooling,
         opset=opset,
         options=Options(profile, target, weights, block_size, accuracy_level),
         selective=selective,

@@ -1,8 +1,8 @@
-"""A classifier's labels and scores, from its `config.json`."""
+"""What a model answers, a classifier's labels and scores among it, from its `config.json`."""
 
 from pathlib import Path
 
-from artifact.task import Activation
+from artifact.task import ENDINGS, Activation, Task
 from artifact.tokenizer import read_config
 from errors import UserError
 
@@ -30,3 +30,10 @@ def read_activation(directory: Path) -> Activation:
     if problem == "multi_label_classification" or len(read_labels(directory)) == 1:
         return Activation.SIGMOID
     return Activation.SOFTMAX
+
+
+def read_task(directory: Path) -> Task | None:
+    """What a model that answers in one pass is for, by the name of its class; `None` for one that is not known. One
+    that names no class chooses labels."""
+    kinds = read_config(directory, "config.json").get("architectures") or ["ForSequenceClassification"]
+    return next((task for ending, task in ENDINGS.items() if str(kinds[0]).endswith(ending)), None)

@@ -10,7 +10,7 @@ from artifact.labels import read_activation, read_labels
 from artifact.layout import PLAIN, Extras, Layout
 from artifact.model_card import model_card
 from artifact.placing import Packed, check_target, packed_files, placed
-from artifact.pooling import asking_for, declared_pooling
+from artifact.pooling import asking_for
 from artifact.precision import Precision
 from artifact.predict.card import Card
 from artifact.predict.cores import usable_cores
@@ -22,6 +22,7 @@ from artifact.predict.reads import Reads
 from artifact.predict.session import SessionConfig
 from artifact.records import read_json, write_bytes, write_json
 from artifact.run_folder import RunFolder
+from artifact.sentences import declared_pooling
 from artifact.serving import Serving
 from artifact.task import ANSWERS, Activation, Task
 from artifact.tokenizer import plain_tokenizer_json

@@ -109,16 +109,17 @@ def export_request(
     data: tuple[Path | None, int],
     calibration: Path | None,
     columns: tuple[str | None, str | None, str | None],
+    pooled: bool = True,
     **chosen: Any,
 ) -> "Request":
-    """One typed request: a run's own checkpoint and splits where the user names none, all precisions for `None`.
+    """One typed request: a run's own checkpoint and splits where the user names none, all precisions for `None`, and
+    the pooling that a folder of sentence-transformers names, unless it shall not be `pooled`.
 
     What cannot be calibrated is left out of all, and said. Raises `UserError` when there is nothing to export.
     """
     need("train", "torch", "transformers", "onnx", "onnxscript", "optimum")
     from artifact.run_folder import RunFolder
     from exporter.request import CALIBRATED, EXPORTED, OF_DECODERS, ModuleSource, Request, Source
-    from models.checkpoint import writes_text
     from models.rows import Columns
 
     if checkpoint is None and module is None:
@@ -133,7 +134,9 @@ def export_request(
         judged = judged or (Source(run.evaluation_data, Columns(), limit) if run.evaluation_data.is_file() else None)
         training = training or (Source(run.training_data, Columns()) if run.training_data.is_file() else None)
         checkpoint = run.checkpoint or checkpoint
-    language = module is None and (chosen.get("task") in WRITES or writes_text(checkpoint or out))
+    if module is None:
+        chosen |= _as_saved(checkpoint or out, chosen, pooled=pooled)
+    language = module is None and _is_language(checkpoint or out, chosen.get("task"))
     if chosen.get("gguf"):
         need("gguf", "gguf")
         if not language:
@@ -154,6 +157,34 @@ def export_request(
         calibration=training,
         **chosen,
     )
+
+
+def _is_language(model: Path, task: Task | None) -> bool:
+    """Whether a model is exported as one that writes texts token by token."""
+    from models.checkpoint import writes_text
+
+    return task in WRITES or (task is not Task.FEATURE_EXTRACTION and writes_text(model))
+
+
+def _as_saved(checkpoint: Path, chosen: dict[str, Any], *, pooled: bool) -> dict[str, Any]:
+    """Task and pooling of a folder of sentence-transformers, as far as the user did not choose another, which is said.
+
+    Raises `UserError` where more runs after the model than one pooling that is known.
+    """
+    from artifact.sentences import MODULES, declared_pooling, gives_vectors
+
+    if chosen.get("task") not in (None, Task.FEATURE_EXTRACTION) or not gives_vectors(checkpoint):
+        return {}
+    pooling = chosen.get("pooling")
+    if pooling is None and pooled:
+        pooling = declared_pooling(checkpoint)
+        if pooling is None:
+            raise UserError(
+                f"{checkpoint / MODULES} lists more than one pooling that is known, and scaling to length 1",
+                "say how to pool with --pooling, such as --pooling mean; --no-pooling gives the vectors of tokens",
+            )
+        typer.echo(f"{checkpoint / MODULES} says how to pool: {pooling} (else: --pooling, --no-pooling)", err=True)
+    return {"task": Task.FEATURE_EXTRACTION, "pooling": pooling}
 
 
 def export_failures(exported: "Sequence[Exported | ExportedLanguage]") -> str:

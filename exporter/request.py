@@ -12,7 +12,7 @@ from errors import UserError
 from exporter.options import EXTERNAL_DATA_BYTES, Options
 from models.rows import Columns
 
-RECIPE = 8
+RECIPE = 9
 """Raised whenever the same checkpoint would give another graph, so that older variants are made again."""
 
 EXPORTED = tuple(precision for precision in Precision if precision is not Precision.TF32)

@@ -8,9 +8,9 @@ from artifact.generate.encoder import encoder_of
 from artifact.generate.manifest import LanguageManifest, generates, read_language_manifest
 from artifact.identity import checkpoint_sha256
 from artifact.judged import Judged, judged_of
-from artifact.labels import read_activation, read_labels
+from artifact.labels import read_activation, read_labels, read_task
 from artifact.language import GGUF, GGUF_RECORD, GgufFile, LanguageVariant, Reading
-from artifact.pooling import POOLED, Pooling, asking_for, declared_pooling
+from artifact.pooling import POOLED, Pooling, asking_for
 from artifact.precision import Precision
 from artifact.predict.folder import MANIFEST, check_files, inside
 from artifact.predict.graph_file import check_graph
@@ -19,8 +19,9 @@ from artifact.predict.reads import Reads
 from artifact.predict.tokens import TextEncoder, TextLimits
 from artifact.records import read_if_present, read_json, sha256_files
 from artifact.run_folder import RunFolder
+from artifact.sentences import declared_pooling, gives_vectors, sentence_limits
 from artifact.serving import Serving
-from artifact.task import ANSWERS, ENDINGS, WRITES, Task
+from artifact.task import ANSWERS, WRITES, Task
 from artifact.tokenizer import read_config, read_limits
 from artifact.variant import Variant, task_of
 from errors import GateFailed, UserError
@@ -159,7 +160,7 @@ def find_models(directory: Path) -> ModelSource:
         ggufs = _ggufs(run, source)
     elif (directory / "config.json").is_file():
         checkpoint, graphs, rejected = directory, {}, {}
-        task = Task.FEATURE_EXTRACTION if _gives_vectors(directory) else None
+        task = Task.FEATURE_EXTRACTION if gives_vectors(directory) else None
     else:
         raise UserError(
             f"{directory} is neither a run, nor a checkpoint, nor an artifact",
@@ -171,13 +172,14 @@ def find_models(directory: Path) -> ModelSource:
     limits = read_limits(checkpoint)
     if writes:
         return ModelSource(directory, checkpoint, (), limits, checkpoint, graphs, rejected, True, _reading(run), ggufs)
-    labels, task = read_labels(checkpoint), task or _task_of(checkpoint)
+    labels, task = read_labels(checkpoint), task or read_task(checkpoint)
     serving = read_if_present(run.serving, Serving)
     judged = judged_of(task, read_activation(checkpoint), len(labels)) if task else None
     head = Head(ANSWERS[task].outputs) if task else LOGITS
     if task is Task.FEATURE_EXTRACTION:
         pooling = _pooling(run, graphs) if run.is_run else declared_pooling(checkpoint)
         judged, head = judged if pooling else None, Head((POOLED,), pooling)
+        limits = sentence_limits(checkpoint, limits)
     return ModelSource(
         directory,
         checkpoint,
@@ -204,19 +206,6 @@ def _continues_text(checkpoint: Path) -> bool:
     """Whether a checkpoint is a decoder's, by the name that transformers gives to such classes."""
     kinds = read_config(checkpoint, "config.json").get("architectures") or [""]
     return str(kinds[0]).endswith(("ForCausalLM", "LMHeadModel"))
-
-
-def _task_of(checkpoint: Path) -> Task | None:
-    """A model's task, by the same names; `None` for one that is not known. One that names no class chooses labels."""
-    kinds = read_config(checkpoint, "config.json").get("architectures") or ["ForSequenceClassification"]
-    return next((task for ending, task in ENDINGS.items() if str(kinds[0]).endswith(ending)), None)
-
-
-def _gives_vectors(checkpoint: Path) -> bool:
-    """Whether sentence-transformers saved a checkpoint: its weights may be of a class that fills masks or continues
-    texts, whose head is not used then."""
-    others = (None, Task.FILL_MASK, Task.FEATURE_EXTRACTION)
-    return declared_pooling(checkpoint) is not None and _task_of(checkpoint) in others
 
 
 def _pooling(run: RunFolder, graphs: Mapping[Precision, Path]) -> Pooling | None:

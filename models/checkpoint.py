@@ -10,6 +10,7 @@ from typing import Any
 from artifact.identity import checkpoint_sha256
 from artifact.labels import read_activation, read_labels
 from artifact.predict.tokens import TextLimits
+from artifact.sentences import sentence_limits
 from artifact.task import ENDINGS, WRITES, Activation, Task
 from artifact.tokenizer import read_config, read_limits
 from errors import UserError
@@ -57,10 +58,12 @@ def open_checkpoint(directory: Path, *, task: Task | None = None, allow_pickle: 
             "--allow-pickle",
         )
     takes_text = _model_class(directory, config).main_input_name == "input_ids"
+    task = task or infer_task(directory, config)
+    limits = read_limits(directory) if takes_text else None
     return Checkpoint(
         directory=directory,
-        limits=read_limits(directory) if takes_text else None,
-        task=task or infer_task(directory, config),
+        limits=sentence_limits(directory, limits) if limits and task is Task.FEATURE_EXTRACTION else limits,
+        task=task,
         labels=read_labels(directory),
         activation=read_activation(directory),
         problem=config.get("problem_type"),

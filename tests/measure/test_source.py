@@ -13,6 +13,7 @@ from errors import UserError
 from measure.source import find_models
 from models.embedded import minilm
 from runtimes.base import Candidate, Head
+from tests.artifact.conftest import edit_json
 
 TORCH = Candidate("torch-cpu", Precision.FP32)
 ORT = Candidate("ort-cpu", Precision.FP32)
@@ -31,10 +32,6 @@ def run(tiny_run: Path, tmp_path: Path, checkpoint: Path) -> Path:
     (run / "checkpoint.json").unlink(missing_ok=True)
     shutil.copytree(checkpoint, run / "checkpoint", dirs_exist_ok=True)
     return run
-
-
-def edit_json(path: Path, **changes: object) -> None:
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
 def test_a_run_has_a_checkpoint_and_a_graph_for_each_variant(run: Path) -> None:

@@ -10,7 +10,7 @@ from sentence_transformers import SentenceTransformer
 from transformers import AutoTokenizer, BertConfig, BertForQuestionAnswering
 
 from artifact.judged import Judged
-from artifact.pooling import declared_pooling
+from artifact.sentences import declared_pooling
 from measure.source import find_models
 from models.embedded import minilm
 from runtimes.base import Batch, Head

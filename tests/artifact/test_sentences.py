@@ -11,7 +11,8 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Dense, Normalize, Pooling, Transformer
 
 from artifact.pooling import Pooling as Declared
-from artifact.pooling import PoolingMode, asking_for, declared_pooling
+from artifact.pooling import PoolingMode, asking_for
+from artifact.sentences import declared_pooling
 from errors import UserError
 from models.embedded import minilm
 

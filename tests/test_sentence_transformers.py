@@ -1,0 +1,127 @@
+"""Folders that sentence-transformers saved, exported and packed by the command: its own vectors are the truth."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Dense, Normalize, Pooling, Transformer
+
+from artifact.pooling import Pooling as Asked
+from artifact.pooling import PoolingMode
+from artifact.sentences import sentence_limits
+from artifact.task import Task
+from artifact.tokenizer import read_limits
+from commands.stages import export_request
+from errors import UserError
+from measure.source import find_models
+from tests.artifact.conftest import edit_json
+from tests.conftest import TEXTS, Steelyard
+from tests.test_cli import fails
+
+MOST = 16
+"""Tokens that sentence-transformers leaves of a text; the model has positions for more."""
+
+
+@pytest.fixture
+def saved(tiny_checkpoint: Path, tmp_path: Path) -> Callable[..., Path]:
+    """A folder as sentence-transformers saves it, with these modules after the model's mean."""
+
+    def save(*after: Any, kind: str | None = None) -> Path:
+        folder = tmp_path / "sentences"
+        body = Transformer(str(tiny_checkpoint))
+        SentenceTransformer(modules=[body, Pooling(32, pooling_mode="mean"), *after], device="cpu").save(str(folder))
+        edit_json(folder / "sentence_bert_config.json", max_seq_length=MOST)
+        if kind:
+            edit_json(folder / "config.json", architectures=[kind])
+        return folder
+
+    return save
+
+
+def request(checkpoint: Path, **given: Any) -> Any:
+    usual = {"module": None, "data": (None, 500), "calibration": None, "columns": (None, None, None)}
+    return export_request(checkpoint, Path("run"), None, **{**usual, **given})
+
+
+def test_a_folder_is_exported_and_packed_as_it_says(
+    saved: Callable[..., Path], steelyard: Steelyard, tmp_path: Path
+) -> None:
+    folder, texts = saved(Normalize()), [*TEXTS, " ".join(TEXTS)]
+    theirs = SentenceTransformer(str(folder), device="cpu")
+    assert theirs.max_seq_length == MOST
+    assert max(len(ids) for ids in theirs.tokenizer(texts)["input_ids"]) > MOST
+    done = steelyard("export", folder, "--out", tmp_path / "run", "--precisions", "fp32")
+    assert done.returncode == 0, done.stderr
+    assert "modules.json says how to pool: mean, scaled to length 1 (else: --pooling, --no-pooling)" in done.stderr
+    assert steelyard("pack", tmp_path / "run", "--precision", "fp32", "--out", tmp_path / "artifact").returncode == 0
+    asked = tmp_path / "texts.jsonl"
+    asked.write_text("".join(f"{json.dumps({'text': text})}\n" for text in texts))
+    answered = steelyard("predict", tmp_path / "artifact", "--data", asked, "--json")
+    assert answered.returncode == 0, answered.stderr
+    ours = np.array([json.loads(line)["vector"] for line in answered.stdout.splitlines()])
+    np.testing.assert_allclose(ours, theirs.encode(texts), atol=1e-5)
+
+
+def test_texts_are_as_long_as_the_folder_says_for_vectors_alone(saved: Callable[..., Path]) -> None:
+    folder = saved()
+    assert find_models(folder).limits.max_length_tokens == MOST
+    edit_json(folder / "config.json", architectures=["BertForSequenceClassification"])
+    assert find_models(folder).limits.max_length_tokens == read_limits(folder).max_length_tokens > MOST
+
+
+@pytest.mark.parametrize("told", [{"max_seq_length": None}, {}, {"max_seq_length": 10_000}])
+def test_limits_are_the_models_own_where_the_file_says_no_less(
+    saved: Callable[..., Path], told: dict[str, object]
+) -> None:
+    folder = saved()
+    limits = read_limits(folder)
+    (folder / "sentence_bert_config.json").write_text(json.dumps(told))
+    assert sentence_limits(folder, limits) == limits
+    (folder / "sentence_bert_config.json").unlink()
+    assert sentence_limits(folder, limits) == limits
+    assert sentence_limits(folder, replace(limits, max_length_tokens=3)).max_length_tokens == 3
+
+
+@pytest.mark.parametrize("text", ["{", "[]"])
+def test_a_damaged_file_of_limits_is_an_error(saved: Callable[..., Path], text: str) -> None:
+    folder = saved()
+    (folder / "sentence_bert_config.json").write_text(text)
+    with pytest.raises(UserError, match="sentence_bert_config"):
+        sentence_limits(folder, read_limits(folder))
+
+
+@pytest.mark.parametrize("kind", ["BertModel", "BertForMaskedLM", "BertLMHeadModel"])
+def test_vectors_are_exported_whatever_class_the_weights_are_of(saved: Callable[..., Path], kind: str) -> None:
+    found = request(saved(kind=kind))
+    assert (found.task, found.pooling, found.is_language) == (Task.FEATURE_EXTRACTION, Asked(PoolingMode.MEAN), False)
+
+
+def test_what_the_user_asks_for_counts_more(saved: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
+    folder = saved(Normalize())
+    cls = Asked(PoolingMode.CLS)
+    assert request(folder, pooling=cls).pooling == cls
+    tokens = request(folder, pooled=False)
+    assert (tokens.task, tokens.pooling) == (Task.FEATURE_EXTRACTION, None)
+    other = request(folder, task=Task.FILL_MASK)
+    assert (other.task, other.pooling) == (Task.FILL_MASK, None)
+    assert "modules.json" not in capsys.readouterr().err
+
+
+def test_modules_that_cannot_be_exported_are_refused(
+    saved: Callable[..., Path], steelyard: Steelyard, tmp_path: Path
+) -> None:
+    folder = saved(Dense(32, 8))
+    fails(steelyard("export", folder, "--out", tmp_path / "run"), 2, "modules.json lists more", "--no-pooling")
+    assert not (tmp_path / "run").exists()
+    assert request(folder, pooled=False).pooling is None
+    assert find_models(folder).judged is None
+
+
+def test_two_answers_to_one_question_are_refused(steelyard: Steelyard, tmp_path: Path) -> None:
+    done = steelyard("export", tmp_path, "--out", tmp_path / "run", "--pooling", "mean", "--no-pooling")
+    fails(done, 2, "--pooling and --no-pooling exclude each other")
