@@ -217,6 +217,9 @@ def export(
     accuracy_level: Annotated[
         int, typer.Option(min=0, max=4, help="4: int4 kernels may round to int8.")
     ] = CHOSEN.accuracy_level,
+    head_bits: Annotated[
+        int, typer.Option(metavar="4|8", help="Of the table of tokens and the head of a language model's int4.")
+    ] = CHOSEN.head_bits,
     selective: Annotated[bool, typer.Option(help="Give layers back to fp32 when a gate fails.")] = True,
     allow_pickle: Annotated[
         bool, typer.Option("--allow-pickle", help="Load weights that are not safetensors.")
@@ -233,6 +236,8 @@ def export(
     """Trace a model once, derive each precision from it, and check each against PyTorch."""
     if block_size & (block_size - 1):
         raise UserError(f"--block-size has {block_size}", "give a power of two from 16, such as 32")
+    if head_bits not in (4, 8):
+        raise UserError(f"--head-bits has {head_bits}", "give 4 or 8")
     if normalize and not pooling:
         raise UserError("--normalize is about the vector that --pooling makes", "say how with --pooling, such as mean")
     if pooling and no_pooling:
@@ -246,7 +251,7 @@ def export(
         pooling=Pooling(pooling, normalize) if pooling else None,
         pooled=not no_pooling,
         opset=opset,
-        options=Options(profile, target, weights, block_size, accuracy_level),
+        options=Options(profile, target, weights, block_size, accuracy_level, head_bits),
         selective=selective,
         allow_pickle=allow_pickle,
         gguf=gguf,

@@ -137,12 +137,10 @@ def export_request(
     if module is None:
         chosen |= _as_saved(checkpoint or out, chosen, pooled=pooled)
     language = module is None and _is_language(checkpoint or out, chosen.get("task"))
-    if chosen.get("gguf"):
+    if not language:
+        _refuse_of_language_models(chosen)
+    elif chosen.get("gguf"):
         need("gguf", "gguf")
-        if not language:
-            raise UserError("--gguf is for language models, and this is none", "leave it out")
-    if chosen.get("language") and not language:
-        raise UserError("--language is for models that hear recordings", "leave it out")
     if precisions is None:
         every = OF_DECODERS if language else EXPORTED
         precisions = tuple(item for item in every if training or item not in CALIBRATED)
@@ -157,6 +155,21 @@ def export_request(
         calibration=training,
         **chosen,
     )
+
+
+def _refuse_of_language_models(chosen: dict[str, Any]) -> None:
+    """Raise `UserError` for what the user asked for and a model that answers in one pass has not."""
+    from exporter.options import Options
+
+    options = chosen.get("options", Options())
+    kinds = {
+        "--gguf": (chosen.get("gguf"), "language models"),
+        "--head-bits": (options.head_bits != Options().head_bits, "language models"),
+        "--language": (chosen.get("language"), "models that hear recordings"),
+    }
+    for flag, (is_asked, kind) in kinds.items():
+        if is_asked:
+            raise UserError(f"{flag} is for {kind}, and this is none", "leave it out")
 
 
 def _is_language(model: Path, task: Task | None) -> bool:

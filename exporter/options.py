@@ -49,10 +49,15 @@ class Weights(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What holds for all variants. Accuracy level 4 lets int4 kernels round activations to int8, 0 does not."""
+    """What holds for all variants. Accuracy level 4 lets int4 kernels round activations to int8, 0 does not.
+
+    `head_bits` are those of the table of tokens and of the head that shares it in a language model's int4: in 4 they
+    cost a small model nearly as much as all its layers do (`docs/benchmarks.md`).
+    """
 
     profile: Profile = Profile.PORTABLE
     target: Target = Target.X86
     weights: Weights = Weights.SIGNED
     block_size: int = 32
     accuracy_level: int = 4
+    head_bits: int = 8

@@ -207,6 +207,9 @@ CHECKPOINT = "CHECKPOINT"
     ("arguments", "words"),
     [
         ((CHECKPOINT, "--block-size", "33"), ("--block-size has 33", "a power of two from 16")),
+        ((CHECKPOINT, "--head-bits", "6"), ("--head-bits has 6", "give 4 or 8")),
+        ((CHECKPOINT, "--head-bits", "4"), ("--head-bits is for language models, and this is none",)),
+        ((CHECKPOINT, "--language", "en"), ("--language is for models that hear recordings",)),
         (("--module", "nonsense"), ("--module has 'nonsense'", "write FILE.py:FUNCTION")),
         (("--module", "gone.py:build"), ("--module gone.py does not exist",)),
         (("--module", "net.py:missing"), ("net.py has no function 'missing'",)),

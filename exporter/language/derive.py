@@ -16,9 +16,6 @@ from exporter.language.moments import Moments
 from exporter.options import Options
 
 FP32_BITS, HALF_BITS = 32, 16
-HEAD_BITS = 8
-"""Of int4's table and head: in 4 bits they cost a small model nearly as much as all its layers do
-(`docs/benchmarks.md`)."""
 
 READABLE = re.compile(rf"({PAST}|{PRESENT}|{READ})\.\d+\.(key|value)")
 """Inputs and outputs that hold keys and values. States of fixed shape are none: they stay in fp32."""
@@ -35,7 +32,8 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Derivation:
-    """Bits of the weights of products, and of the table of tokens with the head that shares it.
+    """Bits of the weights of products, which those of the table of tokens and of the head that shares it are, too, or
+    what the options say where it `has_choice`.
 
     What `is_calibrated` is rounded by the second moments of each layer's inputs. `half` is the number type of weights,
     arithmetic and cache that a CPU has to emulate. Where it `overflows`, what is near its largest number on texts stays
@@ -43,7 +41,7 @@ class Derivation:
     """
 
     bits: int
-    head_bits: int
+    has_choice: bool = False
     is_calibrated: bool = False
     half: onnx_ir.DataType | None = None
     overflows: bool = False
@@ -62,6 +60,10 @@ class Derivation:
         """How many weights share a scale; `None` where there are none."""
         return None if self.bits >= HALF_BITS else options.block_size
 
+    def head(self, options: Options) -> int:
+        """Bits of the table of tokens and of the head that shares it."""
+        return options.head_bits if self.has_choice else self.bits
+
     def make(self, graph: onnx_ir.Model, options: Options, seen: Seen) -> tuple[onnx_ir.Model, tuple[Kept, ...]]:
         """The graph at this precision, which may be the same one, changed in place, and what half numbers were kept
         from."""
@@ -71,7 +73,8 @@ class Derivation:
         if block is None:
             return graph, ()
         known, level = seen.moments if self.is_calibrated else None, options.accuracy_level
-        return block_quantized(graph, self.bits, block, head_bits=self.head_bits, level=level, moments=known), ()
+        head_bits = self.head(options)
+        return block_quantized(graph, self.bits, block, head_bits=head_bits, level=level, moments=known), ()
 
     def _halved(
         self, graph: onnx_ir.Model, half: onnx_ir.DataType, largest: Mapping[str, float]
@@ -85,10 +88,10 @@ class Derivation:
 
 
 DERIVATIONS: Mapping[Precision, Derivation] = {
-    Precision.FP32: Derivation(FP32_BITS, FP32_BITS),
-    Precision.FP16: Derivation(HALF_BITS, HALF_BITS, half=onnx_ir.DataType.FLOAT16, overflows=True),
-    Precision.BF16: Derivation(HALF_BITS, HALF_BITS, half=onnx_ir.DataType.BFLOAT16),
-    Precision.INT8_DYNAMIC: Derivation(8, 8),
-    Precision.INT4: Derivation(4, HEAD_BITS, is_calibrated=True),
+    Precision.FP32: Derivation(FP32_BITS),
+    Precision.FP16: Derivation(HALF_BITS, half=onnx_ir.DataType.FLOAT16, overflows=True),
+    Precision.BF16: Derivation(HALF_BITS, half=onnx_ir.DataType.BFLOAT16),
+    Precision.INT8_DYNAMIC: Derivation(8),
+    Precision.INT4: Derivation(4, has_choice=True, is_calibrated=True),
 }
 """`exporter.request.OF_DECODERS` names the same ones without loading torch."""

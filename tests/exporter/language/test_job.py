@@ -113,6 +113,33 @@ def test_a_shared_table_is_stored_once(exported: Path) -> None:
         assert 0.95 * expected < stored < 1.05 * expected
 
 
+def test_table_and_head_have_the_bits_that_are_asked_for(
+    exported: Path, learnt_llama: Path, sentences: Path, tmp_path: Path
+) -> None:
+    """A word has 64 numbers: half a byte less for each, and for the zero points of its two blocks one byte instead of
+    two."""
+    request = Request(
+        learnt_llama,
+        tmp_path / "run",
+        (Precision.INT4,),
+        data=Source(sentences, Columns(), 500),
+        calibration=Source(sentences, Columns()),
+        options=Options(head_bits=4),
+    )
+    *_, made = export_language(request)
+    found, usual = variant(tmp_path / "run", Precision.INT4), variant(exported, Precision.INT4)
+    assert made.variant == found
+    assert (found.head_bits, usual.head_bits, found.weight_bits) == (4, 8, 4)
+    stored = [
+        sum(len(item.raw_data) for item in onnx.load(run / "variants" / "int4" / "model.onnx").graph.initializer)
+        for run in (exported, tmp_path / "run")
+    ]
+    assert stored[0] - stored[1] == found.sizes.vocabulary * (64 / 2 + 1)
+    assert usual.prediction.divergence_nats.value < found.prediction.divergence_nats.value < 2e-2
+    assert found.continuation.cached_error_fraction < 2e-3
+    assert [item.made for item in export_language(request)] == [False]
+
+
 def test_what_is_there_is_not_made_again(exported: Path, learnt_llama: Path, sentences: Path) -> None:
     source = Source(sentences, Columns(), 500)
     request = Request(learnt_llama, exported, PRECISIONS, data=source, calibration=Source(sentences, Columns()))
