@@ -17,7 +17,7 @@ def choose(verdict: Verdict, candidate: str | None) -> Row:
     if candidate is None:
         if verdict.deployable is None:
             raise GateFailed(
-                "no measured candidate that can be packed keeps its accuracy",
+                f"no measured candidate that can be packed keeps its {verdict.measure}",
                 "report.md has the reasons; export another precision and compare again",
             )
         return rows[verdict.deployable]

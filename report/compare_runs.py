@@ -99,6 +99,7 @@ class _Pair:
         return Difference(
             base=base.name,
             later=later.name,
+            measure=base.verdict.measure,
             anchor=base.anchor if base.anchor == later.anchor else None,
             basis=self.basis,
             reason=self.reason,

@@ -127,11 +127,12 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True):
 
     `anchor` is that of both, `None` where they differ; `reason` is why speed is judged as `basis` says. The controls
     are what the A/A control of each run says. `workloads_lost` are those of the base that the later run does not have,
-    or has with other shapes.
+    or has with other shapes. `measure` is what accuracy is called in the base.
     """
 
     base: str
     later: str
+    measure: str
     anchor: str | None
     basis: Basis
     reason: str
@@ -171,7 +172,7 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True):
         found = []
         for item in self.candidates:
             places = [speed.workload for speed in item.speeds if speed.outcome in outcomes]
-            places += ["accuracy"] if item.accuracy and item.accuracy.outcome in outcomes else []
+            places += [self.measure] if item.accuracy and item.accuracy.outcome in outcomes else []
             found += [f"{item.name} ({', '.join(places)})"] if places else []
         return found
 

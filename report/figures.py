@@ -47,6 +47,11 @@ def times(ratio: Ratio | None) -> str:
     return f"{ratio.ratio:.2f}× [{ratio.low:.2f}–{ratio.high:.2f}]"
 
 
+def started(words: str) -> str:
+    """Words as a sentence or a title begins with them."""
+    return words[:1].upper() + words[1:]
+
+
 def accuracy(quality: QualityResult | None) -> str:
     """Accuracy with a mark: ✓ passed the gate, ≈ passed but not certain, ✗ failed."""
     if quality is None:

@@ -17,7 +17,7 @@ from report.break_even import BreakEven, Cell, break_even
 from report.charts import Column, bounds, calls, first_answers, hue, sizes, speeds
 from report.evidence import PERCENTILES, Evidence
 from report.explain import explanations
-from report.figures import seconds, times
+from report.figures import seconds, started, times
 from report.markdown import reading
 from report.samples import DRAWN, Calls
 from report.svg import element
@@ -131,6 +131,7 @@ def _template() -> Template:
         "heat": _heat,
         "hue": hue,
         "sentence": _sentence,
+        "started": started,
         "times": times,
     }
     return here.get_template("page.html.j2")
@@ -143,7 +144,10 @@ def _tradeoff(verdict: Verdict) -> Tradeoff | None:
         return None
     floors = sorted({round(row.quality.floor_fraction, 4) for row in verdict.rows if row.measured and row.quality})
     return Tradeoff(
-        tuple(tradeoff(points, floors, verdict.baseline or "the baseline", sheet) for sheet in (WIDE, NARROW)),
+        tuple(
+            tradeoff(points, floors, verdict.baseline or "the baseline", sheet, verdict.measure)
+            for sheet in (WIDE, NARROW)
+        ),
         tuple((point.name, point.reason) for point in points if point.reason is not None),
     )
 

@@ -235,9 +235,10 @@ def headline(verdict: Verdict) -> tuple[str, ...]:
     else:
         lines += _recommendation(rows[verdict.deployable], verdict)
     if verdict.fastest and verdict.fastest != verdict.deployable:
+        speed = times(rows[verdict.fastest].overall)
         lines.append(
-            f"{verdict.fastest} is the fastest that keeps its accuracy ({times(rows[verdict.fastest].overall)}), "
-            "but needs its own engine where it is deployed."
+            f"{verdict.fastest} is the fastest that keeps its {verdict.measure} ({speed}), but needs its own engine "
+            "where it is deployed."
         )
     if verdict.close:
         lines.append(f"Too close to it to call: {', '.join(verdict.close)}.")

@@ -5,7 +5,7 @@ from typing import TypeVar
 
 from measure.statistics import Decision
 from report.difference import AccuracyChange, Basis, Bounds, Difference, Differences, Factor, Outcome, SpeedChange
-from report.figures import DASH, seconds, size, times
+from report.figures import DASH, seconds, size, started, times
 from report.tables import Table
 
 Number = TypeVar("Number", int, float)
@@ -108,7 +108,7 @@ def accuracy_changes(difference: Difference) -> Table | None:
     if not found:
         return None
     return Table(
-        title="Accuracy, with a 95 % interval of the difference in points",
+        title=f"{started(difference.measure)}, with a 95 % interval of the difference in points",
         headers=("candidate", "batches", "base", "later", "difference", "pairs", ""),
         rows=tuple(
             (
@@ -207,8 +207,8 @@ def _regressions(difference: Difference) -> list[str]:
         change = item.accuracy
         if change and change.outcome is Outcome.REGRESSED:
             found.append(
-                f"{item.name} has accuracy {change.later_fraction:.3f} instead of {change.base_fraction:.3f} "
-                f"({_points(change)} points)"
+                f"{item.name} has {difference.measure} {change.later_fraction:.3f} instead of "
+                f"{change.base_fraction:.3f} ({_points(change)} points)"
                 + (f", and {change.not_finite} answers are no numbers (NaN or infinite)" if change.not_finite else "")
             )
     found += [f"{item.name} failed: {item.reason}" for item in difference.lost if item.failed]

@@ -8,6 +8,7 @@ from markupsafe import Markup
 from artifact.intervals import Interval
 from measure.records import Role
 from report.charts import both, ends, hue, multiple, speed
+from report.figures import started
 from report.labels import LINE, Box, Label, place
 from report.pareto import front
 from report.scales import Scale
@@ -77,12 +78,15 @@ def best_tradeoffs(points: Sequence[Point]) -> tuple[Point, ...]:
     return tuple(sorted((allowed[index] for index in found), key=lambda point: (point.speed.estimate, point.name)))
 
 
-def tradeoff(points: Sequence[Point], floors: Sequence[float], baseline: str, sheet: Sheet) -> Markup:
-    """Accuracy against speed with both intervals, the area under the Pareto front, and a line for each floor.
+def tradeoff(
+    points: Sequence[Point], floors: Sequence[float], baseline: str, sheet: Sheet, measure: str = "accuracy"
+) -> Markup:
+    """Accuracy against speed with both intervals, the area under the Pareto front, and a line for each floor; `measure`
+    is what accuracy is called.
 
     What cannot be recommended is hollow. A name that finds no room is told below the drawing.
     """
-    plot = _Plot.around(points, floors, sheet)
+    plot = _Plot.around(points, floors, sheet, measure)
     best = best_tradeoffs(points)
     order = sorted(points, key=lambda point: (point not in best, -point.speed.estimate, point.name))
     gates = [_Gate(plot, floor) for floor in floors]
@@ -95,7 +99,7 @@ def tradeoff(points: Sequence[Point], floors: Sequence[float], baseline: str, sh
     named = list(zip(order, labels, strict=True))
     drawing = element(
         "svg",
-        element("title", _told(best)),
+        element("title", _told(best, measure)),
         plot.steps(best),
         *plot.frame(baseline),
         *(part for gate in gates for part in gate.parts),
@@ -113,9 +117,9 @@ def tradeoff(points: Sequence[Point], floors: Sequence[float], baseline: str, sh
     return element("div", drawing, *note, class_=sheet.name)
 
 
-def _told(best: Sequence[Point]) -> str:
+def _told(best: Sequence[Point], measure: str) -> str:
     each = ", ".join(f"{item.name} ({item.accuracy.estimate:.3f} at {item.speed.estimate:.2f}×)" for item in best)
-    return f"Accuracy against speed. Not beaten in both: {each or 'none'}."
+    return f"{started(measure)} against speed. Not beaten in both: {each or 'none'}."
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,11 +129,12 @@ class _Plot:
     sheet: Sheet
     speed: Scale
     accuracy: Scale
+    measure: str
 
     @classmethod
-    def around(cls, points: Sequence[Point], floors: Sequence[float], sheet: Sheet) -> "_Plot":
+    def around(cls, points: Sequence[Point], floors: Sequence[float], sheet: Sheet, measure: str) -> "_Plot":
         speed = Scale.logarithmic([1.0, *(end for point in points for end in ends(point.speed))])
-        return cls(sheet, speed, _accuracy_scale(points, floors))
+        return cls(sheet, speed, _accuracy_scale(points, floors), measure)
 
     def x(self, speed: float) -> float:
         return self.sheet.room.left + self.speed.share(speed) * (self.sheet.room.right - self.sheet.room.left)
@@ -158,7 +163,7 @@ class _Plot:
             yield element("line", x1=x, x2=x, y1=room.bottom, y2=room.bottom + 5, class_="tick")
             yield element("text", multiple(value), x=x, y=room.bottom + 18, text_anchor="middle")
         yield element("line", x1=room.left, x2=room.right, y1=room.bottom, y2=room.bottom, class_="tick")
-        yield element("text", "accuracy", x=0, y=12)
+        yield element("text", self.measure, x=0, y=12)
         along = f"speed as a multiple of {baseline}"
         yield element("text", along, x=room.right, y=self.sheet.height - 6, text_anchor="end")
 
@@ -184,7 +189,7 @@ class _Plot:
     def dot(self, point: Point) -> Markup:
         x, y = self.place(point)
         kind = "dot" if point.reason is None else "hollow"
-        title = f"{point.name}: {point.speed.estimate:.2f}×, accuracy {point.accuracy.estimate:.3f}"
+        title = f"{point.name}: {point.speed.estimate:.2f}×, {self.measure} {point.accuracy.estimate:.3f}"
         return element("circle", element("title", title), cx=x, cy=y, r=5, class_=f"{kind} {point.hue}")
 
     def label(self, point: Point, label: Label, *, strong: bool) -> Iterable[Markup]:

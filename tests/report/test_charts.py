@@ -222,6 +222,13 @@ def test_the_plot_has_a_place_for_each_point_and_hollow_ones_for_the_rejected(sh
     assert sorted(numbers(r'cx="([\d.]+)"', drawn)) == pytest.approx(across, abs=0.006)
 
 
+def test_the_plot_has_the_name_of_what_is_judged() -> None:
+    drawn = tradeoff([point("a", 1, 0.9)], [0.75], "a", WIDE, "exact match")
+    assert ">exact match</text>" in drawn
+    assert "Exact match against speed. Not beaten in both: a (" in drawn
+    assert "a: 1.00×, exact match 0.900" in drawn
+
+
 def test_what_is_far_too_inaccurate_does_not_flatten_the_rest() -> None:
     points = [point("good", 2, 0.84), point("broken", 4, 0.1, "below the gate")]
     drawn = tradeoff(points, [0.83], "good", WIDE)

@@ -6,6 +6,7 @@ import msgspec
 import pytest
 from rich.console import Console
 
+from artifact.judged import Judged
 from artifact.precision import Precision
 from measure.records import Record
 from report.compare_runs import compare_runs
@@ -18,8 +19,8 @@ from tests.report.records import failure, quality
 from tests.report.test_compare_runs import ANCHOR, INT8, OTHER_CPU, on_machine, records, with_session
 
 
-def compared(later: list[Record]) -> Differences:
-    return compare_runs(Run("runs/before", records("s1")), [Run("runs/after", later)], Bounds())
+def compared(later: list[Record], base: list[Record] | None = None) -> Differences:
+    return compare_runs(Run("runs/before", base or records("s1")), [Run("runs/after", later)], Bounds())
 
 
 def sentences(found: Differences) -> str:
@@ -42,6 +43,18 @@ def test_a_loss_of_accuracy_and_a_failure_are_told_with_theirs() -> None:
     assert f"Regressed: {INT8} failed: open: no kernel." in sentences(
         compared([*gone, msgspec.structs.replace(broken, session="s2")])
     )
+
+
+def test_accuracy_has_the_name_of_what_is_judged() -> None:
+    after = records("s2", scores=(quality(0.80, losses=30),))
+    for judged, name, title in (
+        (Judged.VECTOR, "1-NN accuracy", "1-NN accuracy, with a 95 % interval of the difference in points"),
+        (Judged.SPAN, "exact match", "Exact match, with a 95 % interval of the difference in points"),
+    ):
+        found = compared(with_session(after, judged=judged), with_session(records("s1"), judged=judged))
+        assert f"Regressed: {INT8} has {name} 0.800 instead of 0.828 (-2.8 [" in sentences(found)
+        assert found.differences[0].regressions == (f"{INT8} ({name})",)
+        assert title in {table.title for table in tables(found.differences[0])}
 
 
 def test_no_regression_is_not_the_same_as_within() -> None:
