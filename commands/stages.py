@@ -182,7 +182,7 @@ def _is_language(model: Path, task: Task | None) -> bool:
 def _as_saved(checkpoint: Path, chosen: dict[str, Any], *, pooled: bool) -> dict[str, Any]:
     """Task and pooling of a folder of sentence-transformers, as far as the user did not choose another, which is said.
 
-    Raises `UserError` where more runs after the model than one pooling that is known.
+    Raises `UserError` where something else runs after the model than one pooling that is known.
     """
     from artifact.sentences import MODULES, declared_pooling, gives_vectors
 
@@ -193,7 +193,7 @@ def _as_saved(checkpoint: Path, chosen: dict[str, Any], *, pooled: bool) -> dict
         pooling = declared_pooling(checkpoint)
         if pooling is None:
             raise UserError(
-                f"{checkpoint / MODULES} lists more than one pooling that is known, and scaling to length 1",
+                f"{checkpoint / MODULES} asks for something else than one pooling that is known and scaling to length 1",
                 "say how to pool with --pooling, such as --pooling mean; --no-pooling gives the vectors of tokens",
             )
         typer.echo(f"{checkpoint / MODULES} says how to pool: {pooling} (else: --pooling, --no-pooling)", err=True)

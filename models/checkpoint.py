@@ -15,7 +15,7 @@ from artifact.task import ENDINGS, WRITES, Activation, Task
 from artifact.tokenizer import read_config, read_limits
 from errors import UserError
 from models.gguf import is_gguf
-from models.quiet import ON_IMPORT, hushed
+from models.quiet import ON_IMPORT, hushed, unseen
 
 ONE_PASS = tuple(task for task in Task if task not in WRITES)
 """Tasks whose models answer in one pass."""
@@ -154,6 +154,7 @@ def _class_for(directory: Path, config: dict[str, Any], task: Task | None) -> An
     return kind if written_for is task else TasksManager.get_model_class_for_task(task.value)
 
 
+@unseen("torchao")  # transformers imports it for any model where it is installed: 0.4 s of a cold start
 def load_model(directory: Path, *, task: Task | None = None, allow_pickle: bool = False) -> Any:
     """The checkpoint's model in fp32 on the CPU and in eval mode: of the class that wrote it, or for another `task`.
 

@@ -178,16 +178,13 @@ class TorchModel:
         cannot be compiled as one graph.
         """
         from models.checkpoint import load_model, model_input_names
-        from models.quiet import unseen
 
         torch.set_num_threads(self._threads)
         if torch.get_num_threads() != self._threads:
             raise UserError(f"asked PyTorch for {self._threads} threads, got {torch.get_num_threads()}")
         dtype = torch.float32 if self._options.autocast else DTYPES[self._precision]
         task = Task.FEATURE_EXTRACTION if self._head.pooling else None  # of a classifier's class, for one
-        with unseen("torchao"):  # transformers imports it where it is installed, and the cold start would tell so
-            model = load_model(self._checkpoint, task=task)
-        model = model.to(device=self._device, dtype=dtype).eval()
+        model = load_model(self._checkpoint, task=task).to(device=self._device, dtype=dtype).eval()
         parameter = next(model.parameters())
         if parameter.dtype != dtype or parameter.device.type != self._device.type:
             raise UserError(f"asked for {dtype} on {self._device}, got {parameter.dtype} on {parameter.device}")
