@@ -193,7 +193,7 @@ def _as_saved(checkpoint: Path, chosen: dict[str, Any], *, pooled: bool) -> dict
         pooling = declared_pooling(checkpoint)
         if pooling is None:
             raise UserError(
-                f"{checkpoint / MODULES} asks for something else than one pooling that is known and scaling to length 1",
+                f"{checkpoint / MODULES} asks for more than one pooling, or for steps that are not known",
                 "say how to pool with --pooling, such as --pooling mean; --no-pooling gives the vectors of tokens",
             )
         typer.echo(f"{checkpoint / MODULES} says how to pool: {pooling} (else: --pooling, --no-pooling)", err=True)

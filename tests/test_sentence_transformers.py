@@ -116,7 +116,7 @@ def test_modules_that_cannot_be_exported_are_refused(
     saved: Callable[..., Path], steelyard: Steelyard, tmp_path: Path
 ) -> None:
     folder = saved(Dense(32, 8))
-    fails(steelyard("export", folder, "--out", tmp_path / "run"), 2, "modules.json asks for something else", "--no-pooling")
+    fails(steelyard("export", folder, "--out", tmp_path / "run"), 2, "steps that are not known", "--no-pooling")
     assert not (tmp_path / "run").exists()
     assert request(folder, pooled=False).pooling is None
     assert find_models(folder).judged is None
