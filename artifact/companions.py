@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from artifact.predict.tokens import TextLimits
 from artifact.tokenizer import read_config
 
 SPECIAL = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
@@ -17,6 +18,11 @@ def special_tokens_map(checkpoint: Path) -> dict[str, Any]:
         return read_config(checkpoint, "special_tokens_map.json")
     config = read_config(checkpoint, "tokenizer_config.json")
     return {name: config[name] for name in SPECIAL if config.get(name)}
+
+
+def tokenizer_config(checkpoint: Path, limits: TextLimits) -> dict[str, Any]:
+    """`tokenizer_config.json`, by which other tools cut texts: as the artifact does."""
+    return {**read_config(checkpoint, "tokenizer_config.json"), "model_max_length": limits.max_length_tokens}
 
 
 DOCKERFILE = """FROM python:3.11-slim

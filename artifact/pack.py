@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from artifact.bundle import bundle
-from artifact.companions import special_tokens_map
+from artifact.companions import special_tokens_map, tokenizer_config
 from artifact.contents import copy_documents, copy_graphs, packable, write_program
 from artifact.labels import read_activation, read_labels
 from artifact.layout import PLAIN, Extras, Layout
@@ -120,6 +120,7 @@ def _fill(folder: Path, parts: Parts, extras: Extras) -> None:
     copy_documents(checkpoint, folder, COPIED)
     if parts.serving.limits is not None:
         write_bytes(folder / "tokenizer.json", plain_tokenizer_json(checkpoint).encode())
+        write_json(folder / "tokenizer_config.json", tokenizer_config(checkpoint, parts.serving.limits))
         write_json(folder / "special_tokens_map.json", special_tokens_map(checkpoint))
     packages = (*RUNTIME_PACKAGES, *(("pillow",) if parts.serving.image else ()))
     write_program(folder, bundle(), packages, extras)

@@ -2,18 +2,22 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from artifact.labels import read_task
 from artifact.pooling import Pooling, PoolingMode
-from artifact.predict.folder import inside
 from artifact.predict.tokens import TextLimits
 from artifact.task import Task
-from errors import GateFailed, UserError
+from artifact.tokenizer import read_config, read_limits
+from errors import UserError
 
-MODULES, SENTENCES = "modules.json", "sentence_bert_config.json"
+MODULES, SETTINGS = "modules.json", "config_sentence_transformers.json"
+LENGTHS = tuple(
+    f"sentence_{kind}_config.json"
+    for kind in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
+)
+"""Which of them says how a text is cut; all but the first are of sentence-transformers' first versions."""
 
 BY_FLAG = {
     "pooling_mode_cls_token": PoolingMode.CLS,
@@ -25,24 +29,40 @@ BY_FLAG = {
 
 
 def gives_vectors(directory: Path) -> bool:
-    """Whether sentence-transformers saved a model that gives a vector for each text: its weights may be of a class that
-    fills masks or continues texts, whose head is not used then."""
+    """Whether sentence-transformers saved a model that gives a vector for each text, pooled from those of its tokens:
+    its weights may be of a class that fills masks or continues texts, whose head is not used then.
+
+    Raises `UserError` for a file that is damaged.
+    """
     others = (None, Task.FILL_MASK, Task.FEATURE_EXTRACTION)
-    return (directory / MODULES).is_file() and read_task(directory) in others
+    return "Pooling" in _modules(directory) and read_task(directory) in others
 
 
-def sentence_limits(directory: Path, limits: TextLimits) -> TextLimits:
-    """A model's limits, and no more tokens than sentence-transformers leaves of a text, where it saved the model: it
-    may be fewer than the model has positions for. Raises `UserError` for a file that is damaged."""
-    if not (directory / SENTENCES).is_file():
-        return limits
-    try:
-        most = _read(directory, SENTENCES).get("max_seq_length")
-    except AttributeError as error:
-        raise UserError(f"{directory / SENTENCES} does not say how long a text may be", "save it again") from error
-    if not isinstance(most, int) or most < 1:
-        return limits
-    return replace(limits, max_length_tokens=min(limits.max_length_tokens, most))
+def sentence_limits(directory: Path) -> TextLimits:
+    """A model's limits, with as many tokens as sentence-transformers leaves of a text, where it saved a model of
+    vectors: those of its tokenizer may be others. Raises `UserError` for a file that is damaged."""
+    if not gives_vectors(directory):
+        return read_limits(directory)
+    told = next((read_config(directory, name).get("max_seq_length") for name in lengths_of(directory)), None)
+    return read_limits(directory, told if isinstance(told, int) and told > 0 else None)
+
+
+def lengths_of(directory: Path) -> tuple[str, ...]:
+    """The files of a folder that say how its texts are cut."""
+    return tuple(name for name in LENGTHS if (directory / name).is_file())
+
+
+def left_out(directory: Path) -> tuple[str, ...]:
+    """What sentence-transformers does with a text besides, and an export does not: a sentence for each."""
+    found = []
+    settings = read_config(directory, SETTINGS) if (directory / SETTINGS).is_file() else {}
+    if name := settings.get("default_prompt_name"):
+        prompt = (settings.get("prompts") or {}).get(name, "")
+        found.append(f"sentence-transformers puts {prompt!r} before each text ({SETTINGS}), and this export does not")
+    lowered = any(read_config(directory, name).get("do_lower_case") for name in lengths_of(directory))
+    if lowered and not read_config(directory, "tokenizer_config.json").get("do_lower_case"):
+        found.append("sentence-transformers makes texts lower case, and this tokenizer does not say that it does")
+    return tuple(found)
 
 
 def declared_pooling(directory: Path) -> Pooling | None:
@@ -51,20 +71,29 @@ def declared_pooling(directory: Path) -> Pooling | None:
 
     Raises `UserError` for a file that is damaged or lies outside of the folder.
     """
-    if not (directory / MODULES).is_file():
+    modules = _modules(directory)
+    if "Pooling" not in modules or not modules.keys() <= {"Transformer", "Pooling", "Normalize"}:
         return None
-    try:
-        modules = {str(item["type"]).rsplit(".", 1)[-1]: item["path"] for item in _read(directory, MODULES)}
-        if "Pooling" not in modules or not modules.keys() <= {"Transformer", "Pooling", "Normalize"}:
-            return None
-        modes = list(_modes(_read(directory, f"{modules['Pooling']}/config.json")))
-    except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{directory / MODULES} does not say what runs after the model", "save it again") from error
+    path = PurePosixPath(modules["Pooling"])
+    if path.is_absolute() or ".." in path.parts:
+        raise UserError(f"{directory / MODULES} names '{path}', which is outside of its folder", "save the model again")
+    modes = list(_modes(read_config(directory, f"{path}/config.json")))
     known = [mode for mode in PoolingMode if [mode] == modes]
     return Pooling(known[0], "Normalize" in modules) if known else None
 
 
-def _modes(config: Any) -> Iterator[str]:
+def _modules(directory: Path) -> dict[str, str]:
+    """Where each module's files lie, by the last part of its class's name; empty where there is no such file."""
+    if not (directory / MODULES).is_file():
+        return {}
+    try:
+        listed = json.loads((directory / MODULES).read_bytes())
+        return {str(item["type"]).rsplit(".", 1)[-1]: str(item["path"]) for item in listed}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{directory / MODULES} does not say what runs after the model", "save it again") from error
+
+
+def _modes(config: dict[str, Any]) -> Iterator[str]:
     """Names of the poolings that a configuration asks for; `""` for one that is not known."""
     named = config.get("pooling_mode")
     if named is not None:
@@ -73,12 +102,3 @@ def _modes(config: Any) -> Iterator[str]:
     for name, value in config.items():
         if name.startswith("pooling_mode_") and value is True:
             yield BY_FLAG.get(name, "")
-
-
-def _read(folder: Path, name: str) -> Any:
-    try:
-        return json.loads(inside(folder, name).read_bytes())
-    except GateFailed as error:
-        raise UserError(error.message, "save the model again") from error
-    except (OSError, ValueError) as error:
-        raise UserError(f"{folder / name} cannot be read: {error}", "save the model again") from error

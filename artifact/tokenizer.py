@@ -45,8 +45,9 @@ def read_config(directory: Path, name: str) -> dict[str, Any]:
     return value
 
 
-def read_limits(directory: Path) -> TextLimits:
-    """Limits of a checkpoint's tokenizer, never longer than its model's positions.
+def read_limits(directory: Path, told: int | None = None) -> TextLimits:
+    """Limits of a checkpoint's tokenizer, or where something else has `told` how many tokens a text may have, that,
+    never longer than its model's positions.
 
     Raises `UserError` when the folder has no `tokenizer.json` (slow-only tokenizers cannot be served without
     transformers).
@@ -59,7 +60,7 @@ def read_limits(directory: Path) -> TextLimits:
         )
     tokenizer = read_config(directory, "tokenizer_config.json")
     model = read_config(directory, "config.json")
-    lengths = [tokenizer.get("model_max_length"), _positions(model)]
+    lengths = [told or tokenizer.get("model_max_length"), _positions(model)]
     known = [int(length) for length in lengths if isinstance(length, int | float) and 0 < length < 1e6]
     if not known:
         raise UserError(

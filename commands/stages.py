@@ -124,7 +124,7 @@ def export_request(
 
     if checkpoint is None and module is None:
         raise UserError("there is nothing to export", "name a checkpoint, or a module with --module FILE:FUNCTION")
-    if module and (chosen.get("task") or chosen.get("pooling")):
+    if module and (chosen.get("task") or chosen.get("pooling") or not pooled):
         raise UserError("--task and --pooling are for checkpoints, and --module is given", "leave them out")
     run = RunFolder(checkpoint) if checkpoint else RunFolder(out)
     named, limit = Columns(*columns), data[1]
@@ -169,14 +169,15 @@ def _refuse_of_language_models(chosen: dict[str, Any]) -> None:
     }
     for flag, (is_asked, kind) in kinds.items():
         if is_asked:
-            raise UserError(f"{flag} is for {kind}, and this is none", "leave it out")
+            raise UserError(f"{flag} is for {kind}, and this is none", "leave it out, or name its --task")
 
 
 def _is_language(model: Path, task: Task | None) -> bool:
     """Whether a model is exported as one that writes texts token by token."""
     from models.checkpoint import writes_text
+    from models.gguf import is_gguf
 
-    return task in WRITES or (task is not Task.FEATURE_EXTRACTION and writes_text(model))
+    return task in WRITES or is_gguf(str(model)) or (task is not Task.FEATURE_EXTRACTION and writes_text(model))
 
 
 def _as_saved(checkpoint: Path, chosen: dict[str, Any], *, pooled: bool) -> dict[str, Any]:
@@ -184,9 +185,11 @@ def _as_saved(checkpoint: Path, chosen: dict[str, Any], *, pooled: bool) -> dict
 
     Raises `UserError` where something else runs after the model than one pooling that is known.
     """
-    from artifact.sentences import MODULES, declared_pooling, gives_vectors
+    from artifact.sentences import MODULES, declared_pooling, gives_vectors, left_out
 
     if chosen.get("task") not in (None, Task.FEATURE_EXTRACTION) or not gives_vectors(checkpoint):
+        if not pooled:
+            raise UserError("--no-pooling is for folders of sentence-transformers, and this is none", "leave it out")
         return {}
     pooling = chosen.get("pooling")
     if pooling is None and pooled:
@@ -194,9 +197,12 @@ def _as_saved(checkpoint: Path, chosen: dict[str, Any], *, pooled: bool) -> dict
         if pooling is None:
             raise UserError(
                 f"{checkpoint / MODULES} asks for more than one pooling, or for steps that are not known",
-                "say how to pool with --pooling, such as --pooling mean; --no-pooling gives the vectors of tokens",
+                "pool with --pooling, such as --pooling mean, or give the vectors of tokens with --no-pooling, or name "
+                "with --task what else it is for",
             )
         typer.echo(f"{checkpoint / MODULES} says how to pool: {pooling} (else: --pooling, --no-pooling)", err=True)
+    for sentence in left_out(checkpoint):
+        typer.echo(f"note: {sentence}", err=True)
     return {"task": Task.FEATURE_EXTRACTION, "pooling": pooling}
 
 

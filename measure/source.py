@@ -179,7 +179,7 @@ def find_models(directory: Path) -> ModelSource:
     if task is Task.FEATURE_EXTRACTION:
         pooling = _pooling(run, graphs) if run.is_run else declared_pooling(checkpoint)
         judged, head = judged if pooling else None, Head((POOLED,), pooling)
-        limits = sentence_limits(checkpoint, limits)
+        limits = sentence_limits(checkpoint)
     return ModelSource(
         directory,
         checkpoint,

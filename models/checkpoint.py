@@ -59,10 +59,10 @@ def open_checkpoint(directory: Path, *, task: Task | None = None, allow_pickle: 
         )
     takes_text = _model_class(directory, config).main_input_name == "input_ids"
     task = task or infer_task(directory, config)
-    limits = read_limits(directory) if takes_text else None
+    limits = sentence_limits if task is Task.FEATURE_EXTRACTION else read_limits
     return Checkpoint(
         directory=directory,
-        limits=sentence_limits(directory, limits) if limits and task is Task.FEATURE_EXTRACTION else limits,
+        limits=limits(directory) if takes_text else None,
         task=task,
         labels=read_labels(directory),
         activation=read_activation(directory),

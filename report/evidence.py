@@ -59,10 +59,11 @@ class Evidence:
         return [self._measured_row(entrant) for entrant in self.by_entrant] + self._failed_rows()
 
     @property
-    def fewest_rounds(self) -> int:
-        """Rounds of the process that was given fewest, because the time was over."""
-        rounds = [len({block.round for block in item.blocks}) for items in self.by_entrant.values() for item in items]
-        return min(rounds, default=self.session.plan.rounds)
+    def rounds(self) -> tuple[int, int]:
+        """Fewest and most rounds of a process: fewer than planned where the time was over."""
+        found = {len({block.round for block in item.blocks}) for items in self.by_entrant.values() for item in items}
+        found = found or {self.session.plan.rounds}
+        return min(found), max(found)
 
     @property
     def tokenizer_texts_per_s(self) -> float | None:

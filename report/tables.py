@@ -333,8 +333,7 @@ def how_measured(verdict: Verdict) -> tuple[str, ...]:
         f"Machine: {machine.cpu_model}, {machine.usable_cores} usable cores, {machine.system.split()[0]} ({features})",
         f"Threads: {verdict.threads} for every engine",
         f"Effort: {verdict.budget}, {_processes(verdict)} fresh processes of each candidate × "
-        f"{_from_to(verdict.fewest_rounds, verdict.rounds)} "
-        "interleaved rounds in random order",
+        f"{_from_to(*verdict.rounds)} interleaved rounds in random order",
         f"Data: {verdict.examples} examples of {verdict.data}, measured {verdict.measured_utc}",
         *([] if energy(verdict) else ["Energy: not available, no counter of the processor can be read here"]),
         f"Harness: adds {seconds(floor)} to each sample" if floor is not None else "Harness: its floor is not known",

@@ -185,8 +185,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     threads: int
     budget: str
     replicates: int
-    rounds: int
-    fewest_rounds: int
+    rounds: tuple[int, int]
     data: str
     examples: int
     sessions: int

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import pytest
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Dense, Normalize, Pooling, Transformer
 
+from artifact.identity import checkpoint_sha256
 from artifact.pooling import Pooling as Asked
 from artifact.pooling import PoolingMode
 from artifact.sentences import sentence_limits
@@ -63,6 +63,7 @@ def test_a_folder_is_exported_and_packed_as_it_says(
     asked.write_text("".join(f"{json.dumps({'text': text})}\n" for text in texts))
     answered = steelyard("predict", tmp_path / "artifact", "--data", asked, "--json")
     assert answered.returncode == 0, answered.stderr
+    assert json.loads((tmp_path / "artifact" / "tokenizer_config.json").read_bytes())["model_max_length"] == MOST
     ours = np.array([json.loads(line)["vector"] for line in answered.stdout.splitlines()])
     np.testing.assert_allclose(ours, theirs.encode(texts), atol=1e-5)
 
@@ -74,17 +75,68 @@ def test_texts_are_as_long_as_the_folder_says_for_vectors_alone(saved: Callable[
     assert find_models(folder).limits.max_length_tokens == read_limits(folder).max_length_tokens > MOST
 
 
-@pytest.mark.parametrize("told", [{"max_seq_length": None}, {}, {"max_seq_length": 10_000}])
-def test_limits_are_the_models_own_where_the_file_says_no_less(
+@pytest.mark.parametrize("told", [{"max_seq_length": None}, {}])
+def test_limits_are_the_tokenizers_own_where_the_file_says_nothing(
     saved: Callable[..., Path], told: dict[str, object]
 ) -> None:
     folder = saved()
-    limits = read_limits(folder)
     (folder / "sentence_bert_config.json").write_text(json.dumps(told))
-    assert sentence_limits(folder, limits) == limits
+    assert sentence_limits(folder) == read_limits(folder)
     (folder / "sentence_bert_config.json").unlink()
-    assert sentence_limits(folder, limits) == limits
-    assert sentence_limits(folder, replace(limits, max_length_tokens=3)).max_length_tokens == 3
+    assert sentence_limits(folder) == read_limits(folder)
+
+
+def test_the_file_counts_more_than_the_tokenizer_and_less_than_the_positions(saved: Callable[..., Path]) -> None:
+    """As sentence-transformers reads them, but that it would run into the end of the positions."""
+    folder = saved()
+    edit_json(folder / "tokenizer_config.json", model_max_length=8)
+    for told, most in ((MOST, MOST), (10_000, 64)):
+        edit_json(folder / "sentence_bert_config.json", max_seq_length=told)
+        assert SentenceTransformer(str(folder), device="cpu").max_seq_length == told
+        assert sentence_limits(folder).max_length_tokens == most
+
+
+def test_files_of_the_first_versions_are_read(saved: Callable[..., Path]) -> None:
+    folder = saved()
+    (folder / "sentence_bert_config.json").rename(folder / "sentence_roberta_config.json")
+    assert sentence_limits(folder).max_length_tokens == MOST
+
+
+def test_links_into_a_hubs_cache_are_followed(saved: Callable[..., Path], tmp_path: Path) -> None:
+    """As `snapshot_download` leaves them."""
+    folder, blobs = saved(), tmp_path / "blobs"
+    blobs.mkdir()
+    names = ("modules.json", "sentence_bert_config.json", "1_Pooling/config.json", "config.json")
+    for number, name in enumerate(names):
+        (folder / name).rename(blobs / str(number))
+        (folder / name).symlink_to(blobs / str(number))
+    assert request(folder).pooling == Asked(PoolingMode.MEAN)
+    assert sentence_limits(folder).max_length_tokens == MOST
+
+
+def test_another_limit_is_another_checkpoint(saved: Callable[..., Path]) -> None:
+    folder = saved()
+    before = checkpoint_sha256(folder)
+    edit_json(folder / "sentence_bert_config.json", max_seq_length=MOST - 1)
+    other = checkpoint_sha256(folder)
+    assert other != before
+    edit_json(folder / "config.json", architectures=["BertForSequenceClassification"])
+    classifier = checkpoint_sha256(folder)
+    edit_json(folder / "sentence_bert_config.json", max_seq_length=MOST)
+    assert checkpoint_sha256(folder) == classifier  # which does not read that file
+
+
+def test_what_else_is_done_with_a_text_is_said(saved: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
+    folder = saved()
+    request(folder)
+    assert "note:" not in capsys.readouterr().err
+    edit_json(folder / "config_sentence_transformers.json", prompts={"query": "query: "}, default_prompt_name="query")
+    edit_json(folder / "sentence_bert_config.json", do_lower_case=True)
+    edit_json(folder / "tokenizer_config.json", do_lower_case=False)
+    request(folder)
+    told = capsys.readouterr().err
+    assert "note: sentence-transformers puts 'query: ' before each text" in told
+    assert "note: sentence-transformers makes texts lower case" in told
 
 
 @pytest.mark.parametrize("text", ["{", "[]"])
@@ -92,7 +144,16 @@ def test_a_damaged_file_of_limits_is_an_error(saved: Callable[..., Path], text: 
     folder = saved()
     (folder / "sentence_bert_config.json").write_text(text)
     with pytest.raises(UserError, match="sentence_bert_config"):
-        sentence_limits(folder, read_limits(folder))
+        sentence_limits(folder)
+
+
+@pytest.mark.parametrize("kinds", [(), ("a.Transformer", "b.SpladePooling")])
+def test_a_folder_without_a_pooling_is_what_its_class_says(saved: Callable[..., Path], kinds: tuple[str, ...]) -> None:
+    folder = saved(kind="BertForMaskedLM")
+    (folder / "modules.json").write_text(json.dumps([{"type": kind, "path": ""} for kind in kinds]))
+    found = request(folder)
+    assert (found.task, found.pooling) == (None, None)
+    assert sentence_limits(folder) == read_limits(folder)
 
 
 @pytest.mark.parametrize("kind", ["BertModel", "BertForMaskedLM", "BertLMHeadModel"])
@@ -125,3 +186,8 @@ def test_modules_that_cannot_be_exported_are_refused(
 def test_two_answers_to_one_question_are_refused(steelyard: Steelyard, tmp_path: Path) -> None:
     done = steelyard("export", tmp_path, "--out", tmp_path / "run", "--pooling", "mean", "--no-pooling")
     fails(done, 2, "--pooling and --no-pooling exclude each other")
+
+
+def test_no_pooling_is_refused_where_nothing_pools(steelyard: Steelyard, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    done = steelyard("export", tiny_checkpoint, "--out", tmp_path / "run", "--no-pooling")
+    fails(done, 2, "--no-pooling is for folders of sentence-transformers, and this is none")

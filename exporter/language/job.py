@@ -120,6 +120,7 @@ def _check(request: Request) -> None:
         "--profile": chosen.profile is Profile.ORT_GPU,
         "--target": chosen.target is not usual.target,
         "--weights": chosen.weights is not usual.weights,
+        "--head-bits": chosen.head_bits != usual.head_bits and Precision.INT4 not in request.precisions,
         "--opset": request.opset not in (None, OPSET),
         "--allow-pickle": request.allow_pickle,
     }

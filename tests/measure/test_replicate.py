@@ -232,7 +232,9 @@ def test_rounds_beyond_the_least_end_with_the_time(
     monkeypatch.setattr(replicate, "perf_counter", clock)
     plan = msgspec.structs.replace(setting.plan, least_rounds=least)
     limit_at = clock() + 3.1
-    for outcome in run(replace(setting, plan=plan, cores=Cores(clock=clock), limit_at=limit_at)):
+    outcomes = run(replace(setting, plan=plan, cores=Cores(clock=clock), limit_at=limit_at))
+    assert len(outcomes) == len(ENTRANTS)
+    for outcome in outcomes:
         told = Counter((block.workload, block.round) for block in outcome.blocks)
         assert told == {(name, number): 1 for name in ("2×4", "2×natural") for number in range(rounds)}
 

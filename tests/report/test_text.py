@@ -254,6 +254,13 @@ def test_the_effort_says_how_many_rounds_there_were() -> None:
     assert isinstance(item, Measurement)
     records[last] = msgspec.structs.replace(item, blocks=tuple(block for block in item.blocks if block.round == 0))
     assert "4 fresh processes of each candidate × 1 to 2 interleaved rounds" in render(judge(records))
+    hurried = [
+        msgspec.structs.replace(item, blocks=tuple(block for block in item.blocks if block.round == 0))
+        if isinstance(item, Measurement)
+        else item
+        for item in records
+    ]
+    assert "4 fresh processes of each candidate × 1 interleaved rounds" in render(judge(hurried))
 
 
 def looked_at(*looks_ns: tuple[float, float]) -> list[Record]:
