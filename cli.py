@@ -234,10 +234,6 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Trace a model once, derive each precision from it, and check each against PyTorch."""
-    if block_size & (block_size - 1):
-        raise UserError(f"--block-size has {block_size}", "give a power of two from 16, such as 32")
-    if head_bits not in (4, 8):
-        raise UserError(f"--head-bits has {head_bits}", "give 4 or 8")
     if normalize and not pooling:
         raise UserError("--normalize is about the vector that --pooling makes", "say how with --pooling, such as mean")
     if pooling and no_pooling:

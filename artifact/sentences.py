@@ -57,7 +57,8 @@ def left_out(directory: Path) -> tuple[str, ...]:
     found = []
     settings = read_config(directory, SETTINGS) if (directory / SETTINGS).is_file() else {}
     if name := settings.get("default_prompt_name"):
-        prompt = (settings.get("prompts") or {}).get(name, "")
+        prompts = settings.get("prompts")
+        prompt = prompts.get(name) if isinstance(prompts, dict) else name
         found.append(f"sentence-transformers puts {prompt!r} before each text ({SETTINGS}), and this export does not")
     lowered = any(read_config(directory, name).get("do_lower_case") for name in lengths_of(directory))
     if lowered and not read_config(directory, "tokenizer_config.json").get("do_lower_case"):
@@ -83,14 +84,19 @@ def declared_pooling(directory: Path) -> Pooling | None:
 
 
 def _modules(directory: Path) -> dict[str, str]:
-    """Where each module's files lie, by the last part of its class's name; empty where there is no such file."""
-    if not (directory / MODULES).is_file():
+    """Where each module's files lie, by the last part of its class's name; empty where there is no such file. Links are
+    followed: model hubs keep files elsewhere."""
+    path = directory / MODULES
+    if not path.is_file():
         return {}
     try:
-        listed = json.loads((directory / MODULES).read_bytes())
+        listed = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read: {error}", "save the model again") from error
+    try:
         return {str(item["type"]).rsplit(".", 1)[-1]: str(item["path"]) for item in listed}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{directory / MODULES} does not say what runs after the model", "save it again") from error
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{path} does not say what runs after the model", "save it again") from error
 
 
 def _modes(config: dict[str, Any]) -> Iterator[str]:

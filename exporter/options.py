@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+from errors import UserError
+
 EXTERNAL_DATA_BYTES = 1_500_000_000
 """Graphs with more weight bytes keep them in a second file: a protobuf ends at 2 GB."""
 
@@ -52,7 +54,8 @@ class Options:
     """What holds for all variants. Accuracy level 4 lets int4 kernels round activations to int8, 0 does not.
 
     `head_bits` are those of the table of tokens and of the head that shares it in a language model's int4: in 4 they
-    cost a small model nearly as much as all its layers do (`docs/benchmarks.md`).
+    cost a small model nearly as much as all its layers do (`docs/benchmarks.md`). Raises `UserError` for numbers that
+    no kernel has.
     """
 
     profile: Profile = Profile.PORTABLE
@@ -61,3 +64,9 @@ class Options:
     block_size: int = 32
     accuracy_level: int = 4
     head_bits: int = 8
+
+    def __post_init__(self) -> None:
+        if self.block_size & (self.block_size - 1):
+            raise UserError(f"--block-size has {self.block_size}", "give a power of two from 16, such as 32")
+        if self.head_bits not in (4, 8):
+            raise UserError(f"--head-bits has {self.head_bits}", "give 4 or 8")

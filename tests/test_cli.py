@@ -251,7 +251,7 @@ def test_an_unknown_choice_of_export_lists_those_there_are(option: str, known: s
     assert known in done.stderr
 
 
-def _request(checkpoint: Path, precisions: tuple[Precision, ...] | None, **given: Any) -> Any:
+def request_of(checkpoint: Path, precisions: tuple[Precision, ...] | None, **given: Any) -> Any:
     usual = {"module": None, "data": (None, 500), "calibration": None, "columns": (None, None, None)}
     return export_request(checkpoint, Path("run"), precisions, **{**usual, **given})
 
@@ -259,15 +259,15 @@ def _request(checkpoint: Path, precisions: tuple[Precision, ...] | None, **given
 def test_all_leaves_out_what_cannot_be_calibrated_and_says_so(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    without = _request(tmp_path, None)
+    without = request_of(tmp_path, None)
     assert [str(precision) for precision in without.precisions] == ["fp32", "fp16", "bf16", "int8-dynamic", "int4"]
     told = capsys.readouterr()
     assert (told.out, told.err.count("\n")) == ("", 1)
     assert told.err == "int8-static is left out: it needs training examples (--calibration FILE)\n"
-    given = _request(tmp_path, None, calibration=tmp_path / "train.csv")
+    given = request_of(tmp_path, None, calibration=tmp_path / "train.csv")
     assert Precision.INT8_STATIC in given.precisions
     assert capsys.readouterr().err == ""
-    assert _request(tmp_path, (Precision.FP32,)).precisions == (Precision.FP32,)
+    assert request_of(tmp_path, (Precision.FP32,)).precisions == (Precision.FP32,)
     assert capsys.readouterr().err == ""
 
 
@@ -276,16 +276,16 @@ def test_a_runs_own_checkpoint_and_splits_are_taken_where_none_are_named(tmp_pat
     for path in (run.own_checkpoint / "config.json", run.evaluation_data, run.training_data):
         path.parent.mkdir(exist_ok=True)
         path.write_text("{}")
-    assert _request(tmp_path, None).data is None  # a folder that is not marked as a run has no splits
+    assert request_of(tmp_path, None).data is None  # a folder that is not marked as a run has no splits
     run.begin()
-    request = _request(tmp_path, None, data=(None, 7), columns=("body", "pair", "stars"))
+    request = request_of(tmp_path, None, data=(None, 7), columns=("body", "pair", "stars"))
     assert request.model == run.own_checkpoint
     assert (request.data.path, request.data.limit) == (run.evaluation_data, 7)
     assert (request.calibration.path, request.calibration.limit) == (run.training_data, None)
     assert request.data.columns == Columns()  # its own files have the columns that finetune wrote
-    named = _request(tmp_path, None, data=(tmp_path / "other.csv", 500), calibration=tmp_path / "more.csv")
+    named = request_of(tmp_path, None, data=(tmp_path / "other.csv", 500), calibration=tmp_path / "more.csv")
     assert (named.data.path.name, named.calibration.path.name) == ("other.csv", "more.csv")
-    asked = _request(tmp_path, None, data=(tmp_path / "other.csv", 500), columns=("body", "pair", "stars"))
+    asked = request_of(tmp_path, None, data=(tmp_path / "other.csv", 500), columns=("body", "pair", "stars"))
     assert asked.data.columns == Columns("body", "pair", "stars")
 
 

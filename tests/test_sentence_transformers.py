@@ -16,12 +16,11 @@ from artifact.pooling import PoolingMode
 from artifact.sentences import sentence_limits
 from artifact.task import Task
 from artifact.tokenizer import read_limits
-from commands.stages import export_request
 from errors import UserError
 from measure.source import find_models
 from tests.artifact.conftest import edit_json
 from tests.conftest import TEXTS, Steelyard
-from tests.test_cli import fails
+from tests.test_cli import fails, request_of
 
 MOST = 16
 """Tokens that sentence-transformers leaves of a text; the model has positions for more."""
@@ -44,8 +43,7 @@ def saved(tiny_checkpoint: Path, tmp_path: Path) -> Callable[..., Path]:
 
 
 def request(checkpoint: Path, **given: Any) -> Any:
-    usual = {"module": None, "data": (None, 500), "calibration": None, "columns": (None, None, None)}
-    return export_request(checkpoint, Path("run"), None, **{**usual, **given})
+    return request_of(checkpoint, None, **given)
 
 
 def test_a_folder_is_exported_and_packed_as_it_says(
