@@ -36,7 +36,6 @@ PRECISIONS = "fp32,int8-dynamic"
 CHOSEN = Options()
 
 app = typer.Typer(
-    help="Export a fine-tuned model, weigh every runtime that could serve it, and ship the lightest that stays true.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -72,6 +71,15 @@ MaxSize = Annotated[float | None, typer.Option("--max-size-mb", min=0, help="Lim
 
 WRITES: dict[str, Any] = {"rich_help_panel": "Language models"}
 WRITING = ("chat", "system", "max_new_tokens", "temperature", "top_p", "min_p", "repetition_penalty", "seed", "stop")
+
+
+@app.callback()
+def steelyard(
+    version: Annotated[
+        bool, typer.Option("--version", callback=tell.tell_version, is_eager=True, help="Say which version this is.")
+    ] = False,
+) -> None:
+    """Export a fine-tuned model, weigh every runtime that could serve it, and ship the lightest that stays true."""
 
 
 def command(run: Callable[P, None]) -> Callable[P, None]:

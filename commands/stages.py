@@ -59,11 +59,13 @@ def _check_packages(lesson: Lesson, task: Task) -> None:
 def finetune(lesson: Lesson, out: Path, *, overwrite: bool = False) -> "tuple[TrainingRecord, bool]":
     """Fine-tune, or reuse what the same data and settings made before; says which."""
     from artifact.progress import silent
+    from artifact.run_folder import claim_output
     from commands.tell import tell_data
     from models.quiet import ON_IMPORT, hushed
     from models.reading import read_lesson
 
-    rows = read_lesson(lesson)  # what is wrong with the data is said before torch is loaded
+    claim_output(out)  # what is wrong with folders and data is said before torch is loaded
+    rows = read_lesson(lesson)
     _check_packages(lesson, rows[0].task)
     with hushed(*ON_IMPORT):
         from models.lesson import learn
@@ -118,14 +120,17 @@ def export_request(
     What cannot be calibrated is left out of all, and said. Raises `UserError` when there is nothing to export.
     """
     need("train", "torch", "transformers", "onnx", "onnxscript", "optimum")
-    from artifact.run_folder import RunFolder
+    from artifact.run_folder import RunFolder, claim_output
     from exporter.request import CALIBRATED, EXPORTED, OF_DECODERS, ModuleSource, Request, Source
+    from models.checkpoint import check_files
+    from models.gguf import is_gguf
     from models.rows import Columns
 
     if checkpoint is None and module is None:
         raise UserError("there is nothing to export", "name a checkpoint, or a module with --module FILE:FUNCTION")
     if module and (chosen.get("task") or chosen.get("pooling") or not pooled):
         raise UserError("--task and --pooling are for checkpoints, and --module is given", "leave them out")
+    claim_output(out)
     run = RunFolder(checkpoint) if checkpoint else RunFolder(out)
     named, limit = Columns(*columns), data[1]
     judged = Source(data[0], named, limit) if data[0] else None
@@ -135,6 +140,8 @@ def export_request(
         training = training or (Source(run.training_data, Columns()) if run.training_data.is_file() else None)
         checkpoint = run.checkpoint or checkpoint
     if module is None:
+        if not is_gguf(str(checkpoint)):  # said before torch is loaded
+            check_files(checkpoint or out, allow_pickle=bool(chosen.get("allow_pickle")))
         chosen |= _as_saved(checkpoint or out, chosen, pooled=pooled)
     language = module is None and _is_language(checkpoint or out, chosen.get("task"))
     if not language:

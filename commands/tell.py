@@ -16,6 +16,18 @@ if TYPE_CHECKING:
     from side_by_side.records import SideBySide
 
 
+def tell_version(is_asked: bool) -> None:
+    """Which version this is, and nothing else, where that `is_asked`."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    if is_asked:
+        try:
+            typer.echo(f"steelyard {version('steelyard')}")
+        except PackageNotFoundError:
+            typer.echo("steelyard, from a checkout that is not installed")
+        raise typer.Exit
+
+
 def tell_data(summary: "DataSummary") -> None:
     """What is going to be learnt from, on standard error."""
     from commands.training import told_before

@@ -62,8 +62,8 @@ from runtimes.base import Availability, Candidate
 from runtimes.registry import CALIBRATE, REFERENCE, entry, is_calibrated, where_runs
 
 VERSIONED = (
-    *("torch", "transformers", "onnxruntime", "onnxruntime-gpu", "onnxruntime-genai", "openvino", "torchao"),
-    *("llama-cpp-python", "tokenizers", "numpy"),
+    *("steelyard", "torch", "transformers", "onnxruntime", "onnxruntime-gpu", "onnxruntime-genai", "openvino"),
+    *("torchao", "llama-cpp-python", "tokenizers", "numpy"),
 )
 KEPT_ENVIRONMENT = ("OMP_", "KMP_", "MKL_", "ORT_", "OV_", "GGML_", "TORCH", "CUDA_", "MALLOC_", "LD_PRELOAD")
 
@@ -454,6 +454,7 @@ class _Campaign:
                 portable=entry(candidate.runtime).portable,
                 info=opened.info,
                 model_bytes=self.task.source.model_bytes(candidate),
+                step_bytes=self.task.source.step_bytes(candidate),
                 model_sha256=self.task.source.model_sha256(candidate),
                 cold_start=outcome.cold_start,
                 warm_ups=tuple(outcome.warm_ups),

@@ -178,7 +178,8 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True, tag="measurement"):
     """One candidate in one fresh process. `quality` is empty but in the first replicate, and so is `executed`.
 
     `peak_device_bytes` is the engine's own count, `device_bytes` the driver's. `portable` says whether an artifact can
-    be packed for its runtime (CPU, without torch).
+    be packed for its runtime (CPU, without torch). `step_bytes` are the weights that a written token needs, where that
+    is known.
     """
 
     schema_version: int
@@ -201,6 +202,7 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True, tag="measurement"):
     memory: MemoryReading
     peak_device_bytes: int | None
     device_bytes: int | None = None
+    step_bytes: int | None = None
     finished_utc: str
     executed: Executed | None = None
 

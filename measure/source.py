@@ -138,6 +138,13 @@ class ModelSource:
         """Size of a candidate's weight files."""
         return sum(path.stat().st_size for path in self.model_files(candidate))
 
+    def step_bytes(self, candidate: Candidate) -> int | None:
+        """Bytes of weights that a language model needs for each token it writes, as its file has them; `None` where
+        that cannot be told: of a checkpoint, whose weights may be converted as they are loaded, and of an
+        encoder-decoder. A table of tokens that the head does not share is counted too, though one row of it is read."""
+        from_file = entry(candidate.runtime).source is not Source.CHECKPOINT
+        return self.model_bytes(candidate) if self.writes and self.reading is None and from_file else None
+
 
 def find_models(directory: Path) -> ModelSource:
     """Look at a folder and say what can be measured in it.

@@ -5,6 +5,7 @@ its continued fraction (NIST Digital Library of Mathematical Functions, 8.17.22)
 """
 
 from collections.abc import Iterator
+from functools import lru_cache
 from itertools import count
 from math import erfc, exp, inf, isnan, lgamma, log1p, sqrt, tau
 
@@ -33,6 +34,7 @@ def tail(t: float, df: float) -> float:
     return 0.5 - weight / b * _fraction(b, a, rest) / 2
 
 
+@lru_cache(maxsize=4096)  # a search for how many processes are enough asks for the same few again and again
 def quantile(p: float, df: float) -> float:
     """The value that Student's t with `df` degrees of freedom stays below with probability `p`.
 

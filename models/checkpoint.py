@@ -46,17 +46,8 @@ def open_checkpoint(directory: Path, *, task: Task | None = None, allow_pickle: 
     """
     if task in WRITES:
         raise UserError(f"{directory} holds a model that answers in one pass, which is not {task}", "leave --task out")
-    if not directory.is_dir():
-        raise UserError(f"{directory} does not exist or is not a folder", "give a folder written by save_pretrained")
+    pickled = check_files(directory, allow_pickle=allow_pickle)
     config = read_config(directory, "config.json")
-    pickled = sorted(path.name for path in directory.glob("*.bin"))
-    safe = bool(list(directory.glob("*.safetensors")))
-    if not safe and not (pickled and allow_pickle):
-        raise UserError(
-            f"{directory} has no safetensors weights" + (f", only the pickle {pickled[0]}" if pickled else ""),
-            "save it with model.save_pretrained(folder); pickles can run code, so they are loaded only with "
-            "--allow-pickle",
-        )
     takes_text = _model_class(directory, config).main_input_name == "input_ids"
     task = task or infer_task(directory, config)
     limits = sentence_limits if task is Task.FEATURE_EXTRACTION else read_limits
@@ -68,8 +59,29 @@ def open_checkpoint(directory: Path, *, task: Task | None = None, allow_pickle: 
         activation=read_activation(directory),
         problem=config.get("problem_type"),
         sha256=checkpoint_sha256(directory),
-        pickled=not safe,
+        pickled=pickled,
     )
+
+
+def check_files(directory: Path, *, allow_pickle: bool = False) -> bool:
+    """Check what can be checked of a checkpoint's folder without torch, whose import takes seconds. Returns whether its
+    weights are pickles.
+
+    Raises `UserError` where the folder, `config.json` or safetensors weights (or with `allow_pickle` others) are
+    missing.
+    """
+    if not directory.is_dir():
+        raise UserError(f"{directory} does not exist or is not a folder", "give a folder written by save_pretrained")
+    read_config(directory, "config.json")
+    pickled = sorted(path.name for path in directory.glob("*.bin"))
+    safe = bool(list(directory.glob("*.safetensors")))
+    if not safe and not (pickled and allow_pickle):
+        raise UserError(
+            f"{directory} has no safetensors weights" + (f", only the pickle {pickled[0]}" if pickled else ""),
+            "save it with model.save_pretrained(folder); pickles can run code, so they are loaded only with "
+            "--allow-pickle",
+        )
+    return not safe
 
 
 def writes_text(model: Path) -> bool:

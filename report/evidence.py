@@ -119,6 +119,7 @@ class Evidence:
             memory_pss_bytes=round(median(pss)) if pss else None,
             device_bytes=max(device, default=None),
             model_bytes=weights,
+            step_bytes=measurements[-1].step_bytes,
             model_sha256=measurements[-1].model_sha256,
             engine=f"{measurements[-1].info.engine} {measurements[-1].info.engine_version}",
             info=measurements[-1].info,
@@ -253,6 +254,7 @@ class Evidence:
             energy_j=_energy_of_a_call(blocks),
             speed=self._by_workload[workload].get(entrant),
             tokens=self.specs[workload].tokens,
+            phase=self.specs[workload].phase,
             **({} if self.specs[workload].from_text else _slowest(calls)),
         )
 

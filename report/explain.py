@@ -1,23 +1,31 @@
-"""Why a precision is as fast as it is here: what the CPU offers, and what the engine made of it."""
+"""Why a precision is as fast as it is here: what the CPU offers, what the engine made of it, and what memory gives."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 
 from artifact.precision import Precision
 from measure.records import Role
 from measure.statistics import EQUIVALENT
+from measure.workload import Phase
 from report.judge import speed
-from report.verdict import Row, Verdict
+from report.verdict import Row, Verdict, WorkloadResult
 
 
 @dataclass(frozen=True, slots=True)
 class Arithmetic:
-    """A number type: the instruction sets that compute in it (as Linux names them, x86 first, then ARM), and words by
-    which engines name kernels that do."""
+    """A number type: the instruction sets that compute in it (as Linux names them, x86 first, then ARM), words by which
+    engines name kernels that do, and the type it is unpacked to where no CPU computes in it."""
 
     name: str
     features: tuple[str, ...]
     kernels: tuple[str, ...]
+    unpacked: str | None = None
+
+    @property
+    def computes(self) -> str:
+        """The type that products are computed in."""
+        return self.unpacked or self.name
 
 
 PRODUCTS = ("matmul", "gemm", "fullyconnected", "convolution", "linear")
@@ -26,31 +34,43 @@ PRODUCTS = ("matmul", "gemm", "fullyconnected", "convolution", "linear")
 TYPED = ("float", "int64", "f32", "bf16")
 """Words that show that an engine's names bear number types."""
 
+BY_BLOCKS = "nbits"
+"""How engines name products with weights in blocks of 4 or 8 bits, whose activations they round to int8."""
+
 INT8 = Arithmetic(
     "int8",
     ("amx_int8", "avx512_vnni", "avx_vnni", "i8mm", "asimddp"),
-    ("integer", "quantizematmul", "qlinear", "_i8", "_u8", "int8_t"),
+    ("integer", "quantizematmul", "qlinear", "_i8", "_u8", "int8_t", BY_BLOCKS),
 )
 ARITHMETICS: Mapping[Precision, Arithmetic] = {
     Precision.INT8_DYNAMIC: INT8,
     Precision.INT8_STATIC: INT8,
     Precision.BF16: Arithmetic("bf16", ("amx_bf16", "avx512_bf16", "bf16"), ("bf16", "bfloat16")),
     Precision.FP16: Arithmetic("fp16", ("amx_fp16", "avx512_fp16"), ("float16", "_f16")),
-    Precision.INT4: Arithmetic("int4", (), ("nbits", "_u4", "_i4")),
+    Precision.INT4: Arithmetic("int4", INT8.features, (BY_BLOCKS, "_u4", "_i4"), unpacked="int8"),
 }
+
+SAME_RATE = 1.25
+"""Up to this factor two rates of reading are the same: one engine's rate differs as much from precision to precision
+where memory is the limit."""
 
 
 def explanations(verdict: Verdict) -> tuple[str, ...]:
-    """A sentence for each precision that ran on a CPU beside the same engine's fp32: expected and measured."""
+    """What was expected and measured of each precision that ran on a CPU beside the same engine's fp32. Of a language
+    model reading and writing are told apart: the one is arithmetic, the other goes through all weights for each token.
+    """
     measured = [row for row in verdict.rows if row.measured and row.role is not Role.CONTROL and row.info]
-    return tuple(
-        _sentence(row, plain, verdict.machine.cpu_features)
+    pairs = [
+        (row, plain)
         for row in measured
         if row.precision in ARITHMETICS
         and row.info
         and row.info.device.startswith("cpu")
         and (plain := _plain(row, measured)) is not None
-    )
+    ]
+    sentences = [_arithmetic(row, plain, verdict.machine.cpu_features) for row, plain in pairs]
+    sentences += [_memory(row, plain, measured) for row, plain in pairs]
+    return tuple(sentence for sentence in sentences if sentence)
 
 
 def _plain(row: Row, measured: Sequence[Row]) -> Row | None:
@@ -59,24 +79,71 @@ def _plain(row: Row, measured: Sequence[Row]) -> Row | None:
     return min(found, key=lambda item: len(item.name), default=None)
 
 
-def _sentence(row: Row, plain: Row, cpu_features: Sequence[str]) -> str:
+def _gain(row: Row, plain: Row, phase: Phase) -> float | None:
+    """Speed as a multiple of `plain`'s over the workloads of a phase (geometric mean); `None` where there are none."""
+    gains = [
+        own / other
+        for result, beside in zip(row.workloads, plain.workloads, strict=True)
+        if result.phase is phase and (own := _speed(row, result)) and (other := _speed(plain, beside))
+    ]
+    return prod(gains) ** (1 / len(gains)) if gains else None
+
+
+def _speed(row: Row, result: WorkloadResult) -> float | None:
+    """Speed in a workload as a multiple of the baseline's, whose own is 1; `None` where nothing ran beside it."""
+    if row.role is Role.ANCHOR:
+        return 1.0
+    return result.speed.ratio if result.speed else None
+
+
+def _arithmetic(row: Row, plain: Row, cpu_features: Sequence[str]) -> str | None:
+    """What the CPU offers for a number type, and what came of it: of a language model in reading."""
     arithmetic = ARITHMETICS[Precision(row.precision)]
     has = [name for name in arithmetic.features if name in cpu_features]
-    gain = speed(row) / (speed(plain) or 1.0)
-    offers = (
-        f"this CPU has {' and '.join(has)}"
-        if has
-        else f"this CPU has no instructions for {arithmetic.name}"
-        if arithmetic.features
-        else f"{arithmetic.name} saves memory and is unpacked to compute"
-    )
+    writes = any(result.phase for result in row.workloads)
+    gain = _gain(row, plain, Phase.READ) if writes else speed(row) / (speed(plain) or 1.0)
+    if gain is None:
+        return None
+    offers = f"this CPU has {' and '.join(has)}" if has else f"this CPU has no instructions for {arithmetic.computes}"
+    if arithmetic.unpacked:
+        offers = f"{arithmetic.name} is unpacked to {arithmetic.unpacked}, and {offers}"
     surprise = ""
     if has and gain < 1 / EQUIVALENT:
         surprise = ", though it was to be faster"
     if not has and gain > EQUIVALENT:
         surprise = ", though it was not to be faster"
-    facts = [offers, *_kernels(row, arithmetic)]
-    return f"{row.name} has {gain:.2f}× the speed of {plain.name}{surprise}: {', '.join(facts)}."
+    facts = ", ".join([offers, *_kernels(row, arithmetic)])
+    return f"{row.name} {'reads at' if writes else 'has'} {gain:.2f}× the speed of {plain.name}{surprise}: {facts}."
+
+
+def _memory(row: Row, plain: Row, measured: Sequence[Row]) -> str | None:
+    """How fast a language model's written tokens go through its weights, and whether memory could give more: a larger
+    file that is gone through faster shows that it could. `None` of what writes nothing, or converts as it loads."""
+    rate, plain_rate, gain = _step_rate(row), _step_rate(plain), _gain(row, plain, Phase.WRITE)
+    if rate is None or plain_rate is None or gain is None or not row.step_bytes or not plain.step_bytes:
+        return None
+    larger = [
+        (found, other.name)
+        for other in measured
+        if (other.step_bytes or 0) >= row.step_bytes and other.name != row.name and (found := _step_rate(other))
+    ]
+    best, name = max(larger, default=(plain_rate, plain.name))
+    verdict = (
+        f"{name} goes through {best / 1e9:.1f}, so it waits for its kernels and not for memory"
+        if best > SAME_RATE * rate
+        else f"no larger file is gone through much faster ({name}: {best / 1e9:.1f}), so it may well wait for memory"
+    )
+    return (
+        f"{row.name} writes at {gain:.2f}× the speed of {plain.name}, whose file is "
+        f"{plain.step_bytes / row.step_bytes:.1f} times as large: each token needs all weights, and it goes through "
+        f"{rate / 1e9:.1f} GB of them a second; {verdict}."
+    )
+
+
+def _step_rate(row: Row) -> float | None:
+    """Bytes of weights that are gone through in a second in the smallest workload that writes."""
+    steps = [(result.tokens or 1, result.batch_s) for result in row.workloads if result.phase is Phase.WRITE]
+    return row.step_bytes / min(steps)[1] if row.step_bytes and steps else None
 
 
 def _kernels(row: Row, arithmetic: Arithmetic) -> list[str]:

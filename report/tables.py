@@ -150,9 +150,10 @@ def around_engine(verdict: Verdict) -> Table | None:
     if found is None:
         return None
     row = next((row for row in verdict.rows if row.measured and row.name == verdict.deployable), None)
-    took: dict[str, float] = {}  # by phase
+    took: dict[Phase, float] = {}
     for result in row.workloads if row else ():  # of each kind the first, which is the smallest
-        took.setdefault(result.workload.split()[0], result.batch_s / (result.tokens or 1))
+        if result.phase:
+            took.setdefault(result.phase, result.batch_s / (result.tokens or 1))
     parts = (
         ("a prompt's token from its text", found.tokenise_s, took.get(Phase.READ))
         if found.hear_s is None

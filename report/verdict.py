@@ -10,6 +10,7 @@ from measure.core_distance import CoreDistance
 from measure.machine import Machine
 from measure.records import Overhead, Role
 from measure.statistics import Decision
+from measure.workload import Phase
 from report.policy import Policy
 from runtimes.base import Executed, RuntimeInfo
 
@@ -65,7 +66,8 @@ class WorkloadResult(msgspec.Struct, frozen=True, kw_only=True):
     calls of all processes from above with 99 % certainty (MLPerf's early stopping); `None` where there are too few, or
     where a sample is no call. `energy_j` is what the processor took for a batch, the median over all processes; `None`
     where it has no counter that can be read. `device_s` is the median by the clock of the device alone, `None` where
-    the host is the device. `tokens` are those that a language model reads or writes in one sample.
+    the host is the device. `tokens` are those that a language model reads or writes in one sample, and `phase` says
+    which of the two.
     """
 
     workload: str
@@ -78,6 +80,7 @@ class WorkloadResult(msgspec.Struct, frozen=True, kw_only=True):
     energy_j: float | None = None
     device_s: float | None = None
     tokens: int | None = None
+    phase: Phase | None = None
 
     @property
     def tokens_per_s(self) -> float | None:
@@ -129,7 +132,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
     `reason` says why it cannot be recommended, or was not measured; `lost` why another one is recommended although this
     one could be. `overall` is over the workloads of the policy's objective. `cold_starts_s` has one for each process.
-    `first_run_s` is what its first call took, `process_s` what a process took in all, both medians.
+    `first_run_s` is what its first call took, `process_s` what a process took in all, both medians. `step_bytes` are
+    the weights that a language model needs for each token it writes, where that is known.
     """
 
     name: str
@@ -154,6 +158,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     memory_pss_bytes: int | None = None
     device_bytes: int | None = None
     model_bytes: int | None = None
+    step_bytes: int | None = None
     model_sha256: str | None = None
     engine: str | None = None
     info: RuntimeInfo | None = None

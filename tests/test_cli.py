@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,11 @@ def test_help_lists_every_command(steelyard: Steelyard) -> None:
     assert done.returncode == 0
     for name in COMMANDS:
         assert name in done.stdout
+
+
+def test_it_says_which_version_it_is(steelyard: Steelyard) -> None:
+    done = steelyard("--version")
+    assert (done.returncode, done.stdout) == (0, f"steelyard {version('steelyard')}\n")
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -256,9 +262,17 @@ def request_of(checkpoint: Path, precisions: tuple[Precision, ...] | None, **giv
     return export_request(checkpoint, Path("run"), precisions, **{**usual, **given})
 
 
+def pretend_checkpoint(folder: Path) -> None:
+    """What a folder must have for its export to be ordered."""
+    folder.mkdir(exist_ok=True)
+    (folder / "config.json").write_text("{}")
+    (folder / "model.safetensors").touch()
+
+
 def test_all_leaves_out_what_cannot_be_calibrated_and_says_so(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    pretend_checkpoint(tmp_path)
     without = request_of(tmp_path, None)
     assert [str(precision) for precision in without.precisions] == ["fp32", "fp16", "bf16", "int8-dynamic", "int4"]
     told = capsys.readouterr()
@@ -273,7 +287,9 @@ def test_all_leaves_out_what_cannot_be_calibrated_and_says_so(
 
 def test_a_runs_own_checkpoint_and_splits_are_taken_where_none_are_named(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
-    for path in (run.own_checkpoint / "config.json", run.evaluation_data, run.training_data):
+    pretend_checkpoint(tmp_path)
+    pretend_checkpoint(run.own_checkpoint)
+    for path in (run.evaluation_data, run.training_data):
         path.parent.mkdir(exist_ok=True)
         path.write_text("{}")
     assert request_of(tmp_path, None).data is None  # a folder that is not marked as a run has no splits

@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from measure.records import Measurement, Record, Session
+from measure.workload import Phase, WorkloadSpec
 from report.explain import explanations
 from report.judge import judge
 from runtimes.base import Executed
@@ -63,3 +64,45 @@ def test_nothing_is_made_up_where_the_engine_does_not_tell() -> None:
 def test_only_what_ran_beside_its_own_fp32_is_explained() -> None:
     names = [line.partition(" ")[0] for line in explanations(judge(usual()))]
     assert sorted(names) == ["ort-cpu/int8-dynamic", "torch-cpu/bf16"]
+
+
+def of_a_language_model(read_s: float, write_s: float, file_bytes: int) -> list[str]:
+    """What is said of ort-cpu/int8-dynamic with such a file, which reads 16 tokens and writes one in so many seconds.
+    ORT fp32 takes 8 and 64 ms, and its file has 640 MB: 10 GB/s."""
+    records: list[Record] = []
+    for item in usual(int8_seconds={"1×16": read_s, "8×natural": write_s}):
+        if isinstance(item, Session):
+            read = WorkloadSpec(name="1×16", batch_size=1, shapes=((1, 16),), phase=Phase.READ)
+            write = WorkloadSpec(name="8×natural", batch_size=1, shapes=((1, 1), (1, 1)), phase=Phase.WRITE)
+            item = msgspec.structs.replace(item, workloads=(read, write))
+        if isinstance(item, Measurement) and item.runtime == "ort-cpu":
+            sizes = {"ort-cpu/fp32": 640_000_000, "ort-cpu/int8-dynamic": file_bytes}
+            item = msgspec.structs.replace(item, step_bytes=sizes[item.entrant.name])
+        records.append(item)
+    return [line for line in explanations(judge(records)) if line.startswith("ort-cpu/int8-dynamic")]
+
+
+def test_a_language_models_reading_is_explained_by_arithmetic_and_its_writing_by_bytes() -> None:
+    reads, writes = of_a_language_model(0.004, 0.020, 160_000_000)
+    assert reads == (
+        "ort-cpu/int8-dynamic reads at 2.00× the speed of ort-cpu/fp32, though it was not to be faster: this CPU has "
+        "no instructions for int8."
+    )
+    assert writes == (
+        "ort-cpu/int8-dynamic writes at 3.20× the speed of ort-cpu/fp32, whose file is 4.0 times as large: each token "
+        "needs all weights, and it goes through 8.0 GB of them a second; no larger file is gone through much faster "
+        "(ort-cpu/fp32: 10.0), so it may well wait for memory."
+    )
+
+
+def test_what_goes_through_fewer_bytes_than_memory_gives_is_told_to_wait_for_its_kernels() -> None:
+    assert of_a_language_model(0.004, 0.032, 160_000_000)[1].endswith(
+        "it goes through 5.0 GB of them a second; ort-cpu/fp32 goes through 10.0, so it waits for its kernels and not "
+        "for memory."
+    )
+
+
+def test_a_smaller_file_that_is_read_faster_proves_nothing_of_memory() -> None:
+    """A cache may hold it: the rate of fp32's own file, which is as large, is what counts."""
+    faster = of_a_language_model(0.004, 0.004, 160_000_000)[1]
+    assert "it goes through 40.0 GB of them a second; no larger file is gone through much faster" in faster
