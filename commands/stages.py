@@ -123,7 +123,6 @@ def export_request(
     from artifact.run_folder import RunFolder, claim_output
     from exporter.request import CALIBRATED, EXPORTED, OF_DECODERS, ModuleSource, Request, Source
     from models.checkpoint import check_files
-    from models.gguf import is_gguf
     from models.rows import Columns
 
     if checkpoint is None and module is None:
@@ -140,8 +139,7 @@ def export_request(
         training = training or (Source(run.training_data, Columns()) if run.training_data.is_file() else None)
         checkpoint = run.checkpoint or checkpoint
     if module is None:
-        if not is_gguf(str(checkpoint)):  # said before torch is loaded
-            check_files(checkpoint or out, allow_pickle=bool(chosen.get("allow_pickle")))
+        check_files(checkpoint or out, allow_pickle=bool(chosen.get("allow_pickle")))  # before torch is loaded
         chosen |= _as_saved(checkpoint or out, chosen, pooled=pooled)
     language = module is None and _is_language(checkpoint or out, chosen.get("task"))
     if not language:

@@ -65,8 +65,8 @@ QUICK = Plan(
 BUDGETS: Mapping[Budget, Plan] = {
     Budget.SMOKE: Plan(
         name=Budget.SMOKE,
-        replicates=2,
-        most_replicates=2,
+        replicates=1,
+        most_replicates=1,
         limit_s=60,
         rounds=2,
         block_s=0.05,

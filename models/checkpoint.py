@@ -64,12 +64,16 @@ def open_checkpoint(directory: Path, *, task: Task | None = None, allow_pickle: 
 
 
 def check_files(directory: Path, *, allow_pickle: bool = False) -> bool:
-    """Check what can be checked of a checkpoint's folder without torch, whose import takes seconds. Returns whether its
-    weights are pickles.
+    """Check what can be checked of a checkpoint without torch, whose import takes seconds. Returns whether its weights
+    are pickles.
 
     Raises `UserError` where the folder, `config.json` or safetensors weights (or with `allow_pickle` others) are
-    missing.
+    missing, or a GGUF file is.
     """
+    if is_gguf(str(directory)):
+        if not directory.is_file():
+            raise UserError(f"{directory} does not exist", "check the path")
+        return False
     if not directory.is_dir():
         raise UserError(f"{directory} does not exist or is not a folder", "give a folder written by save_pretrained")
     read_config(directory, "config.json")

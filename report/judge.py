@@ -98,6 +98,8 @@ def _lost(row: Row, best: Row, ratio: Ratio | None, objective: Objective) -> str
         return f"its file has {size(row.model_bytes)}, and that of {best.name} {size(best.model_bytes)}"
     if ratio is None:
         return f"it never ran beside {best.name}"
+    if ratio.low is None:
+        return f"not decided: {times(ratio)} the speed of {best.name}"
     if _is_close(ratio):
         return f"too close to call: {times(ratio)} the speed of {best.name}"
     return f"{times(ratio)} the speed of {best.name}"

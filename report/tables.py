@@ -241,12 +241,13 @@ def headline(verdict: Verdict) -> tuple[str, ...]:
             f"{verdict.fastest} is the fastest that keeps its {verdict.measure} ({speed}), but needs its own engine "
             "where it is deployed."
         )
-    if verdict.close:
-        lines.append(f"Too close to it to call: {', '.join(verdict.close)}.")
+    close = [name for name in verdict.close if (ratio := rows[name].overall) is None or ratio.low]
+    if close:
+        lines.append(f"Too close to it to call: {', '.join(close)}.")
     lines += [
         _more_effort(row, row.overall, verdict)
         for row in verdict.rows
-        if row.role is Role.CANDIDATE and row.overall and row.overall.more_processes != 0
+        if row.role is Role.CANDIDATE and row.overall and row.overall.low and row.overall.more_processes != 0
     ]
     return tuple(lines)
 
@@ -296,7 +297,10 @@ def control(verdict: Verdict) -> str:
     looks = [(item.speed, f"at {item.workload}") for item in row.workloads] + [(row.overall, "over all workloads")]
     speed, where = next((look for look in looks if look[0] and look[0].decision is verdict.control), looks[0])
     found = f"A/A control (the baseline against itself): {verdict.control}, {times(speed)} {where}"
-    return f"{found}; {meaning[verdict.control]}."
+    says = (
+        meaning[verdict.control] if speed and speed.low else "one process of each says nothing of this machine's noise"
+    )
+    return f"{found}; {says}."
 
 
 def certainty(verdict: Verdict) -> str:
@@ -333,7 +337,7 @@ def how_measured(verdict: Verdict) -> tuple[str, ...]:
     return (
         f"Machine: {machine.cpu_model}, {machine.usable_cores} usable cores, {machine.system.split()[0]} ({features})",
         f"Threads: {verdict.threads} for every engine",
-        f"Effort: {verdict.budget}, {_processes(verdict)} fresh processes of each candidate × "
+        f"Effort: {verdict.budget}, {_processes(verdict)} of each candidate × "
         f"{_from_to(*verdict.rounds)} interleaved rounds in random order",
         f"Data: {verdict.examples} examples of {verdict.data}, measured {verdict.measured_utc}",
         *([] if energy(verdict) else ["Energy: not available, no counter of the processor can be read here"]),
@@ -344,7 +348,7 @@ def how_measured(verdict: Verdict) -> tuple[str, ...]:
 
 def _processes(verdict: Verdict) -> str:
     counts = [row.processes for row in verdict.rows if row.measured] or [verdict.replicates]
-    return _from_to(min(counts), max(counts))
+    return f"{_from_to(min(counts), max(counts))} fresh {'process' if max(counts) == 1 else 'processes'}"
 
 
 def _from_to(least: int, most: int) -> str:

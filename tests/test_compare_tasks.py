@@ -215,7 +215,7 @@ def exported(kind: Kind, tiny_checkpoint: Path, folder: Path) -> tuple[Path, Pat
     return folder / "run", data
 
 
-EVERY_RUN = ("words", "vectors", "scores", "answers")
+EVERY_RUN = ("vectors", "answers")
 """The others read and decide as some of these do."""
 
 

@@ -10,6 +10,7 @@ from artifact.records import read_if_present, sha256_file, write_json
 from artifact.run_folder import RunFolder
 from errors import UserError
 from models import gguf
+from models.checkpoint import check_files
 
 
 class Unpacked(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,8 +28,7 @@ def checkpoint_folder(model: Path, run: RunFolder, progress: Progress) -> Path:
     """
     if not gguf.is_gguf(str(model)):
         return model
-    if not model.is_file():
-        raise UserError(f"{model} does not exist", "check the path")
+    check_files(model)
     mark = run.directory / "gguf.json"
     told, found = read_if_present(mark, Unpacked), sha256_file(model)
     if run.own_checkpoint.exists():

@@ -353,7 +353,17 @@ PROCESSORS: Mapping[str, Mapping[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("options", PROCESSORS.values(), ids=PROCESSORS)
+EVERY_RUN = ("to one size", "by the shorter edge")
+"""The others are put together of what these two do."""
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param(options, id=name, marks=() if name in EVERY_RUN else pytest.mark.exhaustive)
+        for name, options in PROCESSORS.items()
+    ],
+)
 def test_pictures_are_prepared_as_by_transformers(
     make: Make, tmp_path: Path, options: Mapping[str, Any], stranger: Stranger
 ) -> None:

@@ -493,6 +493,17 @@ def test_real_engines_are_each_measured_once_in_each_replicate(compared: tuple[C
 
 
 @pytest.mark.slow
+def test_real_ratios_have_intervals(compared: tuple[Comparison, list[Record]]) -> None:
+    ratios = [row.overall for row in judge(compared[1]).rows if row.measured and row.role is not Role.ANCHOR]
+    assert len(ratios) == 3
+    for ratio in ratios:
+        assert ratio
+        assert ratio.low
+        assert ratio.high
+        assert ratio.low < ratio.ratio < ratio.high
+
+
+@pytest.mark.slow
 def test_the_kept_reference_is_what_transformers_answers(
     compared: tuple[Comparison, list[Record]], by_hand: Callable[..., NDArray[np.float32]]
 ) -> None:
@@ -602,7 +613,7 @@ def test_from_text_to_label_by_the_installed_command(artifact: Path, reviews: Pa
         [
             *(Path(sys.executable).parent / "steelyard", "compare", artifact, "--data", reviews),
             *("--candidates", "ort-cpu/fp32", "--lengths", "text,text-overlapped", "--batch-sizes", "4"),
-            *("--budget", "smoke", "--threads", "1", "--out", run.directory),
+            *("--budget", "1", "--threads", "1", "--out", run.directory),
         ],
         capture_output=True,
         text=True,
@@ -638,7 +649,7 @@ def test_a_killed_comparison_is_taken_up_where_it_was(artifact: Path, reviews: P
     command = [
         str(Path(sys.executable).parent / "steelyard"),
         *("compare", str(artifact), "--data", str(reviews), "--out", str(path.parent), "--runtimes", "ort-cpu"),
-        *("--precisions", "fp32", "--batch-sizes", "1", "--lengths", "8", "--threads", "1", "--budget", "smoke"),
+        *("--precisions", "fp32", "--batch-sizes", "1", "--lengths", "8", "--threads", "1", "--budget", "1"),
     ]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as harness:
         deadline = time.monotonic() + 120
@@ -663,7 +674,7 @@ def test_a_killed_comparison_is_taken_up_where_it_was(artifact: Path, reviews: P
         if line["type"] == "measurement"
     )
     assert all(after[pair] == 1 for pair in finished if pair[0] != "anchor")
-    assert {pair[:2] for pair in after} == {(role, number) for role in ("anchor", "control") for number in range(2)}
+    assert {pair[:2] for pair in after} == {(role, number) for role in ("anchor", "control") for number in range(3)}
     assert all(count == 1 for pair, count in after.items() if pair[0] == "control")
     lines = len(whole_lines(path))
     subprocess.run(command, capture_output=True, timeout=240, check=True)

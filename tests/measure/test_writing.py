@@ -284,7 +284,7 @@ def test_the_command_weighs_a_model_that_hears_and_packs_it_with_its_card(
     hearing_run: Path, heard: Path, tmp_path: Path, steelyard: Steelyard
 ) -> None:
     run = copied(hearing_run, tmp_path / "run")
-    others = ("torch-cpu/bf16", "ort-cpu/int8-dynamic", "openvino-cpu/int4")
+    others = ("ort-cpu/int8-dynamic", "openvino-cpu/int4")
     names = ",".join(("ort-cpu/fp32", "openvino-cpu/fp32", *others))
     done = steelyard("compare", run, "--data", heard, "--candidates", names, "--budget", "smoke", "--json")
     assert done.returncode == 0, done.stderr

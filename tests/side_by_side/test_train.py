@@ -38,7 +38,7 @@ def _turns(out: Path) -> list[TurnRecord]:
     return [msgspec.json.decode(line, type=TurnRecord) for line in (out / "turns.jsonl").read_bytes().splitlines()]
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=pytest.mark.exhaustive)])
 def test_each_setting_is_trained_as_by_the_plain_command(
     compared: Compared, tiny_checkpoint: Path, separable_csv: Path, tmp_path: Path, precision: str
 ) -> None:
@@ -97,13 +97,6 @@ def test_the_record_can_be_read_back_and_the_report_tells_it(compared: Compared)
     assert (compared.out / "losses.svg").read_text().count("<polyline") == 2
 
 
-def test_what_is_trained_is_not_trained_again(compared: Compared) -> None:
-    before = _turns(compared.out)
-    again = train_side_by_side(compared.lesson, parse_settings("cpu/fp32,cpu/bf16,cuda/bf16"), compared.out)
-    assert _turns(compared.out) == before
-    assert again.rows == compared.found.rows
-
-
 def test_another_lesson_is_refused_and_nothing_is_lost(compared: Compared, tmp_path: Path) -> None:
     out = Path(shutil.copytree(compared.out, tmp_path / "out"))
     other = msgspec.structs.replace(compared.lesson, config=msgspec.structs.replace(CONFIG, seed=5))
@@ -113,6 +106,7 @@ def test_another_lesson_is_refused_and_nothing_is_lost(compared: Compared, tmp_p
         assert (out / name).read_bytes() == (compared.out / name).read_bytes()
 
 
+@pytest.mark.exhaustive
 def test_a_run_that_was_trained_anew_is_not_told_with_the_memory_of_before(
     compared: Compared, tiny_checkpoint: Path, separable: TaskRows, tmp_path: Path
 ) -> None:
@@ -201,13 +195,15 @@ def test_one_setting_that_dies_is_a_row_and_the_others_go_on(compared: Compared,
     assert "memory" in dead.hint
 
 
-def test_the_command_prints_one_document(
+def test_the_command_prints_one_document_and_trains_nothing_again(
     steelyard: Steelyard, compared: Compared, tiny_checkpoint: Path, separable_csv: Path
 ) -> None:
+    before = _turns(compared.out)
     places = [tiny_checkpoint, "--data", separable_csv, "--out", compared.out]
     done = steelyard("finetune", *places, *FLAGS, "--compare", "cpu/fp32,cpu/bf16,cuda/bf16", "--json")
     assert done.returncode == 0, done.stderr
     assert msgspec.json.decode(done.stdout, type=SideBySide).rows == compared.found.rows
+    assert _turns(compared.out) == before
 
 
 @pytest.mark.parametrize("damage", ["columns", "rows"])
