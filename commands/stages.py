@@ -64,7 +64,7 @@ def finetune(lesson: Lesson, out: Path, *, overwrite: bool = False) -> "tuple[Tr
     from models.quiet import ON_IMPORT, hushed
     from models.reading import read_lesson
 
-    claim_output(out)  # what is wrong with folders and data is said before torch is loaded
+    claim_output(out)  # what is wrong with it, and with the data, is said before torch is loaded
     rows = read_lesson(lesson)
     _check_packages(lesson, rows[0].task)
     with hushed(*ON_IMPORT):

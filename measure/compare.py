@@ -62,9 +62,12 @@ from runtimes.base import Availability, Candidate
 from runtimes.registry import CALIBRATE, REFERENCE, entry, is_calibrated, where_runs
 
 VERSIONED = (
-    *("steelyard", "torch", "transformers", "onnxruntime", "onnxruntime-gpu", "onnxruntime-genai", "openvino"),
-    *("torchao", "llama-cpp-python", "tokenizers", "numpy"),
+    *("torch", "transformers", "onnxruntime", "onnxruntime-gpu", "onnxruntime-genai", "openvino", "torchao"),
+    *("llama-cpp-python", "tokenizers", "numpy"),
 )
+TOOL = "steelyard"
+"""Kept with every measurement, and no reason to measure again."""
+
 KEPT_ENVIRONMENT = ("OMP_", "KMP_", "MKL_", "ORT_", "OV_", "GGML_", "TORCH", "CUDA_", "MALLOC_", "LD_PRELOAD")
 
 
@@ -419,7 +422,7 @@ class _Campaign:
                 examples=len(self.task.examples),
                 score_batch_sizes=self.task.batch_sizes,
                 harness_floor_s=harness_floor_s,
-                versions=self.versions,
+                versions=self.versions | installed_versions(TOOL),
                 environment=self.environment,
                 tokenizer_floor_s=tokenizer_floor_s,
                 overhead=around,

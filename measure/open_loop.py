@@ -15,7 +15,7 @@ from artifact.predict.tokens import TextItem
 from artifact.progress import Progress, silent
 from artifact.records import fingerprint
 from errors import UserError
-from measure.compare import failure_of, find_runnable, installed_versions, kept_environment, now_utc, threads_for
+from measure.compare import TOOL, failure_of, find_runnable, installed_versions, kept_environment, now_utc, threads_for
 from measure.load_records import LoadRecord, LoadSession, LoadTest, append, load
 from measure.machine import Load, read_machine, watch_load
 from measure.messages import Drive, Driven, Open, Opened, Timed, WarmUp
@@ -255,7 +255,7 @@ class _Campaign:
             data=self.task.data,
             examples=len(self.task.texts),
             inputs_sha256=self.inputs.sha256,
-            versions=self.versions,
+            versions=self.versions | installed_versions(TOOL),
             environment=self.environment,
         )
         append(self.task.records, session)

@@ -31,6 +31,9 @@ from runtimes.registry import Source, entry
 
 EXTERNAL_DATA = "*.onnx_data"
 
+AS_STORED = (Precision.FP32, Precision.INT8_DYNAMIC, Precision.INT4)
+"""What an engine for CPUs computes with as its file has it."""
+
 REWRITES = "an encoder-decoder, and compare knows how those begin from their export alone"
 JUDGED_ELSEWHERE = "export judges it: see variants.md; pack it with --precision"
 EXPORT_FIRST = "steelyard export it, then compare the run"
@@ -140,10 +143,14 @@ class ModelSource:
 
     def step_bytes(self, candidate: Candidate) -> int | None:
         """Bytes of weights that a language model needs for each token it writes, as its file has them; `None` where
-        that cannot be told: of a checkpoint, whose weights may be converted as they are loaded, and of an
-        encoder-decoder. A table of tokens that the head does not share is counted too, though one row of it is read."""
-        from_file = entry(candidate.runtime).source is not Source.CHECKPOINT
-        return self.model_bytes(candidate) if self.writes and self.reading is None and from_file else None
+        that cannot be told: of checkpoints and 16 bits, which may be converted as they are loaded, and of
+        encoder-decoders. A table of tokens that the head does not share is counted too, though one row of it is read.
+        """
+        where = entry(candidate.runtime)
+        is_as_stored = candidate.precision in AS_STORED and where.graph(candidate) is candidate.precision
+        if where.source is Source.CHECKPOINT or not is_as_stored or not self.writes or self.reading is not None:
+            return None
+        return self.model_bytes(candidate)
 
 
 def find_models(directory: Path) -> ModelSource:

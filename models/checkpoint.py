@@ -83,7 +83,7 @@ def check_files(directory: Path, *, allow_pickle: bool = False) -> bool:
         raise UserError(
             f"{directory} has no safetensors weights" + (f", only the pickle {pickled[0]}" if pickled else ""),
             "save it with model.save_pretrained(folder); pickles can run code, so they are loaded only with "
-            "--allow-pickle",
+            "--allow-pickle, and those of language models not at all",
         )
     return not safe
 

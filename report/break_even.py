@@ -23,8 +23,15 @@ class Cell:
     lead: Ratio | None
 
     @property
+    def is_undecided(self) -> bool:
+        """Whether there were too few runs to say anything."""
+        return self.lead is not None and self.lead.low is None
+
+    @property
     def is_close(self) -> bool:
         """Whether the two cannot be told apart by more than 2 %."""
+        if self.is_undecided:
+            return False
         return self.lead is None or self.lead.decision in (Decision.EQUIVALENT, Decision.INCONCLUSIVE)
 
 

@@ -14,18 +14,12 @@ from report.verdict import Row, Verdict, WorkloadResult
 
 @dataclass(frozen=True, slots=True)
 class Arithmetic:
-    """A number type: the instruction sets that compute in it (as Linux names them, x86 first, then ARM), words by which
-    engines name kernels that do, and the type it is unpacked to where no CPU computes in it."""
+    """A number type: the instruction sets that compute in it (as Linux names them, x86 first, then ARM; none where no
+    CPU does), and words by which engines name kernels that do."""
 
     name: str
     features: tuple[str, ...]
     kernels: tuple[str, ...]
-    unpacked: str | None = None
-
-    @property
-    def computes(self) -> str:
-        """The type that products are computed in."""
-        return self.unpacked or self.name
 
 
 PRODUCTS = ("matmul", "gemm", "fullyconnected", "convolution", "linear")
@@ -35,20 +29,23 @@ TYPED = ("float", "int64", "f32", "bf16")
 """Words that show that an engine's names bear number types."""
 
 BY_BLOCKS = "nbits"
-"""How engines name products with weights in blocks of 4 or 8 bits, whose activations they round to int8."""
+"""How engines name products with weights in blocks of 4 or 8 bits."""
 
 INT8 = Arithmetic(
     "int8",
     ("amx_int8", "avx512_vnni", "avx_vnni", "i8mm", "asimddp"),
-    ("integer", "quantizematmul", "qlinear", "_i8", "_u8", "int8_t", BY_BLOCKS),
+    ("integer", "quantizematmul", "qlinear", "_i8", "_u8", "int8_t"),
 )
 ARITHMETICS: Mapping[Precision, Arithmetic] = {
     Precision.INT8_DYNAMIC: INT8,
     Precision.INT8_STATIC: INT8,
     Precision.BF16: Arithmetic("bf16", ("amx_bf16", "avx512_bf16", "bf16"), ("bf16", "bfloat16")),
     Precision.FP16: Arithmetic("fp16", ("amx_fp16", "avx512_fp16"), ("float16", "_f16")),
-    Precision.INT4: Arithmetic("int4", INT8.features, (BY_BLOCKS, "_u4", "_i4"), unpacked="int8"),
+    Precision.INT4: Arithmetic("int4", (), ("_u4", "_i4")),
 }
+
+SHORT = 256
+"""Tokens before a step up to which their keys and values are little beside a model's weights."""
 
 SAME_RATE = 1.25
 """Up to this factor the rate of a larger file proves nothing: both are medians on a machine that is not quiet."""
@@ -66,7 +63,7 @@ def explanations(verdict: Verdict) -> tuple[str, ...]:
     pairs = [
         (row, plain)
         for row in measured
-        if row.precision in ARITHMETICS and (plain := _plain(row, measured)) is not None
+        if row.precision in ARITHMETICS and (plain := _plain(row, measured)) and _is_known(row) and _is_known(plain)
     ]
     sentences = [_arithmetic(row, plain, verdict.machine.cpu_features) for row, plain in pairs]
     sentences += [_memory(row, plain, measured) for row, plain in pairs]
@@ -77,6 +74,11 @@ def _plain(row: Row, measured: Sequence[Row]) -> Row | None:
     """The same engine in fp32 with the fewest options."""
     found = [item for item in measured if item.runtime == row.runtime and item.precision == Precision.FP32]
     return min(found, key=lambda item: len(item.name), default=None)
+
+
+def _is_known(row: Row) -> bool:
+    """Whether a row's speed has an interval: nothing is made of what one process did."""
+    return row.role is Role.ANCHOR or (row.overall is not None and row.overall.low is not None)
 
 
 def _gain(row: Row, plain: Row, phase: Phase) -> float | None:
@@ -104,14 +106,13 @@ def _arithmetic(row: Row, plain: Row, cpu_features: Sequence[str]) -> str | None
     gain = _gain(row, plain, Phase.READ) if writes else speed(row) / (speed(plain) or 1.0)
     if gain is None:
         return None
-    offers = f"this CPU has {' and '.join(has)}" if has else f"this CPU has no instructions for {arithmetic.computes}"
-    if arithmetic.unpacked:
-        offers = f"{arithmetic.name} is unpacked to {arithmetic.unpacked}, and {offers}"
-    surprise = ""
-    if has and gain < 1 / EQUIVALENT:
-        surprise = ", though it was to be faster"
-    if not has and gain > EQUIVALENT:
-        surprise = ", though it was not to be faster"
+    offers, surprise = f"{arithmetic.name} is unpacked to compute", ""
+    if has:
+        offers = f"this CPU has {' and '.join(has)}"
+        surprise = ", though it was to be faster" if gain < 1 / EQUIVALENT else ""
+    elif arithmetic.features:
+        offers = f"this CPU has no instructions for {arithmetic.name}"
+        surprise = ", though it was not to be faster" if gain > EQUIVALENT else ""
     facts = ", ".join([offers, *_kernels(row, arithmetic)])
     return f"{row.name} {'reads at' if writes else 'has'} {gain:.2f}× the speed of {plain.name}{surprise}: {facts}."
 
@@ -127,11 +128,13 @@ def _memory(row: Row, plain: Row, measured: Sequence[Row]) -> str | None:
         for other in measured
         if (other.step_bytes or 0) >= row.step_bytes and other.name != row.name and (found := _step_rate(other))
     ]
-    best, name = max(larger, default=(plain_rate, plain.name))
+    if not larger:
+        return None
+    best, name = max(larger)
     verdict = (
         f"{name} goes through {best / 1e9:.1f}, so it waits for its kernels and not for memory"
         if best > SAME_RATE * rate
-        else f"no larger file is gone through much faster ({name}: {best / 1e9:.1f}), so it may well wait for memory"
+        else f"no file as large is gone through much faster ({name}: {best / 1e9:.1f}), so it may well wait for memory"
     )
     return (
         f"{row.name} writes at {gain:.2f}× the speed of {plain.name}, whose file is "
@@ -141,9 +144,12 @@ def _memory(row: Row, plain: Row, measured: Sequence[Row]) -> str | None:
 
 
 def _step_rate(row: Row) -> float | None:
-    """Bytes of weights that are gone through in a second in the smallest workload that writes."""
-    steps = [(result.tokens or 1, result.batch_s) for result in row.workloads if result.phase is Phase.WRITE]
-    return row.step_bytes / min(steps)[1] if row.step_bytes and steps else None
+    """Bytes of weights that are gone through in a second by a step behind the fewest tokens; `None` where these are so
+    many that keys and values count."""
+    read = [result.tokens or 0 for result in row.workloads if result.phase is Phase.READ]
+    steps_s = [result.batch_s for result in row.workloads if result.phase is Phase.WRITE]
+    tokens, step_s = min(zip(read, steps_s, strict=True), default=(0, 0.0))
+    return row.step_bytes / step_s if row.step_bytes and step_s and tokens <= SHORT else None
 
 
 def _kernels(row: Row, arithmetic: Arithmetic) -> list[str]:
@@ -161,7 +167,10 @@ def _kernels(row: Row, arithmetic: Arithmetic) -> list[str]:
     }
     if not products or not any(word in kernel for kernel in names for word in TYPED):
         return told
+    blocks = sum(count for kernel, count in products.items() if BY_BLOCKS in kernel)
+    if blocks:
+        return [f"{blocks} of {sum(products.values())} matrix products have weights in blocks of few bits", *told]
     low = sum(count for kernel, count in products.items() if any(word in kernel for word in arithmetic.kernels))
     of = f"{low} of {sum(products.values())}" if low else f"none of {sum(products.values())}"
-    does = f"have {arithmetic.name} weights" if arithmetic.unpacked else f"compute in {arithmetic.name}"
+    does = f"compute in {arithmetic.name}" if arithmetic.features else f"have {arithmetic.name} weights"
     return [f"{of} matrix products {does}", *told]

@@ -86,8 +86,8 @@ def speed(row: Row) -> float:
 
 
 def _is_close(ratio: Ratio | None) -> bool:
-    """Whether two speeds cannot be told apart by more than 2 %."""
-    return ratio is None or ratio.decision in (Decision.EQUIVALENT, Decision.INCONCLUSIVE)
+    """Whether two speeds cannot be told apart by more than 2 %; too few runs say nothing of that."""
+    return ratio is None or (ratio.low is not None and ratio.decision in (Decision.EQUIVALENT, Decision.INCONCLUSIVE))
 
 
 def _lost(row: Row, best: Row, ratio: Ratio | None, objective: Objective) -> str:

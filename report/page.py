@@ -162,7 +162,9 @@ def _tally(found: BreakEven) -> str:
     told = ", ".join(f"{name} in {count}" for name, count in ranked)
     close = sum(cell.is_close for cell in cells)
     many = {0: "None is", 1: "One is", len(cells): "All are"}.get(close, f"{close} are")
-    return f"Fastest of {len(cells)} workloads: {told}. {many} too close to call."
+    undecided = sum(cell.is_undecided for cell in cells)
+    not_decided = f" {undecided} are not decided: too few runs." if undecided else ""
+    return f"Fastest of {len(cells)} workloads: {told}. {many} too close to call.{not_decided}"
 
 
 def _calls(rows: Sequence[Row], workload: str, evidence: Evidence) -> Grid:
@@ -232,7 +234,7 @@ def _costs(verdict: Verdict, rows: Sequence[Row]) -> Grid:
 
 def _heat(cell: Cell) -> int:
     """Per cent of the winner's colour: more for a greater lead, none where it is too close to call."""
-    lead = 1.0 if cell.lead is None or cell.is_close else cell.lead.ratio
+    lead = 1.0 if cell.lead is None or cell.is_close or cell.is_undecided else cell.lead.ratio
     return round(HOTTEST * min(1.0, log(max(1.0, lead)) / log(2)))
 
 

@@ -47,8 +47,9 @@ def summary(verdict: Verdict) -> Table:
     measured = [row for row in verdict.rows if row.measured]
     writes = verdict.writes
     over = OVER.get(verdict.policy.objective, "")
+    known = ", with a 95 % interval" if any(row.overall and row.overall.low for row in measured) else ""
     return Table(
-        title=f"Speed{over} is against {verdict.baseline}, with a 95 % interval" if verdict.baseline else "Measured",
+        title=f"Speed{over} is against {verdict.baseline}{known}" if verdict.baseline else "Measured",
         headers=(
             "candidate",
             "speed",
@@ -241,9 +242,8 @@ def headline(verdict: Verdict) -> tuple[str, ...]:
             f"{verdict.fastest} is the fastest that keeps its {verdict.measure} ({speed}), but needs its own engine "
             "where it is deployed."
         )
-    close = [name for name in verdict.close if (ratio := rows[name].overall) is None or ratio.low]
-    if close:
-        lines.append(f"Too close to it to call: {', '.join(close)}.")
+    if verdict.close:
+        lines.append(f"Too close to it to call: {', '.join(verdict.close)}.")
     lines += [
         _more_effort(row, row.overall, verdict)
         for row in verdict.rows

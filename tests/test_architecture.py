@@ -102,6 +102,28 @@ def loaded_after(statement: str) -> set[str]:
     return set(json.loads(done.stdout.splitlines()[-1]))
 
 
+@pytest.mark.parametrize(
+    "order", ["export_request(Path('nowhere'), Path('{new}'), None, **USUAL)", "finetune(LESSON, Path('{taken}'))"]
+)
+def test_what_is_refused_for_its_folders_is_refused_before_torch_is_loaded(order: str, tmp_path: Path) -> None:
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "thesis.tex").write_text("mine")
+    program = f"""
+from pathlib import Path
+from commands.stages import export_request, finetune
+from errors import UserError
+from models.training import FinetuneConfig, Lesson
+USUAL = dict(module=None, data=(None, 1), calibration=None, columns=(None, None, None))
+LESSON = Lesson(base_model="base", data="data.csv", config=FinetuneConfig())
+try:
+    {order.format(new=tmp_path / "new", taken=tmp_path / "taken")}
+    raise SystemExit("it was not refused")
+except UserError:
+    pass
+"""
+    assert not loaded_after(program) & {"torch", "transformers"}
+
+
 def test_help_loads_nothing_heavy() -> None:
     program = "sys.argv = ['steelyard', '--help']\nimport cli\ntry:\n    cli.main()\nexcept SystemExit:\n    pass"
     loaded = loaded_after(program)

@@ -197,6 +197,10 @@ def test_the_command_weighs_a_run_and_packs_what_it_recommends(
     }
     for row in rows.values():
         assert [item["workload"] for item in row["workloads"]] == ["read 1×16", "write 1×16"]
+    for name in ("ort-cpu/fp32", "ort-cpu/int4", "openvino-cpu/int8-dynamic"):
+        assert rows[name]["step_bytes"] == rows[name]["model_bytes"]
+    for name in ("torch-cpu/fp32", "ort-cpu/fp16", *(name for name in rows if name.endswith("/bf16"))):
+        assert rows[name]["step_bytes"] is None  # converted while it is loaded
     lacking = {row["runtime"]: row["reason"] for row in verdict["rows"] if row["reason"]}
     assert lacking["ort-tensorrt"] == "it does not run language models yet"
     if (cuda := probe("ort-cuda")) and not cuda.available:
@@ -299,6 +303,7 @@ def test_the_command_weighs_a_model_that_hears_and_packs_it_with_its_card(
         shown = [(item["workload"], item["tokens"]) for item in rows[name]["workloads"]]
         assert shown == [("read 1×2s", None), ("write 1×2s", 1)]
     assert set(others) <= set(rows)
+    assert {row["step_bytes"] for row in rows.values()} == {None}  # an encoder's weights are read once for all tokens
     assert "a recording's features from its file" in (run / "report.md").read_text()
     out = tmp_path / "artifact"
     done = steelyard("pack", run, "--candidate", "ort-cpu/int8-dynamic", "--out", out)

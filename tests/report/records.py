@@ -271,3 +271,15 @@ def from_text(
         msgspec.structs.replace(asked, workloads=(*asked.workloads, *specs), tokenizer_floor_s=0.008),
         *(msgspec.structs.replace(item, blocks=(*item.blocks, *told)) for item in anchor),
     ]
+
+
+def of_one_process(records: Sequence[Record]) -> list[Record]:
+    """The same with a plan of one process of each, and only the first of each measured."""
+    found = list[Record]()
+    for item in records:
+        if isinstance(item, Session):
+            plan = msgspec.structs.replace(item.plan, replicates=1, most_replicates=1)
+            item = msgspec.structs.replace(item, plan=plan)
+        if not isinstance(item, Measurement) or item.replicate == 0:
+            found.append(item)
+    return found

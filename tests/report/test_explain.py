@@ -10,7 +10,7 @@ from measure.workload import Phase, WorkloadSpec
 from report.explain import explanations
 from report.judge import judge
 from runtimes.base import Executed
-from tests.report.records import SLOW, usual
+from tests.report.records import SLOW, of_one_process, usual
 
 
 def told(features: tuple[str, ...], kernels: Mapping[str, int], conversions: int | None, factor: float) -> str:
@@ -66,13 +66,13 @@ def test_only_what_ran_beside_its_own_fp32_is_explained() -> None:
     assert sorted(names) == ["ort-cpu/int8-dynamic", "torch-cpu/bf16"]
 
 
-def of_a_language_model(read_s: float, write_s: float, file_bytes: int) -> list[str]:
-    """What is said of ort-cpu/int8-dynamic with such a file, which reads 16 tokens and writes one in so many seconds.
-    ORT fp32 takes 8 and 64 ms, and its file has 640 MB: 10 GB/s."""
+def of_a_language_model(read_s: float, write_s: float, file_bytes: int, tokens: int = 16) -> list[str]:
+    """What is said of ort-cpu/int8-dynamic with such a file, which reads so many tokens and writes one in so many
+    seconds. ORT fp32 takes 8 and 64 ms, and its file has 640 MB: 10 GB/s."""
     records: list[Record] = []
     for item in usual(int8_seconds={"1×16": read_s, "8×natural": write_s}):
         if isinstance(item, Session):
-            read = WorkloadSpec(name="1×16", batch_size=1, shapes=((1, 16),), phase=Phase.READ)
+            read = WorkloadSpec(name="1×16", batch_size=1, shapes=((1, tokens),), phase=Phase.READ)
             write = WorkloadSpec(name="8×natural", batch_size=1, shapes=((1, 1), (1, 1)), phase=Phase.WRITE)
             item = msgspec.structs.replace(item, workloads=(read, write))
         if isinstance(item, Measurement) and item.runtime == "ort-cpu":
@@ -90,7 +90,7 @@ def test_a_language_models_reading_is_explained_by_arithmetic_and_its_writing_by
     )
     assert writes == (
         "ort-cpu/int8-dynamic writes at 3.20× the speed of ort-cpu/fp32, whose file is 4.0 times as large: each token "
-        "needs all weights, and it goes through 8.0 GB of them a second; no larger file is gone through much faster "
+        "needs all weights, and it goes through 8.0 GB of them a second; no file as large is gone through much faster "
         "(ort-cpu/fp32: 10.0), so it may well wait for memory."
     )
 
@@ -105,4 +105,18 @@ def test_what_goes_through_fewer_bytes_than_memory_gives_is_told_to_wait_for_its
 def test_a_smaller_file_that_is_read_faster_proves_nothing_of_memory() -> None:
     """A cache may hold it: the rate of fp32's own file, which is as large, is what counts."""
     faster = of_a_language_model(0.004, 0.004, 160_000_000)[1]
-    assert "it goes through 40.0 GB of them a second; no larger file is gone through much faster" in faster
+    assert "it goes through 40.0 GB of them a second; no file as large is gone through much faster" in faster
+
+
+def test_behind_a_long_prompt_keys_and_values_count_and_nothing_is_said_of_weights() -> None:
+    assert len(of_a_language_model(0.004, 0.020, 160_000_000, tokens=256)) == 2
+    assert len(of_a_language_model(0.004, 0.020, 160_000_000, tokens=257)) == 1
+
+
+def test_blocks_of_few_bits_are_no_claim_of_arithmetic() -> None:
+    words = "121 of 121 matrix products have weights in blocks of few bits"
+    assert words in told(("avx512_vnni",), {"MatMulNBits float": 121}, None, 0.4)
+
+
+def test_nothing_is_made_of_what_one_process_did() -> None:
+    assert explanations(judge(of_one_process(usual()))) == ()

@@ -16,7 +16,17 @@ from report.files import write_verdict
 from report.judge import judge
 from report.page import Grid, render_page
 from report.tables import Table
-from tests.report.records import SLOW, failure, from_text, measurements, quality, session, two_fixed, usual
+from tests.report.records import (
+    SLOW,
+    failure,
+    from_text,
+    measurements,
+    of_one_process,
+    quality,
+    session,
+    two_fixed,
+    usual,
+)
 
 VOID = {"meta", "br", "wbr"}
 EVIL = '"><img src=x onerror=alert(1)>&'
@@ -210,6 +220,15 @@ def test_close_cells_are_hatched_and_say_so() -> None:
     assert found.words["i"] == ["too close to call"]
     assert found.count("td", "none") == 1  # the natural mix is measured at the largest batch size alone
     told = "Fastest of 3 workloads: ort-cpu/int8-dynamic in 3. One is too close to call."
+    assert told in found.words["p"]
+
+
+def test_cells_of_one_process_are_not_decided() -> None:
+    found = page(of_one_process(two_fixed({"torch-cpu/bf16": 0.00251, "ort-cpu/int8-dynamic": 0.0025})))
+    assert set(found.words["i"]) == {"not decided"}
+    told = (
+        "Fastest of 3 workloads: ort-cpu/int8-dynamic in 3. None is too close to call. 3 are not decided: too few runs."
+    )
     assert told in found.words["p"]
 
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from artifact.records import read_json
 from artifact.run_folder import RunFolder
 from errors import GateFailed, UserError
-from measure.records import Measurement, Record, Role, Session, append
+from measure.records import Measurement, Record, Role, append
 from measure.statistics import Decision
 from report.choice import choose, make_card
 from report.figures import fraction, rate, seconds, size, times
@@ -22,7 +22,7 @@ from report.tables import control, energy, headline, on_device, slow_calls, summ
 from report.terminal import show_verdict
 from report.verdict import Ratio, Verdict, WorkloadResult
 from runtimes.base import Executed
-from tests.report.records import ASKED, SLOW, from_text, measurements, quality, session, usual
+from tests.report.records import ASKED, SLOW, from_text, measurements, of_one_process, quality, session, usual
 
 
 @pytest.mark.parametrize(
@@ -222,17 +222,15 @@ def test_a_smoke_run_recommends_nothing() -> None:
 
 
 def test_one_process_of_each_is_called_nothing() -> None:
-    asked, *others = usual()
-    assert isinstance(asked, Session)
-    plan = msgspec.structs.replace(asked.plan, replicates=1, most_replicates=1)
-    first = [item for item in others if not isinstance(item, Measurement) or item.replicate == 0]
-    text = render(judge([msgspec.structs.replace(asked, plan=plan), *first]))
+    text = render(judge(of_one_process(usual())))
     assert "1 fresh process of each candidate × 2 interleaved rounds" in text
     assert (
         "inconclusive, 1.00× [too few runs] at 1×16; one process of each says nothing of this machine's noise" in text
     )
     assert "| ort-cpu/fp32 | not decided: 0.31× [too few runs] the speed of ort-cpu/int8-dynamic |" in text
-    assert not any(words in text for words in ("scatter too much", "Too close to it", "too close to call"))
+    assert not any(
+        words in text for words in ("scatter too much", "Too close to it", "too close to call", "95 % interval\n")
+    )
 
 
 def test_energy_is_told_where_there_are_counters_and_said_to_be_missing_elsewhere() -> None:
