@@ -132,14 +132,14 @@ def _memory(row: Row, plain: Row, measured: Sequence[Row]) -> str | None:
         return None
     best, name = max(larger)
     verdict = (
-        f"{name} goes through {best / 1e9:.1f}, so it waits for its kernels and not for memory"
+        f"where {name} goes through {best / 1e9:.1f}, so it waits for its kernels and not for memory"
         if best > SAME_RATE * rate
-        else f"no file as large is gone through much faster ({name}: {best / 1e9:.1f}), so it may well wait for memory"
+        else f"and no file as large is gone through much faster ({name}: {best / 1e9:.1f}), so it may wait for memory"
     )
     return (
         f"{row.name} writes at {gain:.2f}× the speed of {plain.name}, whose file is "
-        f"{plain.step_bytes / row.step_bytes:.1f} times as large: each token needs all weights, and it goes through "
-        f"{rate / 1e9:.1f} GB of them a second; {verdict}."
+        f"{plain.step_bytes / row.step_bytes:.1f} times as large: it goes through {rate / 1e9:.1f} GB of weights a "
+        f"second, {verdict}."
     )
 
 
@@ -171,6 +171,8 @@ def _kernels(row: Row, arithmetic: Arithmetic) -> list[str]:
     if blocks:
         return [f"{blocks} of {sum(products.values())} matrix products have weights in blocks of few bits", *told]
     low = sum(count for kernel, count in products.items() if any(word in kernel for word in arithmetic.kernels))
+    if not low and (not arithmetic.features or any(result.phase for result in row.workloads)):
+        return told  # weights alone are in fewer bits, and a kernel's name need not say so
     of = f"{low} of {sum(products.values())}" if low else f"none of {sum(products.values())}"
     does = f"compute in {arithmetic.name}" if arithmetic.features else f"have {arithmetic.name} weights"
     return [f"{of} matrix products {does}", *told]

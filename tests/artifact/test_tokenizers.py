@@ -126,5 +126,5 @@ def test_ids_are_those_of_transformers(
 def test_ids_of_the_real_minilm_are_those_of_transformers(
     reviews_of_both_kinds: list[str], adversarial: list[str]
 ) -> None:
-    expect_equal(minilm(), [*reviews_of_both_kinds, *adversarial])
+    expect_equal(minilm(), [*reviews_of_both_kinds[::4], *adversarial])
     expect_equal(minilm(), list(pairwise(adversarial)))

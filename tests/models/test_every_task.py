@@ -394,6 +394,7 @@ def whole_and_interrupted(
     return whole, again
 
 
+@pytest.mark.exhaustive
 def test_an_interrupted_lora_ends_as_an_uninterrupted_one(tiny_llama: Path, told: Path, tmp_path: Path) -> None:
     config = msgspec.structs.replace(CONFIG, **FEW, lora=4)
     lesson = Lesson(base_model=str(tiny_llama), data=str(told), config=config, **TASK)

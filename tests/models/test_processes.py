@@ -101,6 +101,7 @@ def test_only_one_writes_and_talks(launched: Launched) -> None:
     ]
 
 
+@pytest.mark.exhaustive
 def test_what_is_done_is_not_done_again(launched: Launched, tiny_checkpoint: Path, separable_csv: Path) -> None:
     before = (launched.out / "training.json").stat().st_mtime_ns
     done = launch(tiny_checkpoint, separable_csv, launched.out)

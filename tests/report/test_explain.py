@@ -89,23 +89,23 @@ def test_a_language_models_reading_is_explained_by_arithmetic_and_its_writing_by
         "no instructions for int8."
     )
     assert writes == (
-        "ort-cpu/int8-dynamic writes at 3.20× the speed of ort-cpu/fp32, whose file is 4.0 times as large: each token "
-        "needs all weights, and it goes through 8.0 GB of them a second; no file as large is gone through much faster "
-        "(ort-cpu/fp32: 10.0), so it may well wait for memory."
+        "ort-cpu/int8-dynamic writes at 3.20× the speed of ort-cpu/fp32, whose file is 4.0 times as large: it goes "
+        "through 8.0 GB of weights a second, and no file as large is gone through much faster (ort-cpu/fp32: 10.0), so "
+        "it may wait for memory."
     )
 
 
 def test_what_goes_through_fewer_bytes_than_memory_gives_is_told_to_wait_for_its_kernels() -> None:
     assert of_a_language_model(0.004, 0.032, 160_000_000)[1].endswith(
-        "it goes through 5.0 GB of them a second; ort-cpu/fp32 goes through 10.0, so it waits for its kernels and not "
-        "for memory."
+        "it goes through 5.0 GB of weights a second, where ort-cpu/fp32 goes through 10.0, so it waits for its kernels "
+        "and not for memory."
     )
 
 
 def test_a_smaller_file_that_is_read_faster_proves_nothing_of_memory() -> None:
     """A cache may hold it: the rate of fp32's own file, which is as large, is what counts."""
     faster = of_a_language_model(0.004, 0.004, 160_000_000)[1]
-    assert "it goes through 40.0 GB of them a second; no file as large is gone through much faster" in faster
+    assert "it goes through 40.0 GB of weights a second, and no file as large is gone through much faster" in faster
 
 
 def test_behind_a_long_prompt_keys_and_values_count_and_nothing_is_said_of_weights() -> None:

@@ -62,7 +62,9 @@ def asked(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     return folder
 
 
-@pytest.mark.parametrize("name", ["torch-cpu/fp32", pytest.param("torch-cpu/fp32+compile", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "name", ["torch-cpu/fp32", pytest.param("torch-cpu/fp32+compile", marks=pytest.mark.exhaustive)]
+)
 def test_several_outputs_have_the_names_of_the_graphs(name: str, asked: Path) -> None:
     batch = batch_of(asked, *TEXTS[:3])
     with torch.no_grad():

@@ -69,6 +69,7 @@ def compiled(tiny_checkpoint: Path) -> Iterator[EngineRuntime]:
         yield runtime
 
 
+@pytest.mark.exhaustive
 @EXACT
 def test_compiled_kernels_round_as_the_quantised_graph_does(tiny_checkpoint: Path, compiled: EngineRuntime) -> None:
     with EngineRuntime(tiny_checkpoint, STATIC, 1, calibration=[BATCH, OTHER]) as runtime:
@@ -79,6 +80,7 @@ def test_compiled_kernels_round_as_the_quantised_graph_does(tiny_checkpoint: Pat
         _ = compiled.model  # its weights would be held twice
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("length", [65, 66, 200])
 def test_compiled_kernels_do_not_read_on_behind_the_table_of_positions(compiled: EngineRuntime, length: int) -> None:
     batch = {name: np.ones((2, length), dtype=np.int64) for name in BATCH}
