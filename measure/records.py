@@ -146,7 +146,9 @@ class Quality(msgspec.Struct, frozen=True, kw_only=True):
     the reference wrongly, `losses` the reverse. Where several of these are of one text, `by_text` is what whole texts
     gain.
     `flip_margins` are the reference's leads where the label differs, the largest first, at most twenty. Of a language
-    model an example is a token that comes next; only there `perplexity` is known.
+    model an example is a token that comes next; only there `perplexity` is known. Of vectors,
+    `neighbours_fraction` is the mean share of the ten texts nearest to each by the reference's that are among its ten
+    nearest here.
     """
 
     reference: str
@@ -163,6 +165,7 @@ class Quality(msgspec.Struct, frozen=True, kw_only=True):
     not_finite: int = 0
     perplexity: float | None = None
     reference_perplexity: float | None = None
+    neighbours_fraction: float | None = None
     by_text: TextGains | None = None
 
     @property

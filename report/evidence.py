@@ -349,6 +349,7 @@ def _judge_quality(name: str, scores: Sequence[Quality], kept_fraction: float, r
         return None
     worst = min(scores, key=lambda score: (-score.not_finite, score.accuracy_fraction))
     difference = worst.difference
+    near = [score.neighbours_fraction for score in scores if score.neighbours_fraction is not None]
     least = kept_fraction * worst.reference_accuracy_fraction
     low = difference.low if difference.low is not None else -1.0
     high = difference.high if difference.high is not None else 1.0
@@ -375,6 +376,7 @@ def _judge_quality(name: str, scores: Sequence[Quality], kept_fraction: float, r
         not_finite=worst.not_finite,
         perplexity=worst.perplexity,
         reference_perplexity=worst.reference_perplexity,
+        neighbours_fraction=min(near, default=None),
         flips={_batching(score): round((1 - score.agreement_fraction) * score.examples) for score in scores},
     )
 

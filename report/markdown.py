@@ -63,6 +63,8 @@ JUDGED_READING: Mapping[Judged, tuple[str, ...]] = {
         "1-NN accuracy is the share of texts whose nearest other text, by the cosine of their vectors, has "
         "the same label. Where texts have no labels, it is the share of those that have the same nearest text by the "
         "reference's vectors.",
+        "10 nearest is the mean share of the ten texts nearest to each by the reference's vectors that are among those "
+        "by the candidate's; no gate asks for it.",
     ),
     Judged.SCORE: (
         "Pairwise accuracy is the share of pairs of texts with different labels in which the one with the "

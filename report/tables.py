@@ -46,6 +46,7 @@ def summary(verdict: Verdict) -> Table:
     """One line for each measured candidate: speed, answers, costs."""
     measured = [row for row in verdict.rows if row.measured]
     writes = verdict.writes
+    near = any(row.quality and row.quality.neighbours_fraction is not None for row in measured)
     over = OVER.get(verdict.policy.objective, "")
     known = ", with a 95 % interval" if any(row.overall and row.overall.low for row in measured) else ""
     return Table(
@@ -55,6 +56,7 @@ def summary(verdict: Verdict) -> Table:
             "speed",
             *(("next token", "perplexity") if writes else (verdict.measure,)),
             "agrees",
+            *(("10 nearest",) if near else ()),
             "first answer",
             "memory",
             "file",
@@ -66,6 +68,7 @@ def summary(verdict: Verdict) -> Table:
                 accuracy(row.quality),
                 *((perplexity(row.quality),) if writes else ()),
                 fraction(row.quality.agreement_fraction if row.quality else None),
+                *((fraction(row.quality.neighbours_fraction if row.quality else None),) if near else ()),
                 seconds(row.cold_start_s),
                 size(row.memory_uss_bytes),
                 size(row.model_bytes),

@@ -97,7 +97,7 @@ class QualityResult(msgspec.Struct, frozen=True, kw_only=True):
     """The worst of the ways to batch that were scored: `batching` is `served` (by length, as an artifact does) or a
     batch size. `flips` counts for each way the answers that differ from the reference's. Of a language model an example
     is a token that comes next, and only there `perplexity` is known. Where several examples are of one text, `texts`
-    are how many there are."""
+    are how many there are. `neighbours_fraction` is the least of all ways, and only known of vectors."""
 
     gate: Gate
     reference: str
@@ -113,6 +113,7 @@ class QualityResult(msgspec.Struct, frozen=True, kw_only=True):
     not_finite: int = 0
     perplexity: float | None = None
     reference_perplexity: float | None = None
+    neighbours_fraction: float | None = None
     texts: int | None = None
 
 

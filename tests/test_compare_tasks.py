@@ -242,7 +242,9 @@ def test_a_candidate_is_right_where_pytorch_is(
         assert quality["examples"] == len(right)
         assert quality["accuracy_fraction"] == pytest.approx(sum(right) / len(right))
         assert quality["agreement_fraction"] == 1
+        assert quality["neighbours_fraction"] == (1 if kind.name == "vectors" else None)
     report = (run / "report.md").read_text()
+    assert ("| 10 nearest |" in report) is (kind.name == "vectors")
     assert f"Its {kind.measure} is " in report
     assert f" on {len(right)} {kind.counted} " in report
     packed = steelyard("pack", run, "--candidate", "ort-cpu/fp32", "--out", tmp_path / "artifact")

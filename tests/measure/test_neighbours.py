@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from sklearn.neighbors import NearestNeighbors
 
 from measure.decisions import UNLABELLED
-from measure.neighbours import ROWS, assess_vectors, nearest
+from measure.neighbours import NEAR, ROWS, assess_vectors, closest, nearest
 from measure.records import Quality
 from measure.reference import Reference
 
@@ -93,6 +93,33 @@ def test_neighbours_are_scikit_learns() -> None:
     found = NearestNeighbors(n_neighbors=2, metric="cosine", algorithm="brute").fit(vectors)
     every = np.ones(len(unit), dtype=np.bool_)
     assert nearest(unit, every).tolist() == found.kneighbors(vectors, return_distance=False)[:, 1].tolist()
+
+
+def test_the_ten_nearest_are_scikit_learns_and_their_share_is_counted() -> None:
+    random = np.random.default_rng(1)
+    known = random.normal(size=(ROWS + 77, 5)).astype(np.float32)
+    moved = known + 0.3 * random.normal(size=known.shape).astype(np.float32)
+    sets = []
+    for vectors in (known, moved):
+        tree = NearestNeighbors(n_neighbors=NEAR + 1, metric="cosine", algorithm="brute").fit(vectors)
+        sets.append([set(row[1:]) for row in tree.kneighbors(vectors, return_distance=False).tolist()])
+    unit = known / np.linalg.norm(known, axis=-1, keepdims=True)
+    every = np.ones(len(unit), dtype=np.bool_)
+    assert [set(row) for row in closest(unit, every).tolist()] == sets[0]
+    quality = assess_vectors(moved, Reference("r", known), [1] * len(known), batch_size=None, seconds_s=1)
+    shares = [len(one & other) / NEAR for one, other in zip(*sets, strict=True)]
+    assert quality.neighbours_fraction == pytest.approx(np.mean(shares))
+    assert 0.2 < np.mean(shares) < 0.9
+
+
+def test_what_is_broken_finds_nothing_and_is_not_found() -> None:
+    """Of six texts each has five others: the broken one finds none of them, and each of the five finds four."""
+    assert judge(KNOWN).neighbours_fraction == 1
+    vectors = KNOWN.copy()
+    vectors[1, 0] = np.nan
+    assert judge(vectors).neighbours_fraction == pytest.approx(5 * 4 / 30)
+    alone = assess_vectors(KNOWN[:1], Reference("r", KNOWN[:1]), [7], batch_size=None, seconds_s=1)
+    assert alone.neighbours_fraction is None
 
 
 def test_another_number_of_answers_is_an_error() -> None:
