@@ -35,8 +35,8 @@ def assess_vectors(
     """
     known, labels = checked_reference(vectors, reference, kinds), np.asarray(kinds)
     finite = finite_rows(vectors)
-    expected = _unit(known)
-    found, wanted = nearest(_unit(vectors), finite), nearest(expected, finite_rows(known))
+    unit, expected = _unit(vectors), _unit(known)
+    found, wanted = nearest(unit, finite), nearest(expected, finite_rows(known))
     leads = (expected * (expected[wanted] - expected[found])).sum(axis=-1)
     found = np.where(leads <= TIE, wanted, found)
     agrees = finite & (found == wanted)
@@ -54,7 +54,7 @@ def assess_vectors(
         batch_size=batch_size,
         seconds_s=seconds_s,
     )
-    kept = _shared(closest(_unit(vectors), finite), closest(expected, finite_rows(known)), finite)
+    kept = _shared(closest(unit, finite), closest(expected, finite_rows(known)), finite)
     return msgspec.structs.replace(quality, neighbours_fraction=kept)
 
 
