@@ -103,23 +103,35 @@ def loaded_after(statement: str) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "order", ["export_request(Path('nowhere'), Path('{new}'), None, **USUAL)", "finetune(LESSON, Path('{taken}'))"]
+    "order",
+    [
+        "export_request(Path('nowhere'), Path('new'), None, **USUAL)",
+        "export_request(Path('model'), Path('taken'), None, **USUAL)",
+        "finetune(Lesson(base_model='model', data='data.csv', config=FinetuneConfig()), Path('taken'))",
+    ],
 )
 def test_what_is_refused_for_its_folders_is_refused_before_torch_is_loaded(order: str, tmp_path: Path) -> None:
-    (tmp_path / "taken").mkdir()
-    (tmp_path / "taken" / "thesis.tex").write_text("mine")
+    for path, text in {
+        "taken/thesis.tex": "mine",
+        "model/config.json": "{}",
+        "model/model.safetensors": "",
+        "data.csv": "text,label\n" + "".join(f"text {number},{'ab'[number % 2]}\n" for number in range(40)),
+    }.items():
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).write_text(text)
     program = f"""
+import os
 from pathlib import Path
 from commands.stages import export_request, finetune
 from errors import UserError
 from models.training import FinetuneConfig, Lesson
 USUAL = dict(module=None, data=(None, 1), calibration=None, columns=(None, None, None))
-LESSON = Lesson(base_model="base", data="data.csv", config=FinetuneConfig())
+os.chdir({str(tmp_path)!r})
 try:
-    {order.format(new=tmp_path / "new", taken=tmp_path / "taken")}
+    {order}
     raise SystemExit("it was not refused")
-except UserError:
-    pass
+except UserError as error:
+    assert "nowhere" in error.message or "--out taken holds something else" in error.message, error.message
 """
     assert not loaded_after(program) & {"torch", "transformers"}
 
