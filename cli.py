@@ -9,7 +9,7 @@ from typing import Annotated, Any, ParamSpec
 import typer
 
 from artifact.layout import Extras, Layout
-from artifact.pooling import Pooling, PoolingMode
+from artifact.pooling import PoolingMode
 from artifact.precision import Precision
 from artifact.task import Task
 from commands import stages, tell, writing
@@ -20,6 +20,7 @@ from commands.options import (
     names_of,
     percent_of,
     policy_of,
+    pooling_of,
     precisions_of,
     refuse_given,
 )
@@ -242,17 +243,13 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Trace a model once, derive each precision from it, and check each against PyTorch."""
-    if normalize and not pooling:
-        raise UserError("--normalize is about the vector that --pooling makes", "say how with --pooling, such as mean")
-    if pooling and no_pooling:
-        raise UserError("--pooling and --no-pooling exclude each other", "give one of them")
     request = stages.export_request(
         checkpoint,
         out,
         precisions_of(None if precisions == "all" else precisions),
         module=module,
         task=task,
-        pooling=Pooling(pooling, normalize) if pooling else None,
+        pooling=pooling_of(pooling, normalize=normalize, refused=no_pooling),
         pooled=not no_pooling,
         opset=opset,
         options=Options(profile, target, weights, block_size, accuracy_level, head_bits),

@@ -49,9 +49,9 @@ def plain(output: str) -> Made:
 
 def by_channel(output: str) -> Made:
     """8 bits with one scale for each column; the row is rounded to 8 bits, too."""
-    random = _random(output)
-    weights = random.integers(-127, 127, (READS, WRITES), dtype=np.int8)
-    arrays: Arrays = {f"{output}.w": weights, f"{output}.s": random.random(WRITES, dtype=np.float32)}
+    draw = _random(output)
+    weights = draw.integers(-127, 127, (READS, WRITES), dtype=np.int8)
+    arrays: Arrays = {f"{output}.w": weights, f"{output}.s": draw.random(WRITES, dtype=np.float32)}
     node = helper.make_node("DynamicQuantizeMatMul", ["x", *arrays], [output], domain="com.microsoft")
     return node, *_stored(arrays)
 
@@ -60,9 +60,9 @@ def by_block(bits: int, block: int) -> Callable[[str], Made]:
     """With one scale for each block of a column; the row is rounded to 8 bits for the product."""
 
     def make(output: str) -> Made:
-        random = _random(output)
-        weights = random.integers(0, 256, (WRITES, READS // block, block * bits // 8), dtype=np.uint8)
-        scales = random.random(WRITES * READS // block, dtype=np.float32)
+        draw = _random(output)
+        weights = draw.integers(0, 256, (WRITES, READS // block, block * bits // 8), dtype=np.uint8)
+        scales = draw.random(WRITES * READS // block, dtype=np.float32)
         arrays: Arrays = {f"{output}.w": weights, f"{output}.s": scales}
         sizes: dict[str, Any] = {"K": READS, "N": WRITES, "bits": bits, "block_size": block, "accuracy_level": 4}
         node = helper.make_node("MatMulNBits", ["x", *arrays], [output], domain="com.microsoft", **sizes)

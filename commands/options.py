@@ -4,6 +4,7 @@ from collections.abc import Collection
 
 import typer
 
+from artifact.pooling import Pooling, PoolingMode
 from artifact.precision import Precision
 from errors import UserError
 from report.policy import Objective, Policy
@@ -24,6 +25,15 @@ def policy_of(
         max_memory_bytes=None if max_memory_mb is None else round(max_memory_mb * 1e6),
         max_size_bytes=None if max_size_mb is None else round(max_size_mb * 1e6),
     )
+
+
+def pooling_of(mode: PoolingMode | None, *, normalize: bool, refused: bool) -> Pooling | None:
+    """`--pooling`, `--normalize` and `--no-pooling`. Raises `UserError` where they contradict each other."""
+    if normalize and not mode:
+        raise UserError("--normalize is about the vector that --pooling makes", "say how with --pooling, such as mean")
+    if mode and refused:
+        raise UserError("--pooling and --no-pooling exclude each other", "give one of them")
+    return Pooling(mode, normalize) if mode else None
 
 
 def names_of(text: str | None) -> tuple[str, ...] | None:

@@ -63,25 +63,25 @@ def open_checkpoint(directory: Path, *, task: Task | None = None, allow_pickle: 
     )
 
 
-def check_files(directory: Path, *, allow_pickle: bool = False) -> bool:
+def check_files(model: Path, *, allow_pickle: bool = False) -> bool:
     """Check what can be checked of a checkpoint without torch, whose import takes seconds. Returns whether its weights
     are pickles.
 
     Raises `UserError` where the folder, `config.json` or safetensors weights (or with `allow_pickle` others) are
     missing, or a GGUF file is.
     """
-    if is_gguf(str(directory)):
-        if not directory.is_file():
-            raise UserError(f"{directory} does not exist", "check the path")
+    if is_gguf(str(model)):
+        if not model.is_file():
+            raise UserError(f"{model} does not exist", "check the path")
         return False
-    if not directory.is_dir():
-        raise UserError(f"{directory} does not exist or is not a folder", "give a folder written by save_pretrained")
-    read_config(directory, "config.json")
-    pickled = sorted(path.name for path in directory.glob("*.bin"))
-    safe = bool(list(directory.glob("*.safetensors")))
+    if not model.is_dir():
+        raise UserError(f"{model} does not exist or is not a folder", "give a folder written by save_pretrained")
+    read_config(model, "config.json")
+    pickled = sorted(path.name for path in model.glob("*.bin"))
+    safe = bool(list(model.glob("*.safetensors")))
     if not safe and not (pickled and allow_pickle):
         raise UserError(
-            f"{directory} has no safetensors weights" + (f", only the pickle {pickled[0]}" if pickled else ""),
+            f"{model} has no safetensors weights" + (f", only the pickle {pickled[0]}" if pickled else ""),
             "save it with model.save_pretrained(folder); pickles can run code, so they are loaded only with "
             "--allow-pickle, and those of language models not at all",
         )

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from measure.records import Role
-from measure.statistics import Decision
 from measure.workload import WorkloadSpec
 from report.evidence import Evidence
 from report.verdict import Ratio, Row, Verdict
@@ -25,14 +24,12 @@ class Cell:
     @property
     def is_undecided(self) -> bool:
         """Whether there were too few runs to say anything."""
-        return self.lead is not None and self.lead.low is None
+        return self.lead is not None and not self.lead.is_known
 
     @property
     def is_close(self) -> bool:
         """Whether the two cannot be told apart by more than 2 %."""
-        if self.is_undecided:
-            return False
-        return self.lead is None or self.lead.decision in (Decision.EQUIVALENT, Decision.INCONCLUSIVE)
+        return self.lead is None or self.lead.is_close
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +72,6 @@ def _column(spec: WorkloadSpec) -> str:
 
 def _first_two(rows: Sequence[Row], workload: str) -> tuple[Row, Row] | None:
     """The two fastest by their speed against the baseline; `None` where fewer than two have one."""
-    speeds = {row.name: speed for row in rows if (speed := _speed(row, workload))}
+    speeds = {row.name: speed for row in rows if (speed := row.speed_at(workload))}
     ranked = sorted((row for row in rows if row.name in speeds), key=lambda row: -speeds[row.name])
     return (ranked[0], ranked[1]) if len(ranked) > 1 else None
-
-
-def _speed(row: Row, workload: str) -> float | None:
-    if row.role is Role.ANCHOR:
-        return 1.0
-    return next((item.speed.ratio for item in row.workloads if item.workload == workload and item.speed), None)

@@ -9,7 +9,7 @@ from measure.records import Role
 from measure.statistics import EQUIVALENT
 from measure.workload import Phase
 from report.judge import speed
-from report.verdict import Row, Verdict, WorkloadResult
+from report.verdict import Row, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,24 +78,17 @@ def _plain(row: Row, measured: Sequence[Row]) -> Row | None:
 
 def _is_known(row: Row) -> bool:
     """Whether a row's speed has an interval: nothing is made of what one process did."""
-    return row.role is Role.ANCHOR or (row.overall is not None and row.overall.low is not None)
+    return row.role is Role.ANCHOR or (row.overall is not None and row.overall.is_known)
 
 
 def _gain(row: Row, plain: Row, phase: Phase) -> float | None:
     """Speed as a multiple of `plain`'s over the workloads of a phase (geometric mean); `None` where there are none."""
     gains = [
         own / other
-        for result, beside in zip(row.workloads, plain.workloads, strict=True)
-        if result.phase is phase and (own := _speed(row, result)) and (other := _speed(plain, beside))
+        for workload in (result.workload for result in row.workloads if result.phase is phase)
+        if (own := row.speed_at(workload)) and (other := plain.speed_at(workload))
     ]
     return prod(gains) ** (1 / len(gains)) if gains else None
-
-
-def _speed(row: Row, result: WorkloadResult) -> float | None:
-    """Speed in a workload as a multiple of the baseline's, whose own is 1; `None` where nothing ran beside it."""
-    if row.role is Role.ANCHOR:
-        return 1.0
-    return result.speed.ratio if result.speed else None
 
 
 def _arithmetic(row: Row, plain: Row, cpu_features: Sequence[str]) -> str | None:
@@ -120,8 +113,8 @@ def _arithmetic(row: Row, plain: Row, cpu_features: Sequence[str]) -> str | None
 def _memory(row: Row, plain: Row, measured: Sequence[Row]) -> str | None:
     """How fast a language model's written tokens go through its weights, and whether memory could give more: a larger
     file that is gone through faster shows that it could. `None` of what writes nothing, or converts as it loads."""
-    rate, plain_rate, gain = _step_rate(row), _step_rate(plain), _gain(row, plain, Phase.WRITE)
-    if rate is None or plain_rate is None or gain is None or not row.step_bytes or not plain.step_bytes:
+    rate, gain = _step_rate(row), _gain(row, plain, Phase.WRITE)
+    if rate is None or gain is None or not row.step_bytes or not plain.step_bytes:
         return None
     larger = [
         (found, other.name)
@@ -131,7 +124,7 @@ def _memory(row: Row, plain: Row, measured: Sequence[Row]) -> str | None:
     if not larger:
         return None
     best, name = max(larger)
-    verdict = (
+    beside = (
         f"where {name} goes through {best / 1e9:.1f}, so it waits for its kernels and not for memory"
         if best > SAME_RATE * rate
         else f"and no file as large is gone through much faster ({name}: {best / 1e9:.1f}), so it may wait for memory"
@@ -139,7 +132,7 @@ def _memory(row: Row, plain: Row, measured: Sequence[Row]) -> str | None:
     return (
         f"{row.name} writes at {gain:.2f}× the speed of {plain.name}, whose file is "
         f"{plain.step_bytes / row.step_bytes:.1f} times as large: it goes through {rate / 1e9:.1f} GB of weights a "
-        f"second, {verdict}."
+        f"second, {beside}."
     )
 
 

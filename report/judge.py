@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import msgspec
 
 from measure.records import Record, Role
-from measure.statistics import Decision
 from report.evidence import Evidence
 from report.figures import size, times
 from report.pareto import front
@@ -28,13 +27,14 @@ def judge(records: Sequence[Record], policy: Policy = DEFAULT) -> Verdict:
     best, fastest = (_best(found, policy.objective) for found in (deployable, passing))
     others = [row for row in passing if row is not best]
     against = dict(zip((row.name for row in others), evidence.against(best, others) if best else (), strict=False))
+    beside = [(row, against.get(row.name)) for row in others if row.portable]  # none where there is no best
     session = evidence.session
     return Verdict(
         schema_version=SCHEMA_VERSION,
         baseline=evidence.anchor.name if evidence.anchor else None,
         fastest=fastest.name if fastest else None,
         deployable=best.name if best else None,
-        close=tuple(row.name for row in others if row.portable and _is_close(against.get(row.name))) if best else (),
+        close=tuple(row.name for row, ratio in beside if ratio is None or ratio.is_close),
         pareto=_pareto(rows),
         control=evidence.control,
         noise=evidence.noise,
@@ -85,11 +85,6 @@ def speed(row: Row) -> float:
     return row.overall.ratio if row.overall else 0.0
 
 
-def _is_close(ratio: Ratio | None) -> bool:
-    """Whether two speeds cannot be told apart by more than 2 %; too few runs say nothing of that."""
-    return ratio is None or (ratio.low is not None and ratio.decision in (Decision.EQUIVALENT, Decision.INCONCLUSIVE))
-
-
 def _lost(row: Row, best: Row, ratio: Ratio | None, objective: Objective) -> str:
     """Why `best` is recommended and not this one, whose speed is `ratio` times the best's."""
     if not row.portable:
@@ -98,9 +93,9 @@ def _lost(row: Row, best: Row, ratio: Ratio | None, objective: Objective) -> str
         return f"its file has {size(row.model_bytes)}, and that of {best.name} {size(best.model_bytes)}"
     if ratio is None:
         return f"it never ran beside {best.name}"
-    if ratio.low is None:
+    if not ratio.is_known:
         return f"not decided: {times(ratio)} the speed of {best.name}"
-    if _is_close(ratio):
+    if ratio.is_close:
         return f"too close to call: {times(ratio)} the speed of {best.name}"
     return f"{times(ratio)} the speed of {best.name}"
 

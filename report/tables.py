@@ -48,7 +48,7 @@ def summary(verdict: Verdict) -> Table:
     writes = verdict.writes
     near = any(row.quality and row.quality.neighbours_fraction is not None for row in measured)
     over = OVER.get(verdict.policy.objective, "")
-    known = ", with a 95 % interval" if any(row.overall and row.overall.low for row in measured) else ""
+    known = ", with a 95 % interval" if any(row.overall and row.overall.is_known for row in measured) else ""
     return Table(
         title=f"Speed{over} is against {verdict.baseline}{known}" if verdict.baseline else "Measured",
         headers=(
@@ -250,7 +250,7 @@ def headline(verdict: Verdict) -> tuple[str, ...]:
     lines += [
         _more_effort(row, row.overall, verdict)
         for row in verdict.rows
-        if row.role is Role.CANDIDATE and row.overall and row.overall.low and row.overall.more_processes != 0
+        if row.role is Role.CANDIDATE and row.overall and row.overall.is_known and row.overall.more_processes != 0
     ]
     return tuple(lines)
 
@@ -301,7 +301,9 @@ def control(verdict: Verdict) -> str:
     speed, where = next((look for look in looks if look[0] and look[0].decision is verdict.control), looks[0])
     found = f"A/A control (the baseline against itself): {verdict.control}, {times(speed)} {where}"
     says = (
-        meaning[verdict.control] if speed and speed.low else "one process of each says nothing of this machine's noise"
+        meaning[verdict.control]
+        if speed and speed.is_known
+        else "one process of each says nothing of this machine's noise"
     )
     return f"{found}; {says}."
 

@@ -40,6 +40,16 @@ class Ratio(msgspec.Struct, frozen=True, kw_only=True):
     more_processes: int | None = None
 
     @property
+    def is_known(self) -> bool:
+        """Whether it has an interval: of a single process it has none, and nothing can be made of it."""
+        return self.low is not None
+
+    @property
+    def is_close(self) -> bool:
+        """Whether two speeds cannot be told apart by more than 2 %; of what is not known that cannot be said."""
+        return self.is_known and self.decision in (Decision.EQUIVALENT, Decision.INCONCLUSIVE)
+
+    @property
     def half_width_fraction(self) -> float | None:
         """How far the interval reaches to either side, by a factor of 1 + this; `None` where there is none."""
         return sqrt(self.high / self.low) - 1 if self.low and self.high else None
@@ -164,6 +174,12 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     engine: str | None = None
     info: RuntimeInfo | None = None
     executed: Executed | None = None
+
+    def speed_at(self, workload: str) -> float | None:
+        """Speed in a workload as a multiple of the baseline's, whose own is 1; `None` where nothing ran beside it."""
+        if self.role is Role.ANCHOR:
+            return 1.0
+        return next((item.speed.ratio for item in self.workloads if item.workload == workload and item.speed), None)
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
