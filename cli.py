@@ -169,8 +169,9 @@ def finetune(
 ) -> None:
     """Fine-tune a model in PyTorch; an interrupted run goes on from its last saved step.
 
-    Texts, pairs of texts, pictures, tagged words, questions, or texts to continue: the task follows from the columns,
-    or is named. With --compare, the same training runs in several settings, in turns, and --out holds a run of each.
+    Texts, pairs of texts, pictures, tagged words, questions, texts to continue or to rewrite: the task follows from the
+    columns, or is named. With --compare, the same training runs in several settings, in turns, and --out holds a run of
+    each.
     """
     lesson = Lesson(
         base_model=model,

@@ -104,7 +104,11 @@ def reference(subject: Subject, answer: Answer, examples: ExampleSet, inputs: st
     if subject.has_mask:
         most = next((axis.most for axis in subject.axes[1:] if axis.most), None)
         wider = [(group, _longest(examples, group) + EXTRA_PADDING) for group in groups]
-        padded = tuple(case(group, length=length) for group, length in wider if most is None or length <= most)
+        padded = tuple(
+            case(group, lengths=dict.fromkeys(examples.padding, length))
+            for group, length in wider
+            if most is None or length <= most
+        )
         left = tuple(case(group, pad_left=True) for group in groups)
     return Reference(
         answer=answer,

@@ -9,14 +9,9 @@ from numpy.typing import NDArray
 
 from artifact.progress import Progress
 from artifact.task import ANSWERS, Task
-from models.example_set import ExampleSet
+from models.example_set import ExampleSet, answered, length
 
 Outputs = Mapping[str, NDArray[np.float32]]
-
-
-def length(row: Mapping[str, Any]) -> int:
-    """Tokens of a row; 0 for what has none, as a picture."""
-    return len(row["input_ids"]) if "input_ids" in row else 0
 
 
 def answers(
@@ -44,7 +39,6 @@ def answers(
             found = model(**batch)
         arrays = {name: found[name].float().cpu().numpy() for name in answer.outputs}
         for row, place in enumerate(picked):
-            tokens = length(examples.rows[place])
-            ends = slice(tokens) if answer.per_token else slice(None)
+            ends = slice(answered(examples.rows[place]) if answer.per_token else None)
             yield place, {name: array[row][ends] for name, array in arrays.items()}
         progress(stage, start + len(picked), len(order))

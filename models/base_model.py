@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
-from artifact.task import Task
+from artifact.task import WRITES, Task
 from errors import UserError
 from models import gguf
 from models.checkpoint import quiet
@@ -21,6 +21,7 @@ HEADS: Mapping[Task, str] = {
     Task.QUESTION_ANSWERING: "AutoModelForQuestionAnswering",
     Task.IMAGE_CLASSIFICATION: "AutoModelForImageClassification",
     Task.TEXT_GENERATION: "AutoModelForCausalLM",
+    Task.TEXT2TEXT_GENERATION: "AutoModelForSeq2SeqLM",
 }
 """transformers' class of each task."""
 
@@ -29,13 +30,15 @@ HEADS: Mapping[Task, str] = {
 class Base:
     """A model in fp32 and what prepares its inputs: a fast tokenizer, or an image processor.
 
-    `is_ready` says that no weight is new, so that its answers mean something before any training.
+    `is_ready` says that no weight is new, so that its answers mean something before any training. An encoder-decoder
+    begins to write with `start_id`.
     """
 
     processor: Any
     model: Any
     new_modules: tuple[str, ...]
     is_ready: bool
+    start_id: int | None = None
 
 
 def load_base(base_model: str, task: Task, problem: Problem, labels: tuple[str, ...], config: FinetuneConfig) -> Base:
@@ -75,11 +78,13 @@ def load_base(base_model: str, task: Task, problem: Problem, labels: tuple[str, 
     processor.model_max_length = min(config.max_length_tokens, processor.model_max_length)
     if processor.pad_token is None:
         processor.pad_token = processor.eos_token  # decoders often have none; what is padded is masked
-    if task is Task.TEXT_GENERATION:
-        _check_causal(model, base_model)
+    if task in WRITES:
+        start = _start_id(model, base_model) if task is Task.TEXT2TEXT_GENERATION else None
+        if start is None:
+            _check_causal(model, base_model)
         if new:
             raise UserError(f"{base_model} lacks the weights {', '.join(new[:3])}", "give a whole language model")
-        return Base(processor, model, (), is_ready=True)
+        return Base(processor, model, (), is_ready=True, start_id=start)
     if processor.pad_token_id is None:
         raise UserError(f"the tokenizer of {base_model} has no token to pad with", "set its pad_token")
     model.config.pad_token_id = processor.pad_token_id  # classifiers on decoders look for the last other token
@@ -144,6 +149,18 @@ def _check_causal(model: Any, base_model: str) -> None:
             f"{base_model} looks at the tokens that follow, so it cannot learn to continue texts",
             "give a decoder, such as a Llama, Qwen or GPT-2",
         )
+
+
+def _start_id(model: Any, base_model: str) -> int:
+    """What an encoder-decoder begins to write with. Raises `UserError` for one that does not say."""
+    for said in (model.config, model.generation_config):
+        found = getattr(said, "decoder_start_token_id", None)
+        if found is not None:
+            return int(found)
+    raise UserError(
+        f"{base_model} does not say what a text begins with that it writes",
+        "set decoder_start_token_id in its config.json",
+    )
 
 
 def _named(task: Task, problem: Problem, labels: tuple[str, ...]) -> dict[str, Any]:

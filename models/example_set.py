@@ -12,6 +12,20 @@ from numpy.typing import NDArray
 from artifact.records import sha256_bytes
 from errors import UserError
 
+READ = "input_ids"
+WRITTEN = "decoder_input_ids"
+"""What an encoder-decoder writes of what it reads; its answers are about these."""
+
+
+def length(row: Mapping[str, Any]) -> int:
+    """Tokens of a row; 0 for what has none, as a picture."""
+    return len(row[READ]) if READ in row else 0
+
+
+def answered(row: Mapping[str, Any]) -> int:
+    """Tokens of a row that there are answers for."""
+    return len(row[WRITTEN]) if WRITTEN in row else length(row)
+
 
 def evenly(count: int, limit: int | None) -> list[int]:
     """At most `limit` of `count` positions, spread over all of them: files are often sorted by label."""
@@ -55,12 +69,13 @@ class ExampleSet:
         )
 
     def batch(
-        self, indices: Sequence[int], *, length: int | None = None, pad_left: bool | None = None
+        self, indices: Sequence[int], *, lengths: Mapping[str, int] = {}, pad_left: bool | None = None
     ) -> dict[str, NDArray[Any]]:
         """Each input of these examples stacked, shape (examples, …); at least one example must be asked for.
 
-        Inputs named in `padding` are filled along their first axis to the longest row, or to `length`. Raises
-        `UserError` naming the examples when others differ in shape, `ValueError` when a row is longer than `length`.
+        Inputs named in `padding` are filled along their first axis to the longest row, or to what `lengths` says of
+        them. Raises `UserError` naming the examples when others differ in shape, `ValueError` for a row longer than
+        that.
         """
         left = self.pad_left if pad_left is None else pad_left
         batch = {}
@@ -68,7 +83,7 @@ class ExampleSet:
             arrays = [self.rows[index][name] for index in indices]
             self._check_shapes(name, arrays, indices)
             if name in self.padding:
-                longest = max(len(array) for array in arrays) if length is None else length
+                longest = lengths.get(name, max(map(len, arrays)))
                 arrays = [_padded(array, longest, self.padding[name], left=left) for array in arrays]
             batch[name] = np.stack(arrays)
         return batch

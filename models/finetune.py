@@ -237,11 +237,17 @@ class _Lesson:
         """What tells which step was the best."""
         return "accuracy" if self.problem is Problem.SINGLE_LABEL else "loss"
 
-    def prepare(self, rows: TaskRows, processor: Any, config: FinetuneConfig) -> tuple[ExampleSet, float]:
+    def prepare(self, rows: TaskRows, base: Base, config: FinetuneConfig) -> tuple[ExampleSet, float]:
         """Inputs and truths, and the fraction that was cut."""
-        most = min(config.max_length_tokens, getattr(processor, "model_max_length", config.max_length_tokens))
-        kind = PROBLEM_TYPES.get(self.problem)
-        return prepare(rows, processor, max_length=most, labels=self.labels, problem=kind)
+        most = min(config.max_length_tokens, getattr(base.processor, "model_max_length", config.max_length_tokens))
+        return prepare(
+            rows,
+            base.processor,
+            max_length=most,
+            labels=self.labels,
+            problem=PROBLEM_TYPES.get(self.problem),
+            start_id=base.start_id,
+        )
 
     def learning_set(self, examples: ExampleSet) -> LearningSet:
         return learning_set(examples, KINDS[self.problem], len(self.labels))
@@ -305,9 +311,9 @@ class _Job:
         device, lesson, config = choose_device(self.config), self.lesson, self.config
         rows, validating = self._validated()
         base = load_base(self.base_model, lesson.task, lesson.problem, lesson.labels, config)
-        examples, truncated = lesson.prepare(rows, base.processor, config)
-        held_out, _ = lesson.prepare(lesson.parts.evaluation, base.processor, config)
-        validation = None if validating is None else lesson.prepare(validating, base.processor, config)[0]
+        examples, truncated = lesson.prepare(rows, base, config)
+        held_out, _ = lesson.prepare(lesson.parts.evaluation, base, config)
+        validation = None if validating is None else lesson.prepare(validating, base, config)[0]
         counts = {"train": len(rows), "evaluation": len(held_out)}
         summary = DataSummary(
             task=lesson.task,

@@ -9,8 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from errors import UserError
-from models.answering import length
-from models.example_set import ExampleSet
+from models.example_set import ExampleSet, answered, length
 from models.problem import IGNORED, Kind
 from models.training import Lengths
 
@@ -55,7 +54,7 @@ def learning_set(examples: ExampleSet, kind: Kind, labels: int) -> LearningSet:
     if examples.truth is None:
         raise ValueError("there is nothing to learn without labels")
     pairs = zip(examples.truth, examples.rows, strict=True)
-    targets = [kind.target(truth, length(row), labels) for truth, row in pairs]
+    targets = [kind.target(truth, answered(row), labels) for truth, row in pairs]
     if all((target == IGNORED).all() for target in targets):
         raise UserError(
             "there is nothing to learn: every answer was cut off, or does not occur in its context",
@@ -68,26 +67,27 @@ def learning_set(examples: ExampleSet, kind: Kind, labels: int) -> LearningSet:
 class Collate:
     """Stacks rows, and fills the shorter ones at their end.
 
-    The length of a batch is a multiple of `STEP`, unless that is more than the `longest` row has: kernels are made
-    anew, and kept, for each shape, and those of GPUs want multiples of 8.
+    The length of what is filled is a multiple of `STEP`, unless that is more than the `longest` row has: kernels are
+    made anew, and kept, for each shape, and those of GPUs want multiples of 8.
     """
 
     padding: Mapping[str, float]
-    longest: int
+    longest: Mapping[str, int]
 
     def __call__(self, rows: Sequence[Mapping[str, NDArray[Any]]]) -> dict[str, torch.Tensor]:
         titles = tuple(f"example {number} of a batch" for number in range(1, len(rows) + 1))
-        needed = max(map(length, rows))
-        tokens = max(needed, min(self.longest, -(-needed // STEP) * STEP))
-        examples = ExampleSet(tuple(rows), titles, None, self.padding)
-        batch = examples.batch(range(len(rows)), length=tokens or None, pad_left=False)
+        needed = {name: max(len(row[name]) for row in rows) for name in self.padding}
+        lengths = {name: max(most, min(self.longest[name], -(-most // STEP) * STEP)) for name, most in needed.items()}
+        batch = ExampleSet(tuple(rows), titles, None, self.padding).batch(
+            range(len(rows)), lengths=lengths, pad_left=False
+        )
         return {name: torch.from_numpy(array) for name, array in batch.items()}
 
 
 def collate(data: LearningSet, kind: Kind) -> Collate:
     """The collator of a data set."""
     padding = {**data.examples.padding, **({TARGETS: IGNORED} if kind.per_token else {})}
-    return Collate(padding, max(map(length, data.examples.rows)))
+    return Collate(padding, {name: max(len(data[place][name]) for place in range(len(data))) for name in padding})
 
 
 def lengths(examples: ExampleSet, truncated_fraction: float) -> Lengths | None:

@@ -155,6 +155,7 @@ OF_TASK: Mapping[Task, Problem] = {
     Task.TOKEN_CLASSIFICATION: Problem.TAGS,
     Task.QUESTION_ANSWERING: Problem.SPAN,
     Task.TEXT_GENERATION: Problem.NEXT_TOKEN,
+    Task.TEXT2TEXT_GENERATION: Problem.NEXT_TOKEN,
 }
 CLASSIFIED = (Problem.SINGLE_LABEL, Problem.MULTI_LABEL, Problem.REGRESSION)
 LEARNT = (Task.TEXT_CLASSIFICATION, Task.IMAGE_CLASSIFICATION, *OF_TASK)
@@ -200,6 +201,8 @@ def check_labels(rows: TaskRows, problem: Problem) -> None:
             raise UserError(f"{row.place}: there is not one tag for each of {len(row.text)} words", "fix that row")
         if problem is Problem.SPAN:
             answers_of(row)
+        if rows.task is Task.TEXT2TEXT_GENERATION and not isinstance(row.label, str):
+            raise UserError(f"{row.place}: {row.label!r} is not a text", "give the text that is to be written")
         if problem is Problem.SINGLE_LABEL and isinstance(row.label, list | dict):
             raise UserError(
                 f"{row.place}: {row.label!r} is not one label", "fix that row, or say --problem multi-label"

@@ -160,9 +160,12 @@ LAYOUTS: Mapping[Task, Layout] = {
 
 
 def guess_task(path: Path) -> Task:
-    """The task that a data file's columns are for: words with tags, questions with contexts, pictures, or texts."""
+    """The task that a data file's columns are for: words with tags, questions with contexts, pictures, texts with
+    what is to be written of them, or texts."""
     _, row = next(iter(_every(path, None)), (0, {}))
     present = {name.lower() for name in row}
+    if present & set(TEXT_COLUMNS) and present & set(WRITTEN_COLUMNS) and not present & set(LABEL_COLUMNS):
+        return Task.TEXT2TEXT_GENERATION
     for task in (Task.TOKEN_CLASSIFICATION, Task.QUESTION_ANSWERING, Task.IMAGE_CLASSIFICATION):
         layout = LAYOUTS[task]
         needed = (layout.text, layout.pair, layout.label) if layout.needs_pair else (layout.text, layout.label)

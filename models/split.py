@@ -53,8 +53,9 @@ def _first_of_each(examples: TaskRows, keys: Sequence[str], problem: Problem) ->
 
 
 def _meant(row: Row, problem: Problem) -> str:
-    """A label however it is written; two answers to a question, or two numbers for a text, contradict nothing."""
-    if problem in (Problem.SPAN, Problem.REGRESSION):
+    """A label however it is written; two answers to a question, two numbers for a text, or two that may be written of
+    it, contradict nothing."""
+    if problem in (Problem.SPAN, Problem.REGRESSION, Problem.NEXT_TOKEN):
         return ""
     if problem is Problem.MULTI_LABEL:
         return "|".join(sorted(str(name).strip() for name in several(row.label)))

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from artifact.task import Task
 from errors import UserError
-from models.example_set import ExampleSet, evenly
+from models.example_set import READ, WRITTEN, ExampleSet, evenly
 from models.metrics import MULTI_LABEL, REGRESSION, SINGLE_LABEL, AnswerTruth, TokenTruth, problem_of, tag_type
 from models.rows import Columns, Row, TaskRows, read_task_rows
 
@@ -22,23 +22,26 @@ MASKED_SHARE = 0.15
 
 @dataclass(frozen=True, slots=True)
 class _Model:
-    """What of a model decides how rows become inputs. `processor` is a fast tokenizer, or prepares pictures."""
+    """What of a model decides how rows become inputs. `processor` is a fast tokenizer, or prepares pictures; an
+    encoder-decoder writes behind `start_id`."""
 
     processor: Any
     max_length: int
     labels: tuple[str, ...]
     problem: str | None
-    cut: list[bool] = field(default_factory=list)
-    """Of each text that was encoded."""
+    start_id: int | None = None
+    cut: set[int] = field(default_factory=set)
+    """Numbers of the rows that are longer than the model takes."""
 
-    def encode(self, row: Row, *texts: Any, truncation: str = "longest_first", **options: bool) -> Any:
+    def encode(self, row: Row, *texts: Any, truncation: str = "longest_first", **options: Any) -> Any:
         try:
             encoding = self.processor(*texts, truncation=truncation, max_length=self.max_length, **options)
         except Exception as error:  # the tokenizers library raises bare Exception
             raise UserError(f"{row.place}: the tokenizer cannot take it ({error})", "fix or remove that row") from error
         if not encoding["input_ids"]:
             raise UserError(f"{row.place}: the tokenizer makes no tokens of it", "remove that row")
-        self.cut.append(bool(encoding.encodings[0].overflowing))
+        if encoding.encodings[0].overflowing:
+            self.cut.add(row.number)
         return encoding
 
 
@@ -67,18 +70,27 @@ def read_task_examples(
 
 
 def prepare(
-    rows: TaskRows, processor: Any, *, max_length: int, labels: tuple[str, ...], problem: str | None
+    rows: TaskRows,
+    processor: Any,
+    *,
+    max_length: int,
+    labels: tuple[str, ...],
+    problem: str | None,
+    start_id: int | None = None,
 ) -> tuple[ExampleSet, float]:
     """The rows as the model's inputs, made by its fast tokenizer or image processor, and the fraction that was cut.
 
     Texts become int64 of shape (tokens,), pictures float32 of shape (channels, height, width), loaded when they are
-    looked at. Raises `UserError` naming the file and the row that is not what the task needs.
+    looked at. `start_id` is what an encoder-decoder begins to write with. Raises `UserError` naming the file and the
+    row that is not what the task needs.
     """
-    model = _Model(processor, max_length, labels, problem)
+    model = _Model(processor, max_length, labels, problem, start_id)
     encodings, truth = _READERS[rows.task](rows, model)
-    names = [name for name in processor.model_input_names if name in encodings[0]]
+    names = [name for name in (*processor.model_input_names, WRITTEN) if name in encodings[0]]
+    pad_id = getattr(processor, "pad_token_id", None)
     padding = {
-        "input_ids": getattr(processor, "pad_token_id", None),
+        READ: pad_id,
+        WRITTEN: pad_id,
         "attention_mask": 0,
         "token_type_ids": getattr(processor, "pad_token_type_id", None),
     }
@@ -94,7 +106,7 @@ def prepare(
         pad_left=getattr(processor, "padding_side", "right") == "left",
         items=rows.texts,
     )
-    return examples, sum(model.cut) / len(encodings)
+    return examples, len(model.cut) / len(encodings)
 
 
 class Picture(Mapping[str, NDArray[np.float32]]):
@@ -359,12 +371,22 @@ def _continued(rows: TaskRows, model: _Model) -> Read:
     end, encodings = model.processor.eos_token_id, []
     for row in rows.rows:
         ids = list(model.encode(row, row.text)["input_ids"])
-        if end is not None and not model.cut[-1] and ids[-1] != end and len(ids) < model.max_length:
+        if end is not None and row.number not in model.cut and ids[-1] != end and len(ids) < model.max_length:
             ids.append(end)
         if len(ids) < 2:
             raise UserError(f"{row.place}: a text of one token has none to learn", "remove that row")
         encodings.append({"input_ids": ids, "attention_mask": [1] * len(ids)})
     return encodings, [tuple(encoding["input_ids"]) for encoding in encodings]
+
+
+def _rewritten(rows: TaskRows, model: _Model) -> Read:
+    """Texts with what is to be written of each, from its start to the token that ends it; the truth is its ids."""
+    encodings, truth = [], []
+    for row in rows.rows:
+        ids = (model.start_id, *model.encode(row, text_target=row.label)["input_ids"])
+        encodings.append({**model.encode(row, row.text), WRITTEN: ids})
+        truth.append(ids)
+    return encodings, truth
 
 
 _READERS: Mapping[Task, Callable[[TaskRows, _Model], Read]] = {
@@ -375,4 +397,5 @@ _READERS: Mapping[Task, Callable[[TaskRows, _Model], Read]] = {
     Task.FILL_MASK: _with_masks,
     Task.FEATURE_EXTRACTION: _plain,
     Task.TEXT_GENERATION: _continued,
+    Task.TEXT2TEXT_GENERATION: _rewritten,
 }

@@ -7,11 +7,15 @@ from typing import Any
 
 import pytest
 
+from artifact.generate.generator import Generator
+from artifact.generate.writer import Wanted
 from artifact.pack import pack
+from artifact.pack_language import pack_language
 from artifact.precision import Precision
 from artifact.predict.predictor import Predictor
 from artifact.run_folder import RunFolder
 from exporter.export import export
+from exporter.language.job import export_language
 from exporter.request import Request, Source
 from models.rows import Columns
 from models.training import TrainingRecord
@@ -23,12 +27,14 @@ from tests.models.test_every_task import (
     filled,
     learn_from,
     lines,
+    retold,
     several,
     tagged,
     tiny_resnet,
+    writer,
 )
 
-__all__ = ["base", "digits", "lines", "tiny_resnet"]
+__all__ = ["base", "digits", "lines", "retold", "tiny_resnet"]
 
 
 def _shipped(out: Path, record: TrainingRecord) -> Predictor:
@@ -75,3 +81,24 @@ def test_pictures_go_the_whole_way(tiny_resnet: Path, digits: Path, tmp_path: Pa
     predictor = _shipped(tmp_path / "run", record)
     answers = predictor.predict([digits.parent / f"{number}.png" for number in range(40)])
     assert sum(answer.label == str(number % 4) for number, answer in enumerate(answers)) >= 24  # type: ignore[union-attr]
+
+
+@pytest.mark.slow
+def test_rewriting_goes_the_whole_way(tiny_checkpoint: Path, retold: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    record = learn_from(
+        writer("t5", tiny_checkpoint, tmp_path / "base"),
+        retold,
+        out,
+        config={"held_out": 20, "epochs": 12, "learning_rate": 1e-2},
+    )
+    run = RunFolder(out)
+    data = Source(run.evaluation_data, Columns())
+    (made,) = export_language(Request(run.own_checkpoint, out, (Precision.FP32,), data=data, is_language=True))
+    assert made.variant.passed
+    assert (made.variant.prediction.texts, made.variant.prediction.inputs) == (20, "evaluation.csv")
+    assert made.variant.prediction.perplexity == pytest.approx(record.value.value, rel=1e-5)
+    pack_language(run, Precision.FP32, out / "artifact", card=None, card_reason="a test")
+    generator = Generator.open(out / "artifact")
+    found = generator.complete(["it is what it is, a warm film", "two hours about the best year"], Wanted(20))
+    assert [written.text for written in found] == ["warm", "the best of the year"]

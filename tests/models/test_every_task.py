@@ -23,9 +23,12 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForImageClassification,
     AutoModelForQuestionAnswering,
+    AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
     AutoTokenizer,
+    BartConfig,
+    BartForConditionalGeneration,
     BertConfig,
     BertModel,
     LlamaConfig,
@@ -35,6 +38,8 @@ from transformers import (
     RobertaConfig,
     RobertaModel,
     RobertaTokenizer,
+    T5Config,
+    T5ForConditionalGeneration,
     ViTImageProcessor,
 )
 
@@ -405,6 +410,120 @@ def test_an_interrupted_lora_ends_as_an_uninterrupted_one(tiny_llama: Path, told
 def test_an_encoder_cannot_learn_to_continue_texts(tiny_checkpoint: Path, told: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="looks at the tokens that follow"):
         learn_from(tiny_checkpoint, told, tmp_path / "run", **TASK, config=FEW)
+
+
+@pytest.fixture(scope="module")
+def retold(lines: Write) -> Path:
+    """Texts with what is to be written of them: which of three words is in it, in more words or fewer than it has."""
+    draw = random.Random(8)
+    said = {"warm": "warm", "slow": "what a slow film it is about two hours back", "best": "the best of the year"}
+    rows = [{"text": " ".join(filled(draw, word)), "summary": text} for word, text in [*said.items()] * 80]
+    return lines([dict(row) for row in {row["text"]: row for row in rows}.values()])
+
+
+WRITERS: dict[str, Any] = {
+    "t5": lambda ids: T5ForConditionalGeneration(
+        T5Config(d_model=32, d_kv=16, d_ff=64, num_layers=2, num_heads=2, dropout_rate=0.0, **ids)
+    ),
+    "bart": lambda ids: BartForConditionalGeneration(
+        BartConfig(
+            d_model=32,
+            max_position_embeddings=64,
+            dropout=0.0,
+            init_std=0.1,
+            forced_eos_token_id=None,
+            bos_token_id=ids["decoder_start_token_id"],
+            **dict.fromkeys(["encoder_layers", "decoder_layers", "encoder_attention_heads"], 2),
+            decoder_attention_heads=2,
+            encoder_ffn_dim=64,
+            decoder_ffn_dim=64,
+            **ids,
+        )
+    ),
+}
+
+
+def writer(kind: str, tiny_checkpoint: Path, folder: Path) -> Path:
+    """A random encoder-decoder of 2 layers × 32 on each side."""
+    tokenizer = ending_tokenizer(tiny_checkpoint)
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(0)
+    pad, end = tokenizer.pad_token_id, tokenizer.eos_token_id
+    ids = {"vocab_size": len(tokenizer), "pad_token_id": pad, "eos_token_id": end, "decoder_start_token_id": pad}
+    WRITERS[kind](ids).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_texts_are_rewritten(kind: str, tiny_checkpoint: Path, retold: Path, tmp_path: Path) -> None:
+    base = writer(kind, tiny_checkpoint, tmp_path / "base")
+    record = learn_from(base, retold, tmp_path / "run", config={"held_out": 20, "epochs": 12, "learning_rate": 1e-2})
+    assert (record.data.task, record.metric, record.labels) == (Task.TEXT2TEXT_GENERATION, "perplexity", ())
+    assert record.data.columns == {"text": "text", "label": "summary"}
+    assert record.before is not None
+    assert record.before.low > 20 > 2 > record.value.high
+    model, tokenizer = (
+        kind.from_pretrained(tmp_path / "run" / "checkpoint") for kind in (AutoModelForSeq2SeqLM, AutoTokenizer)
+    )
+    total, count, right = 0.0, 0, 0
+    with (tmp_path / "run" / "data" / "evaluation.csv").open() as file:
+        held_out = list(csv.DictReader(file))
+    for row in held_out:
+        ids, target = (tokenizer(row[name], return_tensors="pt")["input_ids"] for name in ("text", "target"))
+        with torch.inference_mode():
+            total += float(model(input_ids=ids, labels=target).loss) * target.shape[1]
+            found = model.generate(ids, do_sample=False, num_beams=1, max_new_tokens=20)[0]
+        count += target.shape[1]
+        right += tokenizer.decode(found, skip_special_tokens=True) == row["target"]
+    assert len(held_out) == 20
+    assert record.value.value == pytest.approx(np.exp(total / count), rel=1e-4)
+    assert right >= 18
+
+
+def test_a_step_learns_from_what_is_written_as_transformers_does(
+    tiny_checkpoint: Path, retold: Path, tmp_path: Path
+) -> None:
+    """The loss of a step over texts and targets of unequal lengths, none of which is that of the other."""
+    base = writer("t5", tiny_checkpoint, tmp_path / "base")
+    config = {"held_out": 20, "epochs": 1, "batch_size": 400, "learning_rate": 0.0}
+    learn_from(base, retold, tmp_path / "run", config=config)
+    model, tokenizer = T5ForConditionalGeneration.from_pretrained(base).eval(), AutoTokenizer.from_pretrained(base)
+    with (tmp_path / "run" / "data" / "train.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    read, written = (
+        tokenizer([row[name] for row in rows], return_tensors="pt", padding=True) for name in ("text", "target")
+    )
+    targets = written["input_ids"].masked_fill(written["attention_mask"] == 0, -100)
+    with torch.inference_mode():
+        loss = model(input_ids=read["input_ids"], attention_mask=read["attention_mask"], labels=targets).loss
+    first = (tmp_path / "run" / "losses.csv").read_text().splitlines()[1]
+    assert float(first.split(",")[1]) == pytest.approx(float(loss), rel=1e-5)
+    assert read["input_ids"].shape[1] != targets.shape[1]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"decoder_start_token_id": None}, "does not say what a text begins with"),
+        ({"model_type": "bert", "architectures": ["BertModel"]}, "cannot be loaded for text2text-generation"),
+    ],
+)
+def test_what_cannot_learn_to_write_is_said(
+    change: dict[str, Any], message: str, tiny_checkpoint: Path, retold: Path, tmp_path: Path
+) -> None:
+    base = writer("t5", tiny_checkpoint, tmp_path / "base")
+    (base / "generation_config.json").unlink()
+    config = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps({**config, **change}))
+    with pytest.raises(UserError, match=message):
+        learn_from(base, retold, tmp_path / "run", config={"held_out": 20})
+
+
+@pytest.mark.parametrize("target", [5, ["a", "b"], None, " "])
+def test_what_is_to_be_written_is_a_text(target: Any, tiny_checkpoint: Path, lines: Write, tmp_path: Path) -> None:
+    data = lines([{"text": f"a film {n}", "summary": "a film"} for n in range(8)] + [{"text": "it", "summary": target}])
+    with pytest.raises(UserError, match=r"data\.jsonl, row 9"):
+        learn_from(tiny_checkpoint, data, tmp_path / "run", config={"held_out": 2})
 
 
 def test_a_base_that_classifies_these_labels_is_judged_before(

@@ -29,7 +29,10 @@ def test_shorter_rows_are_filled_to_the_longest_of_the_batch() -> None:
 
 
 def test_rows_are_filled_to_the_length_and_on_the_side_asked() -> None:
-    assert TEXTS.batch([1, 2], length=4, pad_left=True)["input_ids"].tolist() == [[3, 3, 3, 8], [3, 3, 9, 4]]
+    assert TEXTS.batch([1, 2], lengths={"input_ids": 4}, pad_left=True)["input_ids"].tolist() == [
+        [3, 3, 3, 8],
+        [3, 3, 9, 4],
+    ]
     left = replace(TEXTS, pad_left=True)
     assert left.batch([1, 2])["input_ids"].tolist() == [[3, 8], [9, 4]]
     assert left.batch([1, 2], pad_left=False)["input_ids"].tolist() == [[8, 3], [9, 4]]
@@ -37,7 +40,7 @@ def test_rows_are_filled_to_the_length_and_on_the_side_asked() -> None:
 
 def test_a_row_longer_than_the_length_is_our_bug() -> None:
     with pytest.raises(ValueError, match="3 does not fit into 2"):
-        TEXTS.batch([0], length=2)
+        TEXTS.batch([0], lengths={"input_ids": 2})
 
 
 def frames(*shapes: tuple[int, ...], padding: dict[str, float] | None = None) -> ExampleSet:
@@ -69,7 +72,7 @@ def test_rows_that_cannot_be_stacked_are_named_with_their_shapes(
 
 
 def test_a_length_leaves_inputs_that_are_not_padded_as_they_are() -> None:
-    assert frames((2, 3), (2, 3)).batch([0, 1], length=9)["values"].shape == (2, 2, 3)
+    assert frames((2, 3), (2, 3)).batch([0, 1], lengths={"values": 9})["values"].shape == (2, 2, 3)
 
 
 def test_select_takes_rows_titles_and_truth_in_the_order_asked() -> None:

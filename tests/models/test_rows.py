@@ -38,6 +38,9 @@ def lines(path: Path, *rows: dict[str, Any]) -> Path:
         ({"text": "a", "path": "b", "label": 1}, Task.TEXT_CLASSIFICATION),  # a text that tells where it is from
         ({"question": "a", "label": 1}, Task.TEXT_CLASSIFICATION),
         ({"body": "a"}, Task.TEXT_CLASSIFICATION),
+        ({"text": "a", "summary": "b"}, Task.TEXT2TEXT_GENERATION),
+        ({"text": "a", "summary": "b", "label": 1}, Task.TEXT_CLASSIFICATION),
+        ({"text": "a", "target": "b"}, Task.TEXT_CLASSIFICATION),  # which may be a label
     ],
 )
 def test_the_task_follows_from_the_columns(tmp_path: Path, row: dict[str, Any], task: Task) -> None:
