@@ -92,6 +92,21 @@ def steelyard() -> Steelyard:
     return run
 
 
+def within(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """The same command in this process, which has loaded torch already: for what is no matter of processes.
+
+    Raises what the command did not expect.
+    """
+    from typer.testing import CliRunner
+
+    from cli import app
+
+    done = CliRunner().invoke(app, list(map(str, arguments)))
+    if done.exception is not None and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    return subprocess.CompletedProcess(arguments, done.exit_code, done.stdout, done.stderr)
+
+
 @contextmanager
 def once(factory: pytest.TempPathFactory, name: str) -> Iterator[tuple[Path, bool]]:
     """A folder that is filled inside the block, and whether it is: all workers of pytest-xdist share it, and those that
@@ -460,9 +475,8 @@ def rewriting_run(learnt_t5: Path, rewritten: Path, tmp_path_factory: pytest.Tem
     with once(tmp_path_factory, "rewriting_run") as (out, is_there):
         if is_there:
             return out
-        command = [sys.executable, "-m", "cli", "export", str(learnt_t5), "--precisions", "all"]
-        command += ["--out", str(out), "--data", str(rewritten), "--calibration", str(rewritten)]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        texts = ("--data", rewritten, "--calibration", rewritten)
+        done = within("export", learnt_t5, "--precisions", "all", "--out", out, *texts)
         assert done.returncode in (0, 1), done.stderr
         return out
 

@@ -29,7 +29,7 @@ from exporter.export import export
 from exporter.request import Request, Source
 from measure.order import pairs_of
 from models.rows import Columns
-from tests.conftest import TEXTS, Steelyard
+from tests.conftest import TEXTS, within
 from tests.test_cli import fails
 
 pytestmark = pytest.mark.slow
@@ -226,12 +226,10 @@ EVERY_RUN = ("words", "vectors", "answers")
         for kind in KINDS
     ],
 )
-def test_a_candidate_is_right_where_pytorch_is(
-    kind: Kind, tiny_checkpoint: Path, steelyard: Steelyard, tmp_path: Path
-) -> None:
+def test_a_candidate_is_right_where_pytorch_is(kind: Kind, tiny_checkpoint: Path, tmp_path: Path) -> None:
     run, data = exported(kind, tiny_checkpoint, tmp_path)
     asked = ("--candidates", "torch-cpu/fp32,ort-cpu/fp32", "--batch-sizes", "3", "--lengths", "16,natural")
-    done = steelyard("compare", run, "--data", data, "--budget", "smoke", *asked, "--json")
+    done = within("compare", run, "--data", data, "--budget", "smoke", *asked, "--json")
     assert done.returncode == 0, done.stderr
     verdict = json.loads(done.stdout)
     right = kind.right(tmp_path / "checkpoint", kind.rows())
@@ -247,25 +245,25 @@ def test_a_candidate_is_right_where_pytorch_is(
     assert ("| 10 nearest |" in report) is (kind.name == "vectors")
     assert f"Its {kind.measure} is " in report
     assert f" on {len(right)} {kind.counted} " in report
-    packed = steelyard("pack", run, "--candidate", "ort-cpu/fp32", "--out", tmp_path / "artifact")
+    packed = within("pack", run, "--candidate", "ort-cpu/fp32", "--out", tmp_path / "artifact")
     assert packed.returncode == 0, packed.stderr
     card = (tmp_path / "artifact" / "README.md").read_text()
     assert f" on {len(right)} {kind.counted}, PyTorch fp32 " in card
     assert kind.measure in card.lower().replace("-nn", "-NN")
 
 
-def test_one_text_is_not_taken_for_a_pair(tiny_checkpoint: Path, steelyard: Steelyard, tmp_path: Path) -> None:
+def test_one_text_is_not_taken_for_a_pair(tiny_checkpoint: Path, tmp_path: Path) -> None:
     run, _ = exported(KINDS[0], tiny_checkpoint, tmp_path)
     single = tmp_path / "single.csv"
     single.write_text("text,label\na film,positive\n")
-    done = steelyard("compare", run, "--data", single, "--budget", "smoke")
+    done = within("compare", run, "--data", single, "--budget", "smoke")
     fails(done, 2, "holds no second text")
     assert "--pair-column" in done.stderr
 
 
-def test_words_are_not_tokenised_from_raw_texts(tiny_checkpoint: Path, steelyard: Steelyard, tmp_path: Path) -> None:
+def test_words_are_not_tokenised_from_raw_texts(tiny_checkpoint: Path, tmp_path: Path) -> None:
     run, data = exported(KINDS[2], tiny_checkpoint, tmp_path)
-    done = steelyard("compare", run, "--data", data, "--lengths", "text", "--budget", "smoke")
+    done = within("compare", run, "--data", data, "--lengths", "text", "--budget", "smoke")
     fails(done, 2, "lists of words")
 
 
@@ -282,23 +280,20 @@ def test_what_decides_nothing_is_not_compared(
     message: str,
     tiny_checkpoint: Path,
     reviews: Path,
-    steelyard: Steelyard,
     tmp_path: Path,
 ) -> None:
     checkpoint = Path(shutil.copytree(tiny_checkpoint, tmp_path / "checkpoint"))
     config = json.loads((checkpoint / "config.json").read_bytes())
     (checkpoint / "config.json").write_text(json.dumps(config | change))
-    done = steelyard("compare", checkpoint, "--data", reviews, "--out", tmp_path / "run", "--budget", "smoke")
+    done = within("compare", checkpoint, "--data", reviews, "--out", tmp_path / "run", "--budget", "smoke")
     fails(done, 2, message)
-    fails(steelyard("load-test", checkpoint, "--data", reviews, "--out", tmp_path / "run"), 2, message)
+    fails(within("load-test", checkpoint, "--data", reviews, "--out", tmp_path / "run"), 2, message)
 
 
-def test_a_label_that_is_no_number_is_named_with_its_row(
-    tiny_checkpoint: Path, steelyard: Steelyard, tmp_path: Path
-) -> None:
+def test_a_label_that_is_no_number_is_named_with_its_row(tiny_checkpoint: Path, tmp_path: Path) -> None:
     kind = next(kind for kind in KINDS if kind.name == "scores")
     run, _ = exported(kind, tiny_checkpoint, tmp_path)
     data = tmp_path / "scores.csv"
     data.write_text("text,label\na film,1.5\nanother film,many\n")
-    done = steelyard("compare", run, "--data", data, "--budget", "smoke")
+    done = within("compare", run, "--data", data, "--budget", "smoke")
     fails(done, 2, "scores.csv, row 3: the label 'many' is not a number")

@@ -19,7 +19,7 @@ from artifact.tokenizer import read_limits
 from errors import UserError
 from measure.source import find_models
 from tests.artifact.conftest import edit_json
-from tests.conftest import TEXTS, Steelyard
+from tests.conftest import TEXTS, within
 from tests.test_cli import fails, request_of
 
 MOST = 16
@@ -46,20 +46,18 @@ def request(checkpoint: Path, **given: Any) -> Any:
     return request_of(checkpoint, None, **given)
 
 
-def test_a_folder_is_exported_and_packed_as_it_says(
-    saved: Callable[..., Path], steelyard: Steelyard, tmp_path: Path
-) -> None:
+def test_a_folder_is_exported_and_packed_as_it_says(saved: Callable[..., Path], tmp_path: Path) -> None:
     folder, texts = saved(Normalize()), [*TEXTS, " ".join(TEXTS)]
     theirs = SentenceTransformer(str(folder), device="cpu")
     assert theirs.max_seq_length == MOST
     assert max(len(ids) for ids in theirs.tokenizer(texts)["input_ids"]) > MOST
-    done = steelyard("export", folder, "--out", tmp_path / "run", "--precisions", "fp32")
+    done = within("export", folder, "--out", tmp_path / "run", "--precisions", "fp32")
     assert done.returncode == 0, done.stderr
     assert "modules.json says how to pool: mean, scaled to length 1 (else: --pooling, --no-pooling)" in done.stderr
-    assert steelyard("pack", tmp_path / "run", "--precision", "fp32", "--out", tmp_path / "artifact").returncode == 0
+    assert within("pack", tmp_path / "run", "--precision", "fp32", "--out", tmp_path / "artifact").returncode == 0
     asked = tmp_path / "texts.jsonl"
     asked.write_text("".join(f"{json.dumps({'text': text})}\n" for text in texts))
-    answered = steelyard("predict", tmp_path / "artifact", "--data", asked, "--json")
+    answered = within("predict", tmp_path / "artifact", "--data", asked, "--json")
     assert answered.returncode == 0, answered.stderr
     assert json.loads((tmp_path / "artifact" / "tokenizer_config.json").read_bytes())["model_max_length"] == MOST
     ours = np.array([json.loads(line)["vector"] for line in answered.stdout.splitlines()])
@@ -171,21 +169,19 @@ def test_what_the_user_asks_for_counts_more(saved: Callable[..., Path], capsys: 
     assert "modules.json" not in capsys.readouterr().err
 
 
-def test_modules_that_cannot_be_exported_are_refused(
-    saved: Callable[..., Path], steelyard: Steelyard, tmp_path: Path
-) -> None:
+def test_modules_that_cannot_be_exported_are_refused(saved: Callable[..., Path], tmp_path: Path) -> None:
     folder = saved(Dense(32, 8))
-    fails(steelyard("export", folder, "--out", tmp_path / "run"), 2, "steps that are not known", "--no-pooling")
+    fails(within("export", folder, "--out", tmp_path / "run"), 2, "steps that are not known", "--no-pooling")
     assert not (tmp_path / "run").exists()
     assert request(folder, pooled=False).pooling is None
     assert find_models(folder).judged is None
 
 
-def test_two_answers_to_one_question_are_refused(steelyard: Steelyard, tmp_path: Path) -> None:
-    done = steelyard("export", tmp_path, "--out", tmp_path / "run", "--pooling", "mean", "--no-pooling")
+def test_two_answers_to_one_question_are_refused(tmp_path: Path) -> None:
+    done = within("export", tmp_path, "--out", tmp_path / "run", "--pooling", "mean", "--no-pooling")
     fails(done, 2, "--pooling and --no-pooling exclude each other")
 
 
-def test_no_pooling_is_refused_where_nothing_pools(steelyard: Steelyard, tiny_checkpoint: Path, tmp_path: Path) -> None:
-    done = steelyard("export", tiny_checkpoint, "--out", tmp_path / "run", "--no-pooling")
+def test_no_pooling_is_refused_where_nothing_pools(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    done = within("export", tiny_checkpoint, "--out", tmp_path / "run", "--no-pooling")
     fails(done, 2, "--no-pooling is for folders of sentence-transformers, and this is none")

@@ -24,7 +24,6 @@ import pytest
 import torch
 from onnx import numpy_helper
 from transformers import AutoTokenizer
-from typer.testing import CliRunner, Result
 
 from artifact.cpu import saturates
 from artifact.examples import read_examples, read_texts
@@ -32,7 +31,6 @@ from artifact.pack import pack
 from artifact.precision import Precision
 from artifact.run_folder import RunFolder
 from artifact.variant import Recipe
-from cli import app
 from errors import UserError
 from exporter import request
 from exporter.derive import DERIVATIONS, Choice, Derivation, Material
@@ -48,6 +46,7 @@ from models.checkpoint import open_checkpoint
 from models.rows import Columns
 from runtimes.base import Candidate
 from tests.artifact.conftest import run_predict
+from tests.conftest import within
 from tests.exporter.conftest import close, onnx_logits, session, tokenize, torch_logits
 
 FP32, FP16, INT8 = Precision.FP32, Precision.FP16, Precision.INT8_DYNAMIC
@@ -80,11 +79,6 @@ def traced(tiny_run: Path, monkeypatch: pytest.MonkeyPatch) -> Stand:
 def _again(checkpoint: Path, out: Path, texts: Source, precisions: tuple[Precision, ...] = BOTH) -> list[Exported]:
     """The same export as the tiny run's."""
     return list(export(Request(checkpoint, out, precisions, data=texts)))
-
-
-def _steelyard(*arguments: str | Path) -> Result:
-    """The command line in this process."""
-    return CliRunner().invoke(app, list(map(str, arguments)))
 
 
 def _model(run: Path, precision: Precision | str) -> Path:
@@ -332,8 +326,8 @@ def test_a_broken_graph_is_caught_and_recorded(
     traced(spoil)
     out = tmp_path / "run"
     command = ("export", tiny_checkpoint, "--out", out, "--precisions", "fp32", "--data", export_texts.path)
-    done = _steelyard(*command)
-    assert done.exit_code == 1, done.output
+    done = within(*command)
+    assert done.returncode == 1, done.stderr
     assert "error: fp32: " in done.stderr
     assert reason in done.stderr
     parity = _record(out, FP32)["parity"]
@@ -345,7 +339,7 @@ def test_a_broken_graph_is_caught_and_recorded(
     assert f"fails, because {parity['reasons'][0]}" in told
     assert str(tmp_path) not in told + (out / "variants/fp32/variant.json").read_text()
     monkeypatch.setattr("exporter.job.trace", None)
-    assert _steelyard(*command).exit_code == 1  # known from its record, without another trace
+    assert within(*command).returncode == 1  # known from its record, without another trace
     with pytest.raises(UserError, match="did not pass its export"):
         find_models(out).model(Candidate("ort-cpu", FP32))
 
@@ -387,8 +381,8 @@ def test_a_quantised_file_that_is_none_is_caught_and_recorded(
     kinds = frozenset(LayerKind) if make is _unknown else frozenset()
     monkeypatch.setitem(DERIVATIONS, INT8, Derivation(make, kinds))
     out = tmp_path / "run"
-    done = _steelyard("export", tiny_checkpoint, "--out", out, "--data", export_texts.path)
-    assert done.exit_code == 1, done.output
+    done = within("export", tiny_checkpoint, "--out", out, "--data", export_texts.path)
+    assert done.returncode == 1, done.stderr
     assert reason in done.stderr
     record = _record(out, INT8)
     assert any(text.startswith(reason) for text in record["parity"]["reasons"])
@@ -453,8 +447,8 @@ def test_the_real_model_agrees_with_pytorch_in_every_label(minilm_run: Path) -> 
 
 
 def test_int8_static_without_calibration_is_refused(tiny_checkpoint: Path, tmp_path: Path) -> None:
-    done = _steelyard("export", tiny_checkpoint, "--out", tmp_path / "run", "--precisions", "fp32,int8-static")
-    assert (done.exit_code, done.stdout) == (2, "")
+    done = within("export", tiny_checkpoint, "--out", tmp_path / "run", "--precisions", "fp32,int8-static")
+    assert (done.returncode, done.stdout) == (2, "")
     assert "error: int8-static needs examples of the training split" in done.stderr
     assert "--calibration FILE" in done.stderr
     assert not (tmp_path / "run").exists()
@@ -482,8 +476,8 @@ def test_calibration_that_cannot_be_used_is_refused(
         tmp_path / "calibration.csv", *[[shared if cell == "SHARED" else cell for cell in line] for line in lines]
     )
     options = ("--precisions", "int8-static", "--data", export_texts.path, "--calibration", path)
-    done = _steelyard("export", tiny_checkpoint, "--out", tmp_path / "run", *options)
-    assert (done.exit_code, done.stdout) == (2, "")
+    done = within("export", tiny_checkpoint, "--out", tmp_path / "run", *options)
+    assert (done.returncode, done.stdout) == (2, "")
     assert words in done.stderr
     assert ("such as '" + shared[:60] in done.stderr) is ("SHARED" in [line[0] for line in lines])
     assert not list((tmp_path / "run").rglob("variant.json"))
@@ -573,10 +567,8 @@ def test_the_ort_profile_is_fused_and_still_agrees(
 ) -> None:
     traced()
     out = tmp_path / "run"
-    done = _steelyard(
-        "export", tiny_checkpoint, "--out", out, "--data", export_texts.path, "--profile", "ort", "--json"
-    )
-    assert done.exit_code == 0, done.output
+    done = within("export", tiny_checkpoint, "--out", out, "--data", export_texts.path, "--profile", "ort", "--json")
+    assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert [variant["precision"] for variant in told] == ["fp32", "int8-dynamic"]
     batch = tokenize(tiny_checkpoint, ["a warm and funny film", "dull"])
@@ -616,8 +608,8 @@ def full(
     """A run with every precision, and what the command printed. Do not write into it."""
     folder = tmp_path_factory.mktemp("full")
     checkpoint = Path(shutil.copytree(tiny_checkpoint, folder / "one copy"))
-    done = _steelyard(*_arguments(checkpoint, folder / "run", inputs))
-    assert done.exit_code == 0, done.output
+    done = within(*_arguments(checkpoint, folder / "run", inputs))
+    assert done.returncode == 0, done.stderr
     assert "left out" not in done.stderr
     return folder / "run", json.loads(done.stdout)
 

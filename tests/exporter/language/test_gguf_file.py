@@ -1,7 +1,5 @@
 """Files for llama.cpp hold the same weights: transformers, which reads such files, says so."""
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +25,7 @@ from errors import UserError
 from exporter.language.gguf_file import check_written, write_gguf
 from measure.source import find_models
 from runtimes.registry import known_candidate
-from tests.conftest import ROOT, copied
+from tests.conftest import copied, within
 from tests.exporter.language.test_architectures import FEWER, SIZES
 
 BITS = {
@@ -93,11 +91,6 @@ def test_what_llama_cpp_would_read_otherwise_is_refused(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def exported(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-P", "-m", "cli", "export", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-
-
 def test_the_command_writes_them_beside_the_graphs_and_once(
     language_run: Path, rewriting_run: Path, learnt_llama: Path, sentences: Path, tiny_checkpoint: Path, tmp_path: Path
 ) -> None:
@@ -123,13 +116,13 @@ def test_the_command_writes_them_beside_the_graphs_and_once(
 
     before = (run.variant(Precision.FP32) / GGUF).stat().st_mtime_ns
     (folder / GGUF).write_bytes((folder / GGUF).read_bytes()[:100])
-    done = exported(*arguments)
+    done = within("export", *arguments)
     assert done.returncode in (0, 1), done.stderr
     assert "reused" in done.stdout
     assert sha256_file(folder / GGUF) == record.sha256
     assert (run.variant(Precision.FP32) / GGUF).stat().st_mtime_ns == before
 
-    refused = exported(str(tiny_checkpoint), "--out", str(tmp_path / "run"), "--gguf")
+    refused = within("export", tiny_checkpoint, "--out", tmp_path / "run", "--gguf")
     assert refused.returncode == 2
     assert "--gguf is for language models" in refused.stderr
 

@@ -3,8 +3,6 @@
 import json
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -31,17 +29,11 @@ from exporter.request import Request, Source
 from exporter.save import load_graph, save_graph
 from models.checkpoint import load_model, load_tokenizer
 from models.rows import Columns
-from tests.conftest import ROOT
+from tests.conftest import within
 from tests.exporter.conftest import session
 from tests.gguf_file import write_gguf
 
 PRECISIONS = (Precision.FP32, Precision.FP16, Precision.BF16, Precision.INT8_DYNAMIC, Precision.INT4)
-
-
-def command(*given: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "cli", "export", *given], cwd=ROOT, capture_output=True, text=True, check=False
-    )
 
 
 @pytest.fixture(scope="module")
@@ -196,7 +188,7 @@ def test_a_gguf_file_is_unpacked_and_exported(learnt_llama: Path, sentences: Pat
 
 
 def test_what_decoders_are_not_made_in_is_refused(learnt_llama: Path, tmp_path: Path) -> None:
-    done = command(str(learnt_llama), "--out", str(tmp_path / "run"), "--precisions", "int8-static")
+    done = within("export", learnt_llama, "--out", tmp_path / "run", "--precisions", "int8-static")
     assert done.returncode == 2
     assert "int8-static is not made of language models yet" in done.stderr
     assert not (tmp_path / "run").exists()
@@ -232,10 +224,10 @@ def test_no_checkpoint_is_replaced_by_an_unpacked_one(learnt_llama: Path, tmp_pa
 
 def test_a_broken_gguf_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "broken.gguf").write_bytes(b"GGUF" + os.urandom(64))
-    done = command(str(tmp_path / "broken.gguf"), "--out", str(tmp_path / "run"))
+    done = within("export", tmp_path / "broken.gguf", "--out", tmp_path / "run")
     assert done.returncode == 2
     assert "broken.gguf cannot be read" in done.stderr
-    missing = command(str(tmp_path / "none.gguf"), "--out", str(tmp_path / "run"))
+    missing = within("export", tmp_path / "none.gguf", "--out", tmp_path / "run")
     assert (missing.returncode, "none.gguf does not exist" in missing.stderr) == (2, True)
 
 

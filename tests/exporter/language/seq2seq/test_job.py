@@ -22,7 +22,7 @@ from exporter.request import Request, Source
 from exporter.save import load_graph, save_together
 from models.checkpoint import load_model, load_tokenizer
 from models.rows import Columns
-from tests.conftest import SENTENCES, Steelyard
+from tests.conftest import SENTENCES, within
 from tests.exporter.conftest import session
 
 PRECISIONS = (Precision.FP32, Precision.FP16, Precision.BF16, Precision.INT8_DYNAMIC, Precision.INT4)
@@ -125,22 +125,18 @@ def test_a_damaged_graph_is_caught(rewriting_run: Path, learnt_t5: Path, rewritt
     assert any("a logit differs" in reason for reason in said)
 
 
-def test_what_cannot_be_exported_is_said(
-    learnt_t5: Path, rewritten: Path, tmp_path: Path, steelyard: Steelyard
-) -> None:
+def test_what_cannot_be_exported_is_said(learnt_t5: Path, rewritten: Path, tmp_path: Path) -> None:
     model = load_model(learnt_t5)
     model.config.decoder_start_token_id = model.generation_config.decoder_start_token_id = None
     with pytest.raises(UserError, match="no decoder_start_token_id"):
         start_id(model)
     asked = ("--precisions", "int8-static", "--calibration", rewritten)
-    done = steelyard("export", learnt_t5, "--out", tmp_path / "run", *asked)
+    done = within("export", learnt_t5, "--out", tmp_path / "run", *asked)
     assert (done.returncode, "int8-static is not made of language models yet" in done.stderr) == (2, True)
-    done = steelyard("export", learnt_t5, "--out", tmp_path / "run", "--task", "text-classification")
+    done = within("export", learnt_t5, "--out", tmp_path / "run", "--task", "text-classification")
     assert (done.returncode, "is for text2text-generation" in done.stderr) == (2, True)
 
 
-def test_a_bare_checkpoint_is_exported_before_it_is_measured(
-    learnt_t5: Path, rewritten: Path, tmp_path: Path, steelyard: Steelyard
-) -> None:
-    done = steelyard("compare", learnt_t5, "--data", rewritten, "--out", tmp_path / "compared")
+def test_a_bare_checkpoint_is_exported_before_it_is_measured(learnt_t5: Path, rewritten: Path, tmp_path: Path) -> None:
+    done = within("compare", learnt_t5, "--data", rewritten, "--out", tmp_path / "compared")
     assert (done.returncode, "steelyard export it, then compare the run" in done.stderr) == (2, True), done.stderr

@@ -22,7 +22,7 @@ from exporter.request import Request, Source
 from models.checkpoint import load_model, load_tokenizer
 from models.rows import Columns
 from tests.artifact.conftest import edit_json
-from tests.conftest import SENTENCES, Steelyard
+from tests.conftest import SENTENCES, within
 
 
 def variant(run: Path, precision: Precision) -> LanguageVariant:
@@ -122,10 +122,8 @@ def test_without_a_column_pytorch_says_what_is_written(learnt_whisper: Path, hea
     assert after.sha256 != sha256  # of what the recordings hold
 
 
-def test_what_cannot_be_exported_is_said(
-    learnt_whisper: Path, learnt_t5: Path, tmp_path: Path, steelyard: Steelyard
-) -> None:
-    done = steelyard("export", learnt_whisper, "--out", tmp_path / "run")
+def test_what_cannot_be_exported_is_said(learnt_whisper: Path, learnt_t5: Path, tmp_path: Path) -> None:
+    done = within("export", learnt_whisper, "--out", tmp_path / "run")
     assert (done.returncode, "many languages, and nothing says which" in done.stderr) == (2, True), done.stderr
     assert "--language en" in done.stderr
     with pytest.raises(UserError, match="does not know the language 'fr'"):
