@@ -20,9 +20,13 @@ from tests.exporter.graphs import graph, node, operators, run
 FUSES = {"BERT": True, "ALBERT": True, "GPT-2": True, "Llama": False}
 """What each model has of its own: nothing, two layers of one weight, a causal mask, keys that heads share."""
 
+EVERY_RUN = ("BERT", "GPT-2")
+
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", FUSES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in EVERY_RUN else pytest.mark.exhaustive) for name in FUSES]
+)
 def test_logits_are_those_of_transformers(name: str, tmp_path: Path) -> None:
     (architecture,) = [item for item in ARCHITECTURES if item.name == name]
     checkpoint = write_checkpoint(architecture, tmp_path / "checkpoint")

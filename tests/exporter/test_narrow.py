@@ -207,7 +207,12 @@ NARROWED = {"BERT": 4, "ModernBERT": 3, "ViT": 4, "GPT-2": 0, "BERT (answers)": 
 and values). GPT-2 reads the last token that is no padding, which is another in each row; the others read all."""
 
 
-@pytest.mark.parametrize("name", NARROWED)
+EVERY_RUN = ("BERT", "ViT", "GPT-2")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in EVERY_RUN else pytest.mark.exhaustive) for name in NARROWED]
+)
 def test_models_that_read_one_position(name: str, tmp_path: Path) -> None:
     """That their answers are PyTorch's, `test_architectures.py` tells."""
     (architecture,) = [item for item in ARCHITECTURES if item.name == name]

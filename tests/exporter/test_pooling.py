@@ -83,9 +83,10 @@ def test_pooling_is_that_of_numpy(mode: PoolingMode, normalize: bool, side: str)
     ("mode", "normalize"),
     [
         (PoolingMode.MEAN, True),
-        (PoolingMode.MEAN, False),
-        (PoolingMode.CLS, False),
-        (PoolingMode.MAX, False),
+        *(
+            pytest.param(mode, False, marks=pytest.mark.exhaustive)
+            for mode in (PoolingMode.MEAN, PoolingMode.CLS, PoolingMode.MAX)
+        ),
         (PoolingMode.LAST, True),
     ],
 )

@@ -1,9 +1,5 @@
 import getpass
-import os
-import shutil
 import socket
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +10,6 @@ import torch
 from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
 
-from artifact.records import sha256_bytes
 from artifact.task import Task
 from errors import UserError
 from exporter import trace as traced
@@ -162,35 +157,6 @@ def test_a_domain_that_nothing_uses_goes() -> None:
     made.opset_imports["pkg.onnxscript.torch_lib"] = 1
     strip(made)
     assert [item.domain for item in onnx.load_from_string(as_bytes(made)).opset_import] == [""]
-
-
-SCRIPT = """
-import sys
-from pathlib import Path
-import onnx_ir
-from artifact.records import sha256_bytes
-from exporter.from_checkpoint import checkpoint_subject
-from exporter.trace import trace
-from models.checkpoint import open_checkpoint
-graph = trace(checkpoint_subject(open_checkpoint(Path(sys.argv[1]))))
-print(sha256_bytes(onnx_ir.serde.serialize_model(graph).SerializeToString()))
-"""
-
-
-@pytest.mark.slow
-def test_another_process_in_another_folder_makes_the_same_bytes(
-    tiny_checkpoint: Path, traced_bytes: bytes, tmp_path: Path
-) -> None:
-    moved = shutil.copytree(tiny_checkpoint, tmp_path / "elsewhere")
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(moved)],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(Path.cwd()), "PYTHONHASHSEED": "1", "HF_HUB_OFFLINE": "1"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert done.stdout.split()[-1] == sha256_bytes(traced_bytes)
 
 
 class Net(torch.nn.Module):

@@ -161,6 +161,7 @@ def test_a_layer_whose_scales_grew_is_found_when_the_hashes_fit(copy: Path) -> N
     assert "a logit is off by" in problem
 
 
+@pytest.mark.exhaustive
 def test_a_decoder_whose_configuration_has_other_names_is_packed(learnt_llama: Path, tmp_path: Path) -> None:
     from transformers import GPT2Config, GPT2LMHeadModel
 
