@@ -65,6 +65,7 @@ MaxDrop = Annotated[
         help="How much of the reference's accuracy (with --from: of the base's) may be lost.",
     ),
 ]
+Language = Annotated[str | None, typer.Option(help="What a model writes that hears many languages, such as en.")]
 MaxP95 = Annotated[float | None, typer.Option("--max-p95-ms", min=0, help="Limit on the p95 of a call.")]
 MaxMemory = Annotated[float | None, typer.Option("--max-memory-mb", min=0, help="Limit on the process's memory.")]
 MaxSize = Annotated[float | None, typer.Option("--max-size-mb", min=0, help="Limit on the weight files.")]
@@ -155,6 +156,7 @@ def finetune(
     max_length_tokens: Annotated[
         int, typer.Option("--max-length", min=2, help="Tokens; longer texts are cut.")
     ] = DEFAULT.max_length_tokens,
+    language: Language = None,
     precision: Annotated[TrainingPrecision, typer.Option(help="Arithmetic of training.")] = DEFAULT.precision,
     device: Annotated[Device, typer.Option(help="Where to train.")] = DEFAULT.device,
     side_by_side: Annotated[
@@ -169,9 +171,9 @@ def finetune(
 ) -> None:
     """Fine-tune a model in PyTorch; an interrupted run goes on from its last saved step.
 
-    Texts, pairs of texts, pictures, tagged words, questions, texts to continue or to rewrite: the task follows from the
-    columns, or is named. With --compare, the same training runs in several settings, in turns, and --out holds a run of
-    each.
+    Texts, pairs of texts, pictures, tagged words, questions, texts to continue or to rewrite, recordings to write down:
+    the task follows from the columns, or is named. With --compare, the same training runs in several settings, in
+    turns, and --out holds a run of each.
     """
     lesson = Lesson(
         base_model=model,
@@ -235,9 +237,7 @@ def export(
         bool, typer.Option("--allow-pickle", help="Load weights that are not safetensors.")
     ] = False,
     gguf: Annotated[bool, typer.Option("--gguf", help="Write language models for llama.cpp, too.")] = False,
-    language: Annotated[
-        str | None, typer.Option(help="What a model writes that hears many languages, such as en.")
-    ] = None,
+    language: Language = None,
     text_column: TextColumn = None,
     pair_column: PairColumn = None,
     label_column: LabelColumn = None,

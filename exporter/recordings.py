@@ -1,9 +1,8 @@
-"""What transformers makes of recordings: its feature extractors' settings, and recordings to try them with."""
+"""Recordings of our own, and what they become here and in transformers."""
 
 import io
 import wave
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,53 +10,9 @@ from numpy.typing import NDArray
 
 from artifact.predict.golden import INPUT_TOLERANCE
 from artifact.predict.sounds import SoundSettings, prepare_recording, read_recording
-from artifact.predict.spectra import FRAME, HOP
 
 SECONDS = (1.0, 1.25)
 """Of our own recordings."""
-
-
-def load_extractor(directory: Path) -> Any:
-    """A checkpoint's feature extractor. Raises `ValueError` where its settings lack, and what transformers raises."""
-    from transformers import AutoFeatureExtractor
-
-    if not any((directory / name).is_file() for name in ("preprocessor_config.json", "processor_config.json")):
-        raise ValueError("the checkpoint has no preprocessor_config.json, which says how items are prepared")
-    return AutoFeatureExtractor.from_pretrained(directory, local_files_only=True)
-
-
-def sound_settings(extractor: Any, input_name: str) -> SoundSettings:
-    """What a feature extractor of transformers says that it does; `ValueError` for one that is not known."""
-    kind = type(extractor).__name__
-    if kind == "WhisperFeatureExtractor":
-        return _slaney(extractor, input_name)
-    if kind not in ("Wav2Vec2FeatureExtractor", "ASTFeatureExtractor"):
-        raise ValueError("it is none of Wav2Vec2's, AST's and Whisper's")
-    common: dict[str, Any] = {"rate_hz": int(extractor.sampling_rate), "normalize": bool(extractor.do_normalize)}
-    if kind == "Wav2Vec2FeatureExtractor":
-        return SoundSettings(features="waveform", input_name=input_name, **common)
-    return SoundSettings(
-        features="mel",
-        input_name=input_name,
-        bins=int(extractor.num_mel_bins),
-        frames=int(extractor.max_length),
-        mean=float(extractor.mean),
-        std=float(extractor.std),
-        **common,
-    )
-
-
-def _slaney(extractor: Any, input_name: str) -> SoundSettings:
-    if (extractor.n_fft, extractor.hop_length) != (FRAME, HOP) or extractor.dither or extractor.padding_value:
-        raise ValueError(f"frames are not of {FRAME} samples, {HOP} apart, without noise and behind them silence")
-    return SoundSettings(
-        features="slaney-mel",
-        rate_hz=int(extractor.sampling_rate),
-        normalize=False,
-        input_name=input_name,
-        bins=int(extractor.feature_size),
-        frames=int(extractor.nb_max_frames),
-    )
 
 
 def tones(rate_hz: int) -> tuple[bytes, ...]:

@@ -17,11 +17,12 @@ from artifact.serving import SERVING_VERSION, Serving
 from artifact.task import Task
 from artifact.tokenizer import text_encoder
 from errors import UserError
-from exporter.recordings import compared, load_extractor, sound_settings
+from exporter.recordings import compared
 from exporter.samples import PASSAGES, SAMPLES
 from exporter.subject import Subject
 from models.checkpoint import Checkpoint, load_tokenizer, text_limits
 from models.example_set import ExampleSet
+from models.recordings import load_extractor, sound_settings
 
 GOLDEN_EXAMPLES = 12
 COMPARED_TEXTS = 2_000

@@ -13,6 +13,8 @@ from errors import UserError
 from models import gguf
 from models.checkpoint import quiet
 from models.metrics import PROBLEM_TYPES
+from models.recordings import Listener, sound_settings
+from models.starts import start_id, start_ids
 from models.training import FinetuneConfig, Problem
 
 HEADS: Mapping[Task, str] = {
@@ -22,23 +24,24 @@ HEADS: Mapping[Task, str] = {
     Task.IMAGE_CLASSIFICATION: "AutoModelForImageClassification",
     Task.TEXT_GENERATION: "AutoModelForCausalLM",
     Task.TEXT2TEXT_GENERATION: "AutoModelForSeq2SeqLM",
+    Task.SPEECH2TEXT_GENERATION: "AutoModelForSpeechSeq2Seq",
 }
 """transformers' class of each task."""
 
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """A model in fp32 and what prepares its inputs: a fast tokenizer, or an image processor.
+    """A model in fp32 and what prepares its inputs: a fast tokenizer, an image processor, or a `Listener`.
 
     `is_ready` says that no weight is new, so that its answers mean something before any training. An encoder-decoder
-    begins to write with `start_id`.
+    begins to write with `start_ids`.
     """
 
     processor: Any
     model: Any
     new_modules: tuple[str, ...]
     is_ready: bool
-    start_id: int | None = None
+    start_ids: tuple[int, ...] = ()
 
 
 def load_base(base_model: str, task: Task, problem: Problem, labels: tuple[str, ...], config: FinetuneConfig) -> Base:
@@ -74,17 +77,19 @@ def load_base(base_model: str, task: Task, problem: Problem, labels: tuple[str, 
         )
     if task is Task.IMAGE_CLASSIFICATION:
         return Base(processor, model, _modules(new), is_ready=not new and _knows(written, labels))
+    if task is Task.SPEECH2TEXT_GENERATION:
+        extractor, tokenizer = processor
+        return _hearing(model, extractor, tokenizer, base_model, config.language, new)
     _check_tokenizer(processor, base_model)
     processor.model_max_length = min(config.max_length_tokens, processor.model_max_length)
     if processor.pad_token is None:
         processor.pad_token = processor.eos_token  # decoders often have none; what is padded is masked
     if task in WRITES:
-        start = _start_id(model, base_model) if task is Task.TEXT2TEXT_GENERATION else None
-        if start is None:
+        start = (start_id(model),) if task is Task.TEXT2TEXT_GENERATION else ()
+        if not start:
             _check_causal(model, base_model)
-        if new:
-            raise UserError(f"{base_model} lacks the weights {', '.join(new[:3])}", "give a whole language model")
-        return Base(processor, model, (), is_ready=True, start_id=start)
+        _check_whole(new, base_model)
+        return Base(processor, model, (), is_ready=True, start_ids=start)
     if processor.pad_token_id is None:
         raise UserError(f"the tokenizer of {base_model} has no token to pad with", "set its pad_token")
     model.config.pad_token_id = processor.pad_token_id  # classifiers on decoders look for the last other token
@@ -113,8 +118,10 @@ def _loading(base_model: str, task: Task) -> Iterator[None]:
 
 
 def _processor(where: Mapping[str, str], task: Task) -> Any:
-    from transformers import AutoImageProcessor, AutoTokenizer
+    from transformers import AutoFeatureExtractor, AutoImageProcessor, AutoTokenizer
 
+    if task is Task.SPEECH2TEXT_GENERATION:
+        return AutoFeatureExtractor.from_pretrained(where["name"]), AutoTokenizer.from_pretrained(where["name"])
     kind = AutoImageProcessor if task is Task.IMAGE_CLASSIFICATION else AutoTokenizer
     more: dict[str, Any] = {name: value for name, value in where.items() if name != "name"}
     processor = kind.from_pretrained(where["name"], **more)
@@ -151,16 +158,21 @@ def _check_causal(model: Any, base_model: str) -> None:
         )
 
 
-def _start_id(model: Any, base_model: str) -> int:
-    """What an encoder-decoder begins to write with. Raises `UserError` for one that does not say."""
-    for said in (model.config, model.generation_config):
-        found = getattr(said, "decoder_start_token_id", None)
-        if found is not None:
-            return int(found)
-    raise UserError(
-        f"{base_model} does not say what a text begins with that it writes",
-        "set decoder_start_token_id in its config.json",
-    )
+def _check_whole(new: list[str], base_model: str) -> None:
+    if new:
+        raise UserError(f"{base_model} lacks the weights {', '.join(new[:3])}", "give a whole language model")
+
+
+def _hearing(model: Any, extractor: Any, tokenizer: Any, base_model: str, language: str | None, new: list[str]) -> Base:
+    """A model that hears, and learns to write in a language, which its checkpoint then says."""
+    _check_tokenizer(tokenizer, base_model)
+    _check_whole(new, base_model)
+    start = start_ids(model, language)
+    if language is not None:
+        model.generation_config.language = language
+    sound = sound_settings(extractor, model.main_input_name)
+    most = min(tokenizer.model_max_length, model.config.max_target_positions)
+    return Base(Listener(extractor, tokenizer, sound, most), model, (), is_ready=True, start_ids=start)
 
 
 def _named(task: Task, problem: Problem, labels: tuple[str, ...]) -> dict[str, Any]:
@@ -210,6 +222,8 @@ def _changes(written: Any, base_model: str, config: FinetuneConfig) -> dict[str,
     if config.dropout is not None:
         names = [name for name in written.to_dict() if "dropout" in name or name.endswith("pdrop")]
         changes.update(dict.fromkeys(names, config.dropout))
+    if config.layers is not None and getattr(written, "is_encoder_decoder", False):
+        raise UserError(f"--layers keeps the first of one stack, and {base_model} has two", "leave it out")
     if config.layers is not None:
         most = getattr(written, "num_hidden_layers", 0)
         if config.layers > most:

@@ -25,7 +25,7 @@ from models.answering import answers
 from models.base_model import Base, load_base, with_lora
 from models.board import Board
 from models.checkpoint import load_model, load_tokenizer, open_checkpoint, quiet
-from models.example_set import ExampleSet
+from models.example_set import ExampleSet, length
 from models.identity import identity
 from models.learning_set import LearningSet, collate, learning_set, lengths
 from models.metrics import PROBLEM_TYPES, Metric, metric_of
@@ -246,7 +246,7 @@ class _Lesson:
             max_length=most,
             labels=self.labels,
             problem=PROBLEM_TYPES.get(self.problem),
-            start_id=base.start_id,
+            start_ids=base.start_ids,
         )
 
     def learning_set(self, examples: ExampleSet) -> LearningSet:
@@ -411,7 +411,7 @@ class _Job:
                 len(train),
                 logged=self.tensorboard,
                 validated_by=lesson.validated_by,
-                by_length=lesson.task is not Task.IMAGE_CLASSIFICATION,
+                by_length=length(examples.rows[0]) > 0,
                 processes=self.processes,
             ),
             train_dataset=train,

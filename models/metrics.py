@@ -72,6 +72,14 @@ class AnswerTruth:
 
 
 @dataclass(frozen=True, slots=True)
+class WrittenTruth:
+    """Tokens of a text, of which the first `told` are not guessed."""
+
+    ids: tuple[int, ...]
+    told: int = 1
+
+
+@dataclass(frozen=True, slots=True)
 class TranscriptTruth:
     """What is said, and how a CTC model spells: its symbols by id, the id of the blank, and what stands for a space."""
 
@@ -299,14 +307,15 @@ def edits(text: str, other: str) -> int:
     return int(row[-1])
 
 
-def _surprise(outputs: Outputs, truth: Sequence[int]) -> Floats:
-    """Negative log-likelihood of each token after the first, and how many these are."""
-    logits = outputs["logits"][: len(truth) - 1].astype(np.float64)
+def _surprise(outputs: Outputs, truth: WrittenTruth) -> Floats:
+    """Negative log-likelihood of each token that is guessed, and how many these are."""
+    guessed = np.array(truth.ids[truth.told :])
+    logits = outputs["logits"][truth.told - 1 : len(truth.ids) - 1].astype(np.float64)
     if not _finite(logits):
-        return _row(len(truth) * np.log(logits.shape[-1]), len(truth) - 1)
+        return _row(len(guessed) * np.log(logits.shape[-1]), len(guessed))
     highest = logits.max(axis=-1)
     total = highest + np.log(np.exp(logits - highest[:, None]).sum(axis=-1))
-    said = np.take_along_axis(logits, np.array(truth[1:])[:, None], axis=-1)[:, 0]
+    said = np.take_along_axis(logits, guessed[:, None], axis=-1)[:, 0]
     return _row((total - said).sum(), len(said))
 
 
@@ -344,6 +353,7 @@ _BY_TASK = {
     Task.SPEECH_RECOGNITION: CHARACTER_ACCURACY,
     Task.TEXT_GENERATION: PERPLEXITY,
     Task.TEXT2TEXT_GENERATION: PERPLEXITY,
+    Task.SPEECH2TEXT_GENERATION: PERPLEXITY,
 }
 
 

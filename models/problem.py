@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, mse_loss
 
-from artifact.task import Task
+from artifact.task import REWRITES, Task
 from errors import UserError
-from models.metrics import AnswerTruth, TokenTruth
+from models.metrics import AnswerTruth, TokenTruth, WrittenTruth
 from models.rows import Row, TaskRows
 from models.task_examples import answers_of, number_of, several
 from models.training import Problem
@@ -111,9 +111,9 @@ def _span(truth: AnswerTruth, tokens: int, labels: int) -> NDArray[Any]:
     return np.array([inside[0], inside[-1]], dtype=np.int64)
 
 
-def _next(truth: tuple[int, ...], tokens: int, labels: int) -> NDArray[Any]:
-    """At each token the one after it."""
-    return np.array([*truth[1:], IGNORED], dtype=np.int64)
+def _next(truth: WrittenTruth, tokens: int, labels: int) -> NDArray[Any]:
+    """At each token the one after it, if that is guessed."""
+    return np.array([*[IGNORED] * (truth.told - 1), *truth.ids[truth.told :], IGNORED], dtype=np.int64)
 
 
 def _both_ends(outputs: Any, mask: torch.Tensor | None) -> torch.Tensor:
@@ -156,6 +156,7 @@ OF_TASK: Mapping[Task, Problem] = {
     Task.QUESTION_ANSWERING: Problem.SPAN,
     Task.TEXT_GENERATION: Problem.NEXT_TOKEN,
     Task.TEXT2TEXT_GENERATION: Problem.NEXT_TOKEN,
+    Task.SPEECH2TEXT_GENERATION: Problem.NEXT_TOKEN,
 }
 CLASSIFIED = (Problem.SINGLE_LABEL, Problem.MULTI_LABEL, Problem.REGRESSION)
 LEARNT = (Task.TEXT_CLASSIFICATION, Task.IMAGE_CLASSIFICATION, *OF_TASK)
@@ -201,7 +202,7 @@ def check_labels(rows: TaskRows, problem: Problem) -> None:
             raise UserError(f"{row.place}: there is not one tag for each of {len(row.text)} words", "fix that row")
         if problem is Problem.SPAN:
             answers_of(row)
-        if rows.task is Task.TEXT2TEXT_GENERATION and not isinstance(row.label, str):
+        if rows.task in REWRITES and not isinstance(row.label, str):
             raise UserError(f"{row.place}: {row.label!r} is not a text", "give the text that is to be written")
         if problem is Problem.SINGLE_LABEL and isinstance(row.label, list | dict):
             raise UserError(

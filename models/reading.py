@@ -3,6 +3,7 @@
 from functools import partial
 from pathlib import Path
 
+from artifact.task import Task
 from errors import UserError
 from models.rows import Columns, TaskRows, guess_task, read_task_rows
 from models.training import Lesson
@@ -21,6 +22,8 @@ def read_lesson(lesson: Lesson) -> tuple[TaskRows, TaskRows | None]:
         labelled=True,
     )
     rows = read(data, where=lesson.where, limit=lesson.limit)
+    if lesson.config.language is not None and rows.task is not Task.SPEECH2TEXT_GENERATION:
+        raise UserError(f"--language is for models that hear recordings, and {rows.task} reads none", "leave it out")
     if lesson.evaluation is None:
         return rows, None
     evaluation = read(Path(lesson.evaluation), columns=rows.columns)

@@ -159,13 +159,20 @@ LAYOUTS: Mapping[Task, Layout] = {
 """How the files of each task are laid out."""
 
 
+SOUND_COLUMNS = ("audio", "audio_path")
+"""Of those that may hold the path of a recording, the ones that hold nothing else."""
+
+
 def guess_task(path: Path) -> Task:
-    """The task that a data file's columns are for: words with tags, questions with contexts, pictures, texts with
-    what is to be written of them, or texts."""
+    """The task that a data file's columns are for: words with tags, questions with contexts, pictures, recordings or
+    texts with what is to be written of them, or texts."""
     _, row = next(iter(_every(path, None)), (0, {}))
     present = {name.lower() for name in row}
-    if present & set(TEXT_COLUMNS) and present & set(WRITTEN_COLUMNS) and not present & set(LABEL_COLUMNS):
-        return Task.TEXT2TEXT_GENERATION
+    if not present & set(LABEL_COLUMNS):
+        if present & set(SOUND_COLUMNS) and present & set(TRANSCRIPT_COLUMNS):
+            return Task.SPEECH2TEXT_GENERATION
+        if present & set(TEXT_COLUMNS) and present & set(WRITTEN_COLUMNS):
+            return Task.TEXT2TEXT_GENERATION
     for task in (Task.TOKEN_CLASSIFICATION, Task.QUESTION_ANSWERING, Task.IMAGE_CLASSIFICATION):
         layout = LAYOUTS[task]
         needed = (layout.text, layout.pair, layout.label) if layout.needs_pair else (layout.text, layout.label)

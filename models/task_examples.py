@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,16 @@ from numpy.typing import NDArray
 from artifact.task import Task
 from errors import UserError
 from models.example_set import READ, WRITTEN, ExampleSet, evenly
-from models.metrics import MULTI_LABEL, REGRESSION, SINGLE_LABEL, AnswerTruth, TokenTruth, problem_of, tag_type
+from models.metrics import (
+    MULTI_LABEL,
+    REGRESSION,
+    SINGLE_LABEL,
+    AnswerTruth,
+    TokenTruth,
+    WrittenTruth,
+    problem_of,
+    tag_type,
+)
 from models.rows import Columns, Row, TaskRows, read_task_rows
 
 MASKED_SHARE = 0.15
@@ -22,14 +32,14 @@ MASKED_SHARE = 0.15
 
 @dataclass(frozen=True, slots=True)
 class _Model:
-    """What of a model decides how rows become inputs. `processor` is a fast tokenizer, or prepares pictures; an
-    encoder-decoder writes behind `start_id`."""
+    """What of a model decides how rows become inputs. `processor` is a fast tokenizer, or prepares pictures or
+    recordings; an encoder-decoder writes behind `start_ids`."""
 
     processor: Any
     max_length: int
     labels: tuple[str, ...]
     problem: str | None
-    start_id: int | None = None
+    start_ids: tuple[int, ...] = ()
     cut: set[int] = field(default_factory=set)
     """Numbers of the rows that are longer than the model takes."""
 
@@ -76,28 +86,29 @@ def prepare(
     max_length: int,
     labels: tuple[str, ...],
     problem: str | None,
-    start_id: int | None = None,
+    start_ids: tuple[int, ...] = (),
 ) -> tuple[ExampleSet, float]:
-    """The rows as the model's inputs, made by its fast tokenizer or image processor, and the fraction that was cut.
+    """The rows as the model's inputs, made by what prepares them for it, and the fraction that was cut.
 
-    Texts become int64 of shape (tokens,), pictures float32 of shape (channels, height, width), loaded when they are
-    looked at. `start_id` is what an encoder-decoder begins to write with. Raises `UserError` naming the file and the
-    row that is not what the task needs.
+    Texts become int64 of shape (tokens,), pictures float32 of shape (channels, height, width) and recordings of shape
+    (bins, frames), loaded when they are looked at. `start_ids` are what an encoder-decoder begins to write with. Raises
+    `UserError` naming the file and the row that is not what the task needs.
     """
-    model = _Model(processor, max_length, labels, problem, start_id)
+    model = _Model(processor, max_length, labels, problem, start_ids)
     encodings, truth = _READERS[rows.task](rows, model)
-    names = [name for name in (*processor.model_input_names, WRITTEN) if name in encodings[0]]
-    pad_id = getattr(processor, "pad_token_id", None)
+    tokenizer = getattr(processor, "tokenizer", processor)
+    pad_id = getattr(tokenizer, "pad_token_id", None)
     padding = {
         READ: pad_id,
         WRITTEN: pad_id,
         "attention_mask": 0,
-        "token_type_ids": getattr(processor, "pad_token_type_id", None),
+        "token_type_ids": getattr(tokenizer, "pad_token_type_id", None),
     }
+    names = [name for name in (*getattr(tokenizer, "model_input_names", ()), WRITTEN) if name in encodings[0]]
     titles = (row.text if rows.task is Task.QUESTION_ANSWERING else row.title for row in rows.rows)
     examples = ExampleSet(
         rows=tuple(
-            item if isinstance(item, Picture) else {name: np.array(item[name], dtype=np.int64) for name in names}
+            item if isinstance(item, FromFile) else {name: np.array(item[name], dtype=np.int64) for name in names}
             for item in encodings
         ),
         titles=tuple(titles),
@@ -109,30 +120,32 @@ def prepare(
     return examples, len(model.cut) / len(encodings)
 
 
-class Picture(Mapping[str, NDArray[np.float32]]):
-    """One picture's inputs, prepared anew whenever they are looked at: a data set of them may not fit into memory."""
+class FromFile(Mapping[str, NDArray[Any]]):
+    """One row's inputs, of which one is made anew of a file whenever it is looked at: all may not fit into memory."""
 
-    def __init__(self, path: Path, place: str, processor: Any) -> None:
-        self._path, self._place, self._processor = path, place, processor
+    def __init__(self, name: str, make: Callable[[], NDArray[np.float32]], **held: NDArray[np.int64]) -> None:
+        self._name, self._make, self._held = name, make, held
 
-    def __getitem__(self, name: str) -> NDArray[np.float32]:
-        if name != "pixel_values":
-            raise KeyError(name)
-        from PIL import Image, ImageOps
-
-        try:
-            with Image.open(self._path) as picture:
-                upright = ImageOps.exif_transpose(picture).convert("RGB")
-        except (OSError, Image.DecompressionBombError) as error:
-            raise UserError(f"{self._place}: {self._path} is no picture ({error})", "fix or remove that row") from error
-        found = self._processor(images=upright, return_tensors="np")["pixel_values"][0]
-        return np.asarray(found, dtype=np.float32)
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        return self._make() if name == self._name else self._held[name]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(("pixel_values",))
+        return iter((self._name, *self._held))
 
     def __len__(self) -> int:
-        return 1
+        return 1 + len(self._held)
+
+
+def _picture(row: Row, processor: Any) -> NDArray[np.float32]:
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(row.text) as picture:
+            upright = ImageOps.exif_transpose(picture).convert("RGB")
+    except (OSError, Image.DecompressionBombError) as error:
+        raise UserError(f"{row.place}: {row.text} is no picture ({error})", "fix or remove that row") from error
+    found = processor(images=upright, return_tensors="np")["pixel_values"][0]
+    return np.asarray(found, dtype=np.float32)
 
 
 def read_arrays(path: Path, *, limit: int | None) -> ExampleSet:
@@ -204,7 +217,7 @@ def _decided(rows: TaskRows, model: _Model) -> list[Any] | None:
 
 
 def _seen(rows: TaskRows, model: _Model) -> Read:
-    pictures = [Picture(row.text, row.place, model.processor) for row in rows.rows]
+    pictures = [FromFile("pixel_values", partial(_picture, row, model.processor)) for row in rows.rows]
     return pictures, _decided(rows, model)
 
 
@@ -376,17 +389,36 @@ def _continued(rows: TaskRows, model: _Model) -> Read:
         if len(ids) < 2:
             raise UserError(f"{row.place}: a text of one token has none to learn", "remove that row")
         encodings.append({"input_ids": ids, "attention_mask": [1] * len(ids)})
-    return encodings, [tuple(encoding["input_ids"]) for encoding in encodings]
+    return encodings, [WrittenTruth(tuple(encoding["input_ids"])) for encoding in encodings]
 
 
 def _rewritten(rows: TaskRows, model: _Model) -> Read:
-    """Texts with what is to be written of each, from its start to the token that ends it; the truth is its ids."""
+    """Texts with what is to be written of each, from its start to the token that ends it."""
     encodings, truth = [], []
     for row in rows.rows:
-        ids = (model.start_id, *model.encode(row, text_target=row.label)["input_ids"])
+        ids = (*model.start_ids, *model.encode(row, text_target=row.label)["input_ids"])
         encodings.append({**model.encode(row, row.text), WRITTEN: ids})
-        truth.append(ids)
+        truth.append(WrittenTruth(ids))
     return encodings, truth
+
+
+def _heard(rows: TaskRows, model: _Model) -> Read:
+    """Recordings with what is said in each, between the tokens that it begins with, all of which are told, and its end.
+
+    Each is read once before, so that one that cannot be is not found in the middle of a training.
+    """
+    listener, told = model.processor, model.start_ids
+    room = model.max_length - len(told) - 1
+    inputs, truth = [], []
+    for row in rows.rows:
+        listener.hear(row.text)
+        said = listener.tokenizer(row.label, add_special_tokens=False)["input_ids"]
+        if len(said) > room:
+            model.cut.add(row.number)
+        ids = (*told, *said[:room], listener.tokenizer.eos_token_id)
+        inputs.append(FromFile("input_features", partial(listener.hear, row.text), **{WRITTEN: np.array(ids)}))
+        truth.append(WrittenTruth(ids, len(told)))
+    return inputs, truth
 
 
 _READERS: Mapping[Task, Callable[[TaskRows, _Model], Read]] = {
@@ -398,4 +430,5 @@ _READERS: Mapping[Task, Callable[[TaskRows, _Model], Read]] = {
     Task.FEATURE_EXTRACTION: _plain,
     Task.TEXT_GENERATION: _continued,
     Task.TEXT2TEXT_GENERATION: _rewritten,
+    Task.SPEECH2TEXT_GENERATION: _heard,
 }

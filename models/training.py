@@ -94,6 +94,7 @@ class FinetuneConfig(msgspec.Struct, frozen=True, kw_only=True):
     never). `dropout` replaces every dropout of the model. `balance` weighs each label by the inverse of its frequency.
     `checkpointing` computes activations twice instead of keeping them. `layers` keeps only the first of them. With
     `lora`, weights stay as they are, and products of two matrices of that rank are learnt (Hu et al., ICLR 2022).
+    `language` is what a model that hears learns to write.
 
     With `patience`, a tenth of the training examples validates now and then, training ends when that has not become
     better so many times in a row, and the best weights are kept.
@@ -117,6 +118,7 @@ class FinetuneConfig(msgspec.Struct, frozen=True, kw_only=True):
     lora: int = 0
     patience: int = 0
     max_length_tokens: int = 256
+    language: str | None = None
     held_out: int = 1000
     seed: int = 0
     precision: TrainingPrecision = TrainingPrecision.AUTO

@@ -19,6 +19,7 @@ from exporter.language.job import export_language
 from exporter.request import Request, Source
 from models.rows import Columns
 from models.training import TrainingRecord
+from tests.conftest import SENTENCES
 from tests.models.test_every_task import (
     Write,
     asked,
@@ -33,8 +34,10 @@ from tests.models.test_every_task import (
     tiny_resnet,
     writer,
 )
+from tests.models.test_hearing import learn_from as learn_to_hear
+from tests.models.test_hearing import recordings
 
-__all__ = ["base", "digits", "lines", "retold", "tiny_resnet"]
+__all__ = ["base", "digits", "lines", "recordings", "retold", "tiny_resnet"]
 
 
 def _shipped(out: Path, record: TrainingRecord) -> Predictor:
@@ -102,3 +105,19 @@ def test_rewriting_goes_the_whole_way(tiny_checkpoint: Path, retold: Path, tmp_p
     generator = Generator.open(out / "artifact")
     found = generator.complete(["it is what it is, a warm film", "two hours about the best year"], Wanted(20))
     assert [written.text for written in found] == ["warm", "the best of the year"]
+
+
+@pytest.mark.exhaustive
+def test_hearing_goes_the_whole_way(learnt_whisper: Path, recordings: Path, tmp_path: Path) -> None:
+    """Which language it writes is said once, when it learns it."""
+    out = tmp_path / "run"
+    record = learn_to_hear(learnt_whisper, recordings, out)
+    run = RunFolder(out)
+    data = Source(run.evaluation_data, Columns())
+    (made,) = export_language(Request(run.own_checkpoint, out, (Precision.FP32,), data=data, is_language=True))
+    assert made.variant.passed
+    assert (made.variant.prediction.texts, made.variant.prediction.inputs) == (8, "evaluation.csv")
+    assert made.variant.prediction.perplexity == pytest.approx(record.value.value, rel=1e-4)
+    pack_language(run, Precision.FP32, out / "artifact", card=None, card_reason="a test")
+    (written,) = Generator.open(out / "artifact").complete([recordings.parent / "2-5.wav"], Wanted(20))
+    assert written.text == SENTENCES[1]

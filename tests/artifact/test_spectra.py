@@ -10,7 +10,7 @@ from transformers import WhisperFeatureExtractor
 
 from artifact.predict.sounds import prepare_recording, read_recording
 from errors import UserError
-from exporter.recordings import sound_settings
+from models.recordings import sound_settings
 from tests.conftest import wav
 
 Samples = NDArray[np.float32]

@@ -20,7 +20,6 @@ from artifact.recordings import Recordings
 from artifact.run_folder import RunFolder
 from artifact.tokenizer import read_limits, text_encoder
 from errors import UserError
-from exporter.recordings import sound_settings
 from measure.quality import assess_language
 from measure.reference import Reference
 from measure.source import find_models
@@ -35,6 +34,7 @@ from measure.workload import (
     save_inputs,
 )
 from measure.writing import Writing
+from models.recordings import sound_settings
 from runtimes.base import Candidate, Executed, RuntimeInfo
 from runtimes.registry import probe
 from tests.conftest import SENTENCES, Steelyard, copied

@@ -504,7 +504,7 @@ def test_a_step_learns_from_what_is_written_as_transformers_does(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"decoder_start_token_id": None}, "does not say what a text begins with"),
+        ({"decoder_start_token_id": None}, "has no decoder_start_token_id"),
         ({"model_type": "bert", "architectures": ["BertModel"]}, "cannot be loaded for text2text-generation"),
     ],
 )

@@ -41,6 +41,8 @@ def lines(path: Path, *rows: dict[str, Any]) -> Path:
         ({"text": "a", "summary": "b"}, Task.TEXT2TEXT_GENERATION),
         ({"text": "a", "summary": "b", "label": 1}, Task.TEXT_CLASSIFICATION),
         ({"text": "a", "target": "b"}, Task.TEXT_CLASSIFICATION),  # which may be a label
+        ({"audio": "a.wav", "text": "b"}, Task.SPEECH2TEXT_GENERATION),
+        ({"audio": "a.wav", "sentence": "b", "label": 1}, Task.TEXT_CLASSIFICATION),
     ],
 )
 def test_the_task_follows_from_the_columns(tmp_path: Path, row: dict[str, Any], task: Task) -> None:

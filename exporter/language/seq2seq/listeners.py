@@ -20,11 +20,12 @@ from artifact.task import Task
 from errors import UserError
 from exporter.language.family import Begun, Family, Sample
 from exporter.language.passages import LONGEST, Passages, source_name, source_rows
-from exporter.language.seq2seq.starts import never_first, start_ids
 from exporter.language.seq2seq.traces import writer_shape
 from exporter.language.seq2seq.writers import DECODER, ENCODER, WEIGHTS, WRITTEN, trace_both
-from exporter.recordings import compared, load_extractor, sound_settings, tones
+from exporter.recordings import compared, tones
 from exporter.request import Source
+from models.recordings import load_extractor, sound_settings
+from models.starts import never_first, start_ids
 
 PRACTISED = 32
 """Recordings that weights are rounded by: an encoder reads each as one of thirty seconds."""

@@ -18,6 +18,7 @@ from exporter.language.passages import LONGEST, Passages, source_name, source_ro
 from exporter.language.seq2seq.traces import trace, writer_shape
 from exporter.request import Source
 from exporter.samples import SAMPLES
+from models.starts import start_id
 
 ENCODER, DECODER, WEIGHTS = "encoder.onnx", "decoder.onnx", "weights.onnx_data"
 WRITTEN = 64
@@ -30,17 +31,6 @@ def trace_both(model: Any) -> Mapping[str, onnx_ir.Model]:
     """Both graphs by their names."""
     found = trace(model)
     return {ENCODER: found.encoder, DECODER: found.decoder}
-
-
-def start_id(model: Any) -> int:
-    """The token that a decoder begins with. Raises `UserError` for a model that says none."""
-    for config in (model.generation_config, model.config):
-        if getattr(config, "decoder_start_token_id", None) is not None:
-            return int(config.decoder_start_token_id)
-    raise UserError(
-        f"{type(model).__name__} has no decoder_start_token_id, so nothing says how it begins",
-        "save the checkpoint with one in generation_config.json",
-    )
 
 
 def most_read(model: Any) -> int | None:

@@ -17,11 +17,12 @@ from artifact.precision import Precision
 from errors import UserError
 from exporter.language.gate import continuation, greedy, predictions, reasons
 from exporter.language.job import export_language
-from exporter.language.seq2seq.writers import ENCODER_DECODERS, start_id
+from exporter.language.seq2seq.writers import ENCODER_DECODERS
 from exporter.request import Request, Source
 from exporter.save import load_graph, save_together
 from models.checkpoint import load_model, load_tokenizer
 from models.rows import Columns
+from models.starts import start_id
 from tests.conftest import SENTENCES, within
 from tests.exporter.conftest import session
 

@@ -17,10 +17,10 @@ from errors import UserError
 from exporter.language.job import export_language, family_of
 from exporter.language.passages import source_rows
 from exporter.language.seq2seq.listeners import listeners
-from exporter.language.seq2seq.starts import start_ids
 from exporter.request import Request, Source
 from models.checkpoint import load_model, load_tokenizer
 from models.rows import Columns
+from models.starts import start_ids
 from tests.artifact.conftest import edit_json
 from tests.conftest import SENTENCES, within
 

@@ -1,12 +1,21 @@
-"""What a text begins with that is written of a recording: the tokens of one language and one task, without times."""
+"""What a text begins with that an encoder-decoder writes: of a recording, the tokens of one language and one task,
+without times."""
 
 from collections.abc import Mapping
 from typing import Any
 
-from transformers.models.whisper.tokenization_whisper import TO_LANGUAGE_CODE
-
 from errors import UserError
-from exporter.language.seq2seq.writers import start_id
+
+
+def start_id(model: Any) -> int:
+    """The token that a decoder begins with. Raises `UserError` for a model that says none."""
+    for config in (model.generation_config, model.config):
+        if getattr(config, "decoder_start_token_id", None) is not None:
+            return int(config.decoder_start_token_id)
+    raise UserError(
+        f"{type(model).__name__} has no decoder_start_token_id, so nothing says how it begins",
+        "save the checkpoint with one in generation_config.json",
+    )
 
 
 def start_ids(model: Any, language: str | None) -> tuple[int, ...]:
@@ -51,6 +60,8 @@ def never_first(model: Any) -> tuple[int, ...]:
 def _language_id(name: str, known: Mapping[str, int]) -> int:
     if not known:
         raise UserError(f"the language is '{name}', and this model knows but one", "leave --language out")
+    from transformers.models.whisper.tokenization_whisper import TO_LANGUAGE_CODE
+
     code = TO_LANGUAGE_CODE.get(name.lower(), name.lower())
     for spelled in (name.lower(), f"<|{code}|>"):
         if spelled in known:
