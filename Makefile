@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/.ready
 export HF_HUB_OFFLINE := 1
+# Hundreds of short processes: one thread each, and bytecode is kept even where the environment says otherwise.
+FRUGAL := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive PYTHONDONTWRITEBYTECODE=
 
 .PHONY: demo demo-llm test test-all check clean
 .DEFAULT_GOAL := demo
@@ -15,10 +17,10 @@ demo-llm: $(READY)  ## the same of a language model: unpack, export, compare, pa
 	@$(VENV)/bin/steelyard demo --llm --out runs/demo-llm
 
 test: $(READY)  ## the whole test suite in up to four processes of one thread each
-	@OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(VENV)/bin/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	@$(FRUGAL) $(VENV)/bin/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 test-all: $(READY)  ## and every text, architecture and compiled engine of those that it takes a part of
-	@OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(VENV)/bin/python -m pytest --exhaustive -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	@$(FRUGAL) $(VENV)/bin/python -m pytest --exhaustive -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 check: $(READY)  ## lint, format, types
 	@$(VENV)/bin/ruff check .

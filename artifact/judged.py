@@ -73,10 +73,10 @@ BY_TASK: Mapping[Task, Judged] = {
 def judged_of(task: Task, activation: Activation, labels: int) -> Judged | None:
     """What a model of so many labels decides; `None` where nothing of its answer is right or wrong, such as several
     quantities."""
-    if task is not Task.TEXT_CLASSIFICATION:
+    if task not in (Task.TEXT_CLASSIFICATION, Task.IMAGE_CLASSIFICATION):
         return BY_TASK.get(task)
     if labels == 1:
-        return Judged.SCORE
+        return Judged.SCORE if task is Task.TEXT_CLASSIFICATION else None
     if activation is Activation.NONE:
         return None
     return Judged.LABEL if activation is Activation.SIGMOID else Judged.TEXT

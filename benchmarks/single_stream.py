@@ -47,8 +47,8 @@ class Pair(msgspec.Struct):
 def serve(run: Path, candidate: Candidate, repeats: int, duration_s: float) -> list[Pair]:
     """One process: LoadGen and the timer in turn, each first as often as the other."""
     source = find_models(run)
-    encoder = text_encoder(source.tokenizer, source.limits)
-    inputs = build_inputs(read_texts(RunFolder(run).evaluation_data), encoder, source.limits, (1,), (None,))
+    encoder = text_encoder(source.tokenizer, source.text_limits)
+    inputs = build_inputs(read_texts(RunFolder(run).evaluation_data), encoder, source.text_limits, (1,), (None,))
     traffic = Traffic(scenario=Scenario.SINGLE_STREAM, duration_s=duration_s, max_batch=1)
     with open_runtime(candidate, source.model(candidate), usable_cores()) as runtime:
         _, texts = by_loadgen(runtime, inputs, traffic)

@@ -20,8 +20,8 @@ def read_compared(
     columns: Sequence[str | None] = (),
     where: Mapping[str, str] | None = None,
 ) -> "Examples":
-    """What candidates are judged on: labelled texts, pairs or words, or for a language model texts alone, and what is
-    to be written of them, or of recordings, if it is an encoder-decoder; by default the run's own.
+    """What candidates are judged on: labelled texts, pairs, words or pictures, or for a language model texts alone, and
+    what is to be written of them, or of recordings, if it is an encoder-decoder; by default the run's own.
 
     `columns` are those of the text, of its pair and of the label; `None` and what is missing are guessed. Raises
     `UserError` for a file or a model that does not go with the other.
@@ -68,7 +68,8 @@ def _judged(source: "ModelSource", data: Path, columns: "Columns", where: Mappin
     rows = _rows(source, data, columns, where, judged=True, labelled=judged is not Judged.VECTOR)
     labels = tuple(_label(judged, row) for row in rows.rows)
     places = tuple(row.place for row in rows.rows)
-    return Examples(rows.texts, labels, data, str(rows.columns.text), str(rows.columns.label), places)
+    items = rows.texts if source.image is None else tuple(map(str, rows.texts))
+    return Examples(items, labels, data, str(rows.columns.text), str(rows.columns.label), places)
 
 
 def _label(judged: "Judged", row: "Row") -> "Label":

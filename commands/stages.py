@@ -272,6 +272,9 @@ def compare(
         raise UserError(f"{model} is not a run, so the results need a folder of their own", "name one with --out")
     if source.hears and lengths is not None:
         raise UserError("--lengths is given, and all recordings are filled up to the same one", "leave it out")
+    if source.image is not None and (lengths or calibration):
+        flag = "--lengths" if lengths else "--calibration"
+        raise UserError(f"{flag} is given, and it is about texts; this model takes pictures", "leave it out")
     run = claim_output(out or model)
     if named and named != EVERY:
         if runtimes or precisions:
@@ -285,13 +288,14 @@ def compare(
     if source.checkpoint and REFERENCE not in asked:
         asked = (REFERENCE, *asked)  # every figure is against it
     training = calibration or RunFolder(model).training_data
-    is_needed = any(is_calibrated(candidate) for candidate in asked) and (calibration or training.is_file())
+    is_needed = any(map(is_calibrated, asked)) and source.image is None and (calibration or training.is_file())
+    usual = "" if source.image else usual_lengths(source.text_limits.max_length_tokens, writes=source.writes)
     comparison = Comparison(
         source=source,
         examples=examples,
         candidates=asked,
         batch_sizes=batch_sizes or (BATCH_SIZES_OF_LANGUAGE if source.writes else BATCH_SIZES),
-        lengths=parse_lengths(lengths or usual_lengths(source.limits.max_length_tokens, writes=source.writes)),
+        lengths=() if source.image else parse_lengths(lengths or usual),
         plan=plan,
         measurements=run.measurements,
         reference=run.reference,
@@ -340,6 +344,8 @@ def load_test(
     if source.writes:
         raise UserError("load tests are for models that answer in one pass so far", "compare measures language models")
     source.decided()
+    if source.image is not None:
+        raise UserError("load tests are for models that read texts so far", "compare measures models that see")
     data = data or folder.evaluation_data
     if not data.is_file() and data == folder.evaluation_data:
         raise UserError(f"{model} has no evaluation data of its own", "name a file with --data")

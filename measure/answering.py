@@ -101,6 +101,6 @@ class Answering:
             if self._inputs.tokenizer is None:
                 raise RuntimeError("texts come with a tokenizer")
             folder = Path(self._inputs.tokenizer.folder)
-            self._encoder = tokenizing(folder, self._inputs.limits, self._inputs.judged)
+            self._encoder = tokenizing(folder, self._inputs.text_limits, self._inputs.judged)
         way = overlapped if self._inputs.workloads[number].spec.is_overlapped else in_turn
         return TextRuntime(self._runtime, self._encoder, way, chooses=self._inputs.judged.chooses)

@@ -17,6 +17,7 @@ import numpy as np
 
 from artifact.examples import Examples
 from artifact.judged import Judged
+from artifact.pictures import Pictures
 from artifact.precision import Precision
 from artifact.predict.cores import usable_cores
 from artifact.predict.tokens import TextItem
@@ -56,6 +57,7 @@ from measure.workload import (
     build_heard_inputs,
     build_inputs,
     build_language_inputs,
+    build_picture_inputs,
     save_inputs,
 )
 from runtimes.base import Availability, Candidate
@@ -104,24 +106,28 @@ def compare(task: Comparison, progress: Progress = silent) -> list[Record]:
             "calibrate on training texts alone: ranges taken from the examples would flatter int8-static",
         )
     source, calibration = task.source, task.calibration[:CALIBRATION_EXAMPLES]
-    encoder = source.encoder()
-    limits, texts = source.limits, tuple(str(text) for text in task.examples.texts) if source.writes else ()
+    texts = tuple(str(text) for text in task.examples.texts) if source.writes or source.image else ()
     written = None if source.reading is None else Written([str(text) for text in task.examples.labels], source.reading)
     if written is not None and written.reading.sound is not None:
         recordings = Recordings(texts, written.reading.sound)
-        inputs = build_heard_inputs(recordings, encoder, limits, task.batch_sizes, written)
+        inputs = build_heard_inputs(recordings, source.encoder(), source.text_limits, task.batch_sizes, written)
         labels = inputs.following
     elif source.writes:
-        inputs = build_language_inputs(texts, encoder, limits, task.batch_sizes, task.lengths, written)
+        inputs = build_language_inputs(
+            texts, source.encoder(), source.text_limits, task.batch_sizes, task.lengths, written
+        )
         labels = inputs.following
+    elif source.image is not None:
+        inputs = build_picture_inputs(Pictures(texts, source.image), task.batch_sizes, source.decided(), source.head)
+        labels = truth_of(task.examples, source, inputs)
     else:
-        judged = source.decided()
+        judged, encoder = source.decided(), source.encoder()
         if judged is Judged.SPAN:
             check_room(task.examples, encoder)
         inputs = build_inputs(
             task.examples.texts,
             encoder,
-            limits,
+            source.text_limits,
             task.batch_sizes,
             task.lengths,
             source.tokenizer,
@@ -129,7 +135,7 @@ def compare(task: Comparison, progress: Progress = silent) -> list[Record]:
             judged,
             source.head,
         )
-        labels = truth_of(task.examples, encoder, source, inputs)
+        labels = truth_of(task.examples, source, inputs)
     progress("compare", 0, 1, "looking at what can run here")
     runnable, failures = find_runnable(task.source, task.candidates, threads, calibrated=bool(task.calibration))
     reason = f"it does not run {'language models' if source.writes else 'models that answer in one pass'} yet"
@@ -192,8 +198,7 @@ def find_runnable(
             failures.append(failure_of(candidate, Role.CANDIDATE, "probe", lack.reason, lack.remedy))
             continue
         if is_calibrated(candidate) and not calibrated:
-            reason = "it needs training examples to calibrate on"
-            failures.append(failure_of(candidate, Role.CANDIDATE, "calibration", reason, CALIBRATE))
+            failures.append(failure_of(candidate, Role.CANDIDATE, "calibration", *_uncalibrated(source)))
             continue
         try:
             source.model(candidate)
@@ -205,6 +210,13 @@ def find_runnable(
         first = failures[0]
         raise UserError(f"no candidate can run here; {first.runtime}: {first.reason}", first.hint)
     return tuple(runnable), failures
+
+
+def _uncalibrated(source: ModelSource) -> tuple[str, str]:
+    """Why nothing is calibrated, and what would help."""
+    if source.image is not None:
+        return "it is not calibrated on pictures yet", "measure another precision"
+    return "it needs training examples to calibrate on", CALIBRATE
 
 
 def failure_of(what: Candidate | str, role: Role, stage: str, reason: str, hint: str) -> Failure:
@@ -245,6 +257,7 @@ class _Campaign:
     ) -> None:
         self.task, self.plan, self.threads, self.inputs, self.labels = task, task.plan, threads, inputs, labels
         self.failures, self.progress = failures, progress
+        self.inputs_sha256 = inputs.sha256  # of recordings and pictures, all files are read for it
         self.session = uuid.uuid4().hex[:12]
         self.machine = read_machine()
         anchor = choose_anchor(runnable)
@@ -350,7 +363,7 @@ class _Campaign:
                 "role": entrant.role,
                 "model": self.task.source.model_sha256(candidate),
                 "anchor": [self.anchor.candidate.id, self.task.source.model_sha256(self.anchor.candidate)],
-                "inputs": self.inputs.sha256,
+                "inputs": self.inputs_sha256,
                 "labels": self.labels,
                 "score": self.task.batch_sizes,
                 "threads": self.threads,
@@ -370,7 +383,7 @@ class _Campaign:
             {
                 "candidate": REFERENCE.id,
                 "model": self.task.source.model_sha256(REFERENCE),
-                "inputs": self.inputs.sha256,
+                "inputs": self.inputs_sha256,
                 "examples": self.task.examples.sha256,
             }
         )
@@ -418,7 +431,7 @@ class _Campaign:
                 reference=REFERENCE.id,
                 data=self.task.examples.source.name,
                 data_sha256=self.task.examples.sha256,
-                inputs_sha256=self.inputs.sha256,
+                inputs_sha256=self.inputs_sha256,
                 examples=len(self.task.examples),
                 score_batch_sizes=self.task.batch_sizes,
                 harness_floor_s=harness_floor_s,
@@ -493,7 +506,7 @@ def _tokenizer_floor(setting: Setting) -> float | None:
 def _without_engine(setting: Setting, *, from_text: bool, passes: int) -> float | None:
     """Median seconds of a sample of the first such workload on the runtime that computes nothing."""
     kinds = [bool(workload.texts) for workload in setting.inputs.workloads]
-    if setting.inputs.writes or from_text not in kinds:
+    if setting.inputs.writes or setting.inputs.pictures is not None or from_text not in kinds:
         return None
     request = Open(
         candidate=Candidate("null", Precision.FP32),

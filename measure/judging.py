@@ -6,7 +6,6 @@ from typing import Any
 
 from artifact.examples import Examples
 from artifact.judged import Judged
-from artifact.predict.tokens import TextEncoder
 from measure.decisions import groups, quantities, right_decisions
 from measure.neighbours import assess_vectors
 from measure.order import assess_scores
@@ -36,11 +35,11 @@ def decisions_of_texts(inputs: Inputs, decisions: int) -> tuple[int, ...]:
         return tuple(len(row) - inputs.told_tokens for row in inputs.told)
     if inputs.judged is Judged.WORD:
         return tuple(sum(place >= 0 for place in row) for row in inputs.places)
-    every = len(inputs.evaluation)
+    every = len(inputs)
     return (decisions // every,) * every if inputs.judged is Judged.LABEL else ()
 
 
-def truth_of(examples: Examples, encoder: TextEncoder, source: ModelSource, inputs: Inputs) -> list[Any]:
+def truth_of(examples: Examples, source: ModelSource, inputs: Inputs) -> list[Any]:
     """What is right, as `assess_of` takes it. Raises `UserError` naming the row that is not what the model decides."""
     match inputs.judged:
         case Judged.VECTOR:
@@ -48,5 +47,5 @@ def truth_of(examples: Examples, encoder: TextEncoder, source: ModelSource, inpu
         case Judged.SCORE:
             return quantities(examples)
         case Judged.SPAN:
-            return questions(examples, encoder)
+            return questions(examples, source.encoder())
     return right_decisions(inputs.judged, examples, source.labels, inputs.places)

@@ -113,7 +113,7 @@ class _Campaign:
         self.inputs = build_inputs(
             task.texts,
             source.encoder(),
-            source.limits,
+            source.text_limits,
             (1,),
             (None,),
             calibration=task.calibration[:CALIBRATION_EXAMPLES],

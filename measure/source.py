@@ -14,6 +14,7 @@ from artifact.pooling import POOLED, Pooling, asking_for
 from artifact.precision import Precision
 from artifact.predict.folder import MANIFEST, check_files, inside
 from artifact.predict.graph_file import check_graph
+from artifact.predict.images import ImageSettings
 from artifact.predict.manifest import read_manifest
 from artifact.predict.reads import Reads
 from artifact.predict.tokens import TextEncoder, TextLimits
@@ -44,12 +45,13 @@ class ModelSource:
     """The models of one folder: a checkpoint for PyTorch, graphs and GGUF files for the others, one tokenizer for all.
     What `writes` is a language model; `reading` is about one behind an encoder. Of other models `task`, `head` and
     `judged` say what they answer, and what of it is right or wrong (`None`: nothing, or that is not known); one that
-    was exported for pairs of texts is `paired`."""
+    was exported for pairs of texts is `paired`. One that sees has `image`, how pictures become its input, and neither
+    tokenizer nor limits."""
 
     directory: Path
     tokenizer: Path
     labels: tuple[str, ...]
-    limits: TextLimits
+    limits: TextLimits | None
     checkpoint: Path | None
     graphs: Mapping[Precision, Path]
     rejected: Mapping[Precision, str]
@@ -60,10 +62,18 @@ class ModelSource:
     judged: Judged | None = None
     paired: bool = False
     head: Head = LOGITS
+    image: ImageSettings | None = None
+
+    @property
+    def text_limits(self) -> TextLimits:
+        """How many tokens are read, and how rows are filled."""
+        if self.limits is None:
+            raise RuntimeError("a model that sees has no limits of texts")
+        return self.limits
 
     def encoder(self) -> TextEncoder:
         """What makes token ids of texts."""
-        return tokenizing(self.tokenizer, self.limits, self.judged)
+        return tokenizing(self.tokenizer, self.text_limits, self.judged)
 
     def decided(self) -> Judged:
         """What of an answer is right or wrong. Raises `UserError` for a model that decides nothing."""
@@ -183,17 +193,18 @@ def find_models(directory: Path) -> ModelSource:
     if task is None and _rewrites(checkpoint):
         raise UserError(f"{directory} holds {REWRITES}", EXPORT_FIRST)
     writes = _continues_text(checkpoint) if task is None else task in WRITES
-    limits = read_limits(checkpoint)
+    labels, task = read_labels(checkpoint), task if task or writes else read_task(checkpoint)
+    serving = read_if_present(run.serving, Serving)
+    limits = None if task is Task.IMAGE_CLASSIFICATION else read_limits(checkpoint)
     if writes:
         return ModelSource(directory, checkpoint, (), limits, checkpoint, graphs, rejected, True, _reading(run), ggufs)
-    labels, task = read_labels(checkpoint), task or read_task(checkpoint)
-    serving = read_if_present(run.serving, Serving)
     judged = judged_of(task, read_activation(checkpoint), len(labels)) if task else None
     head = Head(ANSWERS[task].outputs) if task else LOGITS
     if task is Task.FEATURE_EXTRACTION:
         pooling = _pooling(run, graphs) if run.is_run else declared_pooling(checkpoint)
         judged, head = judged if pooling else None, Head((POOLED,), pooling)
         limits = sentence_limits(checkpoint)
+    image = _image(directory, serving) if task is Task.IMAGE_CLASSIFICATION else None
     return ModelSource(
         directory,
         checkpoint,
@@ -206,7 +217,21 @@ def find_models(directory: Path) -> ModelSource:
         judged=judged,
         head=head,
         paired=serving is not None and serving.reads is Reads.PAIR,
+        image=image,
     )
+
+
+def _image(directory: Path, serving: Serving | None) -> ImageSettings:
+    """How pictures become the input of a run's model, as its export found. Raises `UserError` where that is not known
+    without transformers."""
+    if serving is None:
+        raise UserError(f"{directory} does not say how pictures become its input", EXPORT_FIRST)
+    if serving.image is None:
+        raise UserError(
+            f"{directory} cannot be compared: its pictures are prepared by transformers alone ({serving.refused})",
+            JUDGED_ELSEWHERE,
+        )
+    return serving.image
 
 
 def _reading(run: RunFolder) -> Reading | None:
@@ -249,8 +274,8 @@ def _packed(directory: Path) -> ModelSource:
     try:
         manifest = read_manifest(directory)
         graph = inside(directory, manifest.model_file)
-        if manifest.limits is None:
-            raise UserError(f"{directory} reads no texts, and only those are compared so far", "compare its run")
+        if manifest.reads is Reads.SOUND:
+            raise UserError(f"{directory} hears recordings, and such are not compared so far", JUDGED_ELSEWHERE)
         check_files(directory, manifest.graph_files)
         check_graph(graph, [Path(name).name for name in manifest.graph_files])
     except GateFailed as error:
@@ -267,6 +292,7 @@ def _packed(directory: Path) -> ModelSource:
         judged=judged_of(manifest.task, manifest.activation, len(manifest.labels)),
         head=Head(manifest.outputs),
         paired=manifest.reads is Reads.PAIR,
+        image=manifest.image,
     )
 
 

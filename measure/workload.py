@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from itertools import chain, cycle, islice
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -15,6 +16,8 @@ from artifact.generate.decoder import reads
 from artifact.generate.encoder import NOTHING, Given
 from artifact.judged import Judged
 from artifact.language import Reading
+from artifact.pictures import Pictures, Prepared
+from artifact.predict.readers import BATCH_VALUES
 from artifact.predict.sounds import SoundSettings
 from artifact.predict.tokens import TextEncoder, TextItem, TextLimits, batches_by_length, pad_rows
 from artifact.recordings import Recordings
@@ -22,7 +25,7 @@ from artifact.records import sha256_file
 from artifact.tokenizer import text_encoder
 from errors import UserError
 from measure.decisions import decisions
-from runtimes.base import LOGITS, Batch, Head
+from runtimes.base import LOGITS, PIXELS, SEEN, Batch, Head
 
 NATURAL = "natural"
 NATURAL_BATCHES = 6
@@ -70,7 +73,8 @@ class WorkloadSpec(msgspec.Struct, frozen=True, kw_only=True):
 
     `from_text` says how raw texts are tokenised inside of the timed sample; `None`: they are tokenised before. `phase`
     says what a language model does: each shape is then a sample, of which writing has `STEPS` after one prompt. A model
-    that hears reads as much of every recording, `heard_s`, and the shape is that of the tokens that it begins with.
+    that hears reads as much of every recording, `heard_s`, and the shape is that of the tokens that it begins with. One
+    that sees looks at pictures of `seen` (height, width), each a row of one.
     """
 
     name: str
@@ -79,6 +83,7 @@ class WorkloadSpec(msgspec.Struct, frozen=True, kw_only=True):
     from_text: FromText | None = None
     phase: Phase | None = None
     heard_s: float | None = None
+    seen: tuple[int, int] | None = None
 
     @property
     def tokens(self) -> int | None:
@@ -114,7 +119,7 @@ class TokenizerFile(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """A pass of batches; each is every input a text tokenizer can give.
+    """A pass of batches; each is every input a text tokenizer can give, or the pixels of pictures.
 
     `texts` are the rows of these batches as they were before they were tokenised, if a pass starts from them.
     """
@@ -127,7 +132,7 @@ class Workload:
 @dataclass(frozen=True, slots=True)
 class Inputs:
     """All a worker needs to run: workloads, the encoded evaluation and calibration texts, how to pad them, and the
-    tokenizer if a workload starts from texts.
+    tokenizer if a workload starts from texts. A model that sees has `pictures` for them.
 
     Of an encoder-decoder `written` is what it writes of each evaluation text, from the token it begins with to the end;
     the first `told_tokens` of it are told and not judged. One that hears has `recordings` for evaluation texts.
@@ -137,7 +142,7 @@ class Inputs:
 
     workloads: tuple[Workload, ...]
     evaluation: tuple[Mapping[str, Sequence[int]], ...]
-    limits: TextLimits
+    limits: TextLimits | None
     tokenizer: TokenizerFile | None = None
     calibration: tuple[Mapping[str, Sequence[int]], ...] = ()
     written: tuple[tuple[int, ...], ...] = ()
@@ -146,25 +151,32 @@ class Inputs:
     judged: Judged = Judged.TEXT
     places: tuple[tuple[int, ...], ...] = ()
     head: Head = LOGITS
+    pictures: Pictures | Prepared | None = None
+
+    def __len__(self) -> int:
+        """How many texts or pictures answers are judged on."""
+        return len(self.evaluation) if self.pictures is None else len(self.pictures)
 
     def decided(self, row: int, answer: NDArray[np.float32]) -> NDArray[np.float32]:
         """An evaluation text's decisions, from its row of a padded batch's answer; see `decisions`."""
         if not self.places:
             return decisions(self.judged, answer, ())
         length = len(self.evaluation[row]["input_ids"])
-        own = answer[-length:] if self.limits.pad_left else answer[:length]
+        own = answer[-length:] if self.text_limits.pad_left else answer[:length]
         return decisions(self.judged, own, [place for place in self.places[row] if place >= 0])
 
     def evaluation_rows(self, batch_size: int | None) -> list[list[int]]:
-        """Which evaluation texts share a batch: `batch_size` in their order, or by length as an artifact serves them
-        (`None`)."""
-        every = range(len(self.evaluation))
-        if batch_size is None:
+        """Which evaluation texts or pictures share a batch: `batch_size` in their order, or as an artifact serves them
+        (`None`), texts by their length."""
+        if batch_size is None and self.pictures is None:
             return list(batches_by_length([len(item["input_ids"]) for item in self.evaluation]))
-        return [list(every[start : start + batch_size]) for start in every[::batch_size]]
+        every, size = range(len(self)), batch_size or max(1, BATCH_VALUES // self._batches[0][PIXELS][0].size)
+        return [list(every[start : start + size]) for start in every[::size]]
 
-    def batch(self, rows: Sequence[int], names: Sequence[str]) -> dict[str, NDArray[np.int64]]:
-        """These evaluation texts as one batch, padded to its longest row."""
+    def batch(self, rows: Sequence[int], names: Sequence[str]) -> Batch:
+        """These evaluation texts as one batch, padded to its longest row, or these pictures."""
+        if self.pictures is not None:
+            return {PIXELS: self.pictures.stack(rows)}
         return self._padded([self.evaluation[row] for row in rows], names)
 
     def calibration_batches(self) -> list[Batch]:
@@ -173,16 +185,23 @@ class Inputs:
         parts = [rows[start : start + CALIBRATION_ROWS] for start in range(0, len(rows), CALIBRATION_ROWS)]
         return [self._padded(part, INPUTS) for part in parts]
 
+    @property
+    def _batches(self) -> tuple[Batch, ...]:
+        """Those of the first workload."""
+        return self.workloads[0].batches
+
+    @property
+    def text_limits(self) -> TextLimits:
+        """How rows of tokens are filled."""
+        if self.limits is None:
+            raise RuntimeError("texts come with limits")
+        return self.limits
+
     def _padded(
         self, encoded: Sequence[Mapping[str, Sequence[int]]], names: Sequence[str]
     ) -> dict[str, NDArray[np.int64]]:
-        return pad_rows(
-            encoded,
-            names,
-            pad_id=self.limits.pad_id,
-            pad_type_id=self.limits.pad_type_id,
-            pad_left=self.limits.pad_left,
-        )
+        limits = self.text_limits
+        return pad_rows(encoded, names, pad_id=limits.pad_id, pad_type_id=limits.pad_type_id, pad_left=limits.pad_left)
 
     @property
     def writes(self) -> bool:
@@ -230,8 +249,8 @@ class Inputs:
         for workload in self.workloads:
             digest.update(workload.spec.name.encode())
             for batch in workload.batches:
-                for name in INPUTS:
-                    digest.update(np.ascontiguousarray(batch[name]).tobytes())
+                for array in batch.values():
+                    digest.update(np.ascontiguousarray(array).tobytes())
             if workload.texts:
                 digest.update(msgspec.json.encode(workload.texts))
         for item in self.evaluation:
@@ -240,8 +259,9 @@ class Inputs:
         digest.update(msgspec.json.encode(self.limits))
         for more in filter(None, (self.written, self.places, None if self.head == LOGITS else self.head)):
             digest.update(msgspec.json.encode(more))
-        if self.recordings is not None:
-            digest.update(self.recordings.sha256.encode())
+        files = self.recordings or self.pictures
+        if isinstance(files, Recordings | Pictures):
+            digest.update(files.sha256.encode())
         if self.tokenizer:
             digest.update(self.tokenizer.sha256.encode())
         return digest.hexdigest()
@@ -434,6 +454,23 @@ def build_heard_inputs(
     )
 
 
+def build_picture_inputs(pictures: Pictures, batch_sizes: Sequence[int], judged: Judged, head: Head = LOGITS) -> Inputs:
+    """Cut the workloads of a model that sees: the first pictures, over and over where there are fewer, in every batch
+    size. Raises `UserError` for one of these that is no picture, and for a model to which pictures differ in size."""
+    shape = pictures.settings.shape
+    if shape is None:
+        raise UserError(
+            "this model takes pictures as large as they come, and such are not compared so far",
+            "give its checkpoint a processor that cuts them to one size",
+        )
+    workloads = []
+    for size in batch_sizes:
+        batch = {PIXELS: pictures.stack([place % len(pictures) for place in range(size)])}
+        name = f"{size}×{shape[0]}×{shape[1]}"
+        workloads.append(Workload(WorkloadSpec(name=name, batch_size=size, shapes=((size, 1),), seen=shape), (batch,)))
+    return Inputs(tuple(workloads), (), None, judged=judged, head=head, pictures=pictures)
+
+
 def _fixed(encoded: Sequence[Mapping[str, Sequence[int]]], batch_size: int, length: int) -> Workload:
     tokens = cycle(chain.from_iterable(item["input_ids"] for item in encoded))
     ids = np.fromiter(islice(tokens, batch_size * length), dtype=np.int64).reshape(batch_size, length)
@@ -462,46 +499,58 @@ def _from_text(texts: Sequence[TextItem], natural: Workload, way: FromText) -> W
 class _Header(msgspec.Struct):
     specs: tuple[WorkloadSpec, ...]
     texts: tuple[tuple[tuple[RawText, ...], ...], ...]
-    limits: TextLimits
+    names: tuple[str, ...]
+    limits: TextLimits | None
     tokenizer: TokenizerFile | None
     written: tuple[tuple[int, ...], ...]
     told_tokens: int
     files: tuple[str, ...]
     sound: SoundSettings | None
+    pictures: int
     judged: Judged
     places: tuple[tuple[int, ...], ...]
     head: Head
 
 
 def save_inputs(path: Path, inputs: Inputs) -> None:
-    """Write inputs for the workers as plain arrays (no pickle). Raises `UserError` when the disk is full."""
-    arrays: dict[str, NDArray[np.int64]] = {}
+    """Write inputs for the workers as plain arrays (no pickle), pictures beside them. Raises `UserError` when the disk
+    is full, and for what is no picture."""
+    arrays: dict[str, NDArray[Any]] = {}
     for number, workload in enumerate(inputs.workloads):
         for position, batch in enumerate(workload.batches):
-            for name in INPUTS:
-                arrays[f"{number}.{position}.{name}"] = batch[name]
+            for name, array in batch.items():
+                arrays[f"{number}.{position}.{name}"] = array
     arrays |= _flat("evaluation", inputs.evaluation) | _flat("calibration", inputs.calibration)
     header = msgspec.json.encode(
         _Header(
             specs=tuple(workload.spec for workload in inputs.workloads),
             texts=tuple(workload.texts for workload in inputs.workloads),
+            names=INPUTS if inputs.pictures is None else SEEN,
             limits=inputs.limits,
             tokenizer=inputs.tokenizer,
             written=inputs.written,
             told_tokens=inputs.told_tokens,
             files=() if inputs.recordings is None else tuple(map(str, inputs.recordings.items)),
             sound=None if inputs.recordings is None else inputs.recordings.sound,
+            pictures=0 if inputs.pictures is None else len(inputs.pictures),
             judged=inputs.judged,
             places=inputs.places,
             head=inputs.head,
         )
     )
     try:
+        if isinstance(inputs.pictures, Pictures):
+            inputs.pictures.write(_pixels(path))
         np.savez(path, header=np.frombuffer(header, dtype=np.uint8), **arrays)  # type: ignore[arg-type]  # numpy's stub
     except OSError as error:
         raise UserError(
             f"cannot write {path}: {error.strerror or error}", "free some space there, or set TMPDIR to another folder"
         ) from error
+
+
+def _pixels(path: Path) -> Path:
+    """Where pictures lie that belong to inputs."""
+    return path.with_suffix(".pixels.npy")
 
 
 def load_inputs(path: Path) -> Inputs:
@@ -512,7 +561,7 @@ def load_inputs(path: Path) -> Inputs:
             Workload(
                 spec,
                 tuple(
-                    {name: arrays[f"{number}.{position}.{name}"] for name in INPUTS}
+                    {name: arrays[f"{number}.{position}.{name}"] for name in header.names}
                     for position in range(1 if spec.phase else len(spec.shapes))
                 ),
                 texts,
@@ -533,6 +582,7 @@ def load_inputs(path: Path) -> Inputs:
         header.judged,
         header.places,
         header.head,
+        Prepared(_pixels(path), header.pictures) if header.pictures else None,
     )
 
 

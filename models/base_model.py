@@ -13,7 +13,7 @@ from errors import UserError
 from models import gguf
 from models.checkpoint import quiet
 from models.metrics import PROBLEM_TYPES
-from models.recordings import Listener, sound_settings
+from models.recordings import Listener, heard
 from models.starts import start_id, start_ids
 from models.training import FinetuneConfig, Problem
 
@@ -77,11 +77,15 @@ def load_base(base_model: str, task: Task, problem: Problem, labels: tuple[str, 
         )
     if task is Task.IMAGE_CLASSIFICATION:
         return Base(processor, model, _modules(new), is_ready=not new and _knows(written, labels))
-    if task is Task.SPEECH2TEXT_GENERATION:
-        extractor, tokenizer = processor
-        return _hearing(model, extractor, tokenizer, base_model, config.language, new)
     _check_tokenizer(processor, base_model)
+    if task is Task.SPEECH2TEXT_GENERATION:
+        _check_whole(new, base_model)
+        return _hearing(model, processor, base_model, config)
     processor.model_max_length = min(config.max_length_tokens, processor.model_max_length)
+    if task is Task.TEXT2TEXT_GENERATION:
+        positions = getattr(model.config, "max_position_embeddings", None) or processor.model_max_length
+        processor.model_max_length = min(processor.model_max_length, positions)
+        _check_languages(processor, base_model)
     if processor.pad_token is None:
         processor.pad_token = processor.eos_token  # decoders often have none; what is padded is masked
     if task in WRITES:
@@ -118,10 +122,8 @@ def _loading(base_model: str, task: Task) -> Iterator[None]:
 
 
 def _processor(where: Mapping[str, str], task: Task) -> Any:
-    from transformers import AutoFeatureExtractor, AutoImageProcessor, AutoTokenizer
+    from transformers import AutoImageProcessor, AutoTokenizer
 
-    if task is Task.SPEECH2TEXT_GENERATION:
-        return AutoFeatureExtractor.from_pretrained(where["name"]), AutoTokenizer.from_pretrained(where["name"])
     kind = AutoImageProcessor if task is Task.IMAGE_CLASSIFICATION else AutoTokenizer
     more: dict[str, Any] = {name: value for name, value in where.items() if name != "name"}
     processor = kind.from_pretrained(where["name"], **more)
@@ -158,20 +160,36 @@ def _check_causal(model: Any, base_model: str) -> None:
         )
 
 
+def _check_languages(tokenizer: Any, base_model: str) -> None:
+    """Raise `UserError` for a tokenizer of many languages, such as mBART's, that would take every target for one."""
+    if getattr(tokenizer, "tgt_lang", "") is None:
+        raise UserError(
+            f"{base_model} writes many languages, and its tokenizer does not say which",
+            "write src_lang and tgt_lang into its tokenizer_config.json",
+        )
+
+
 def _check_whole(new: list[str], base_model: str) -> None:
     if new:
         raise UserError(f"{base_model} lacks the weights {', '.join(new[:3])}", "give a whole language model")
 
 
-def _hearing(model: Any, extractor: Any, tokenizer: Any, base_model: str, language: str | None, new: list[str]) -> Base:
-    """A model that hears, and learns to write in a language, which its checkpoint then says."""
-    _check_tokenizer(tokenizer, base_model)
-    _check_whole(new, base_model)
-    start = start_ids(model, language)
-    if language is not None:
-        model.generation_config.language = language
-    sound = sound_settings(extractor, model.main_input_name)
+def _hearing(model: Any, tokenizer: Any, base_model: str, config: FinetuneConfig) -> Base:
+    """A model that hears, and learns to write in a language, which its checkpoint then says.
+
+    Raises `UserError` where nothing can be written within the limit of its tokens.
+    """
+    extractor, sound = heard(base_model)
+    start = start_ids(model, config.language)
+    if config.language is not None:
+        model.generation_config.language = config.language
     most = min(tokenizer.model_max_length, model.config.max_target_positions)
+    if config.max_length_tokens <= len(start):
+        raise UserError(
+            f"--max-length {config.max_length_tokens} leaves no room behind the {len(start)} tokens that a text of "
+            f"{base_model} begins with",
+            f"give up to {most}",
+        )
     return Base(Listener(extractor, tokenizer, sound, most), model, (), is_ready=True, start_ids=start)
 
 

@@ -239,8 +239,9 @@ def load_image_processor(directory: Path) -> Any:
 
 
 def model_input_names(directory: Path) -> tuple[str, ...]:
-    """The inputs that the checkpoint's tokenizer gives its model."""
-    return tuple(load_tokenizer(directory).model_input_names)
+    """The inputs that the checkpoint's tokenizer gives its model, or the one of a model that takes no texts."""
+    main = str(_model_class(directory, read_config(directory, "config.json")).main_input_name)
+    return tuple(load_tokenizer(directory).model_input_names) if main == "input_ids" else (main,)
 
 
 @contextmanager

@@ -39,6 +39,9 @@ def dataset_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         if TRAINING not in found:
             raise UserError(f"{path} has no part '{TRAINING}'", f"name one of its folders: {', '.join(found)}")
         found = found[TRAINING]
+    for name, feature in found.features.items():
+        if isinstance(feature, datasets.Audio | datasets.Image):  # paths of files are read, and nothing is decoded here
+            found = found.cast_column(name, type(feature)(decode=False))
     named = {name: _namer(datasets, feature) for name, feature in found.features.items()}
     for number, row in enumerate(found, start=1):
         yield number, {name: named[name](value) for name, value in row.items()}

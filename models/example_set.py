@@ -69,7 +69,7 @@ class ExampleSet:
         )
 
     def batch(
-        self, indices: Sequence[int], *, lengths: Mapping[str, int] = {}, pad_left: bool | None = None
+        self, indices: Sequence[int], *, lengths: Mapping[str, int] | None = None, pad_left: bool | None = None
     ) -> dict[str, NDArray[Any]]:
         """Each input of these examples stacked, shape (examples, …); at least one example must be asked for.
 
@@ -83,7 +83,7 @@ class ExampleSet:
             arrays = [self.rows[index][name] for index in indices]
             self._check_shapes(name, arrays, indices)
             if name in self.padding:
-                longest = lengths.get(name, max(map(len, arrays)))
+                longest = (lengths or {}).get(name, max(map(len, arrays)))
                 arrays = [_padded(array, longest, self.padding[name], left=left) for array in arrays]
             batch[name] = np.stack(arrays)
         return batch

@@ -77,9 +77,9 @@ class Collate:
     def __call__(self, rows: Sequence[Mapping[str, NDArray[Any]]]) -> dict[str, torch.Tensor]:
         titles = tuple(f"example {number} of a batch" for number in range(1, len(rows) + 1))
         needed = {name: max(len(row[name]) for row in rows) for name in self.padding}
-        lengths = {name: max(most, min(self.longest[name], -(-most // STEP) * STEP)) for name, most in needed.items()}
+        filled = {name: max(most, min(self.longest[name], -(-most // STEP) * STEP)) for name, most in needed.items()}
         batch = ExampleSet(tuple(rows), titles, None, self.padding).batch(
-            range(len(rows)), lengths=lengths, pad_left=False
+            range(len(rows)), lengths=filled, pad_left=False
         )
         return {name: torch.from_numpy(array) for name, array in batch.items()}
 
@@ -87,12 +87,13 @@ class Collate:
 def collate(data: LearningSet, kind: Kind) -> Collate:
     """The collator of a data set."""
     padding = {**data.examples.padding, **({TARGETS: IGNORED} if kind.per_token else {})}
-    return Collate(padding, {name: max(len(data[place][name]) for place in range(len(data))) for name in padding})
+    longest = {name: max(len(row[name]) for row in data.examples.rows) for name in data.examples.padding}
+    return Collate(padding, longest | ({TARGETS: max(map(len, data.targets))} if kind.per_token else {}))
 
 
 def lengths(examples: ExampleSet, truncated_fraction: float) -> Lengths | None:
-    """How long the rows are; `None` for what has no tokens."""
-    found = [length(row) for row in examples.rows]
+    """How long the rows are, or what is written of recordings; `None` for what has no tokens."""
+    found = [length(row) or answered(row) for row in examples.rows]
     if not any(found):
         return None
     counts: dict[int, int] = {}

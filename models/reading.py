@@ -14,11 +14,11 @@ def read_lesson(lesson: Lesson) -> tuple[TaskRows, TaskRows | None]:
 
     Raises `UserError` naming the file and the row or column that is missing or wrong.
     """
-    data = Path(lesson.data)
+    data, columns = Path(lesson.data), Columns(lesson.text_column, lesson.pair_column, lesson.label_column)
     read = partial(
         read_task_rows,
-        task=lesson.task or guess_task(data),
-        columns=Columns(lesson.text_column, lesson.pair_column, lesson.label_column),
+        task=lesson.task or guess_task(data, columns),
+        columns=columns,
         labelled=True,
     )
     rows = read(data, where=lesson.where, limit=lesson.limit)

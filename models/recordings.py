@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from artifact.generate.encoder import FEATURES
 from artifact.predict.sounds import SoundSettings, prepare_recording, read_recording
 from artifact.predict.spectra import FRAME, HOP
+from errors import UserError
 
 
 def load_extractor(directory: Path) -> Any:
@@ -54,6 +56,27 @@ def _slaney(extractor: Any, input_name: str) -> SoundSettings:
     )
 
 
+def heard(model: str) -> tuple[Any, SoundSettings]:
+    """The feature extractor of a Whisper, a folder or a Hub id, and its settings.
+
+    Raises `UserError` for a checkpoint whose recordings cannot be prepared without transformers.
+    """
+    from transformers import AutoFeatureExtractor
+
+    try:
+        extractor = load_extractor(Path(model)) if Path(model).is_dir() else AutoFeatureExtractor.from_pretrained(model)
+        settings = sound_settings(extractor, FEATURES)
+    except Exception as error:  # transformers raises many types, all of them about this checkpoint
+        first = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise UserError(
+            f"{model} does not say how recordings become features: {first}",
+            "save its feature extractor beside the weights, such as with WhisperProcessor's save_pretrained",
+        ) from error
+    if settings.features != "slaney-mel":
+        raise UserError(f"{model} hears other features than Whisper's, which are not known here yet", "take a Whisper")
+    return extractor, settings
+
+
 @dataclass(frozen=True, slots=True)
 class Listener:
     """Prepares recordings, and tokenises what is said in them, of which a model writes `model_max_length` at most."""
@@ -66,6 +89,10 @@ class Listener:
     def hear(self, path: Path) -> NDArray[np.float32]:
         """The features of a recording, float32 (bins, frames). Raises `UserError` as `read_recording` does."""
         return prepare_recording(read_recording(path, self.sound), self.sound)
+
+    def check(self, path: Path) -> None:
+        """Raise that for what is no recording, or not one that the model takes."""
+        read_recording(path, self.sound)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write both as a checkpoint has them."""

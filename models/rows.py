@@ -163,12 +163,14 @@ SOUND_COLUMNS = ("audio", "audio_path")
 """Of those that may hold the path of a recording, the ones that hold nothing else."""
 
 
-def guess_task(path: Path) -> Task:
+def guess_task(path: Path, columns: Columns = Columns()) -> Task:
     """The task that a data file's columns are for: words with tags, questions with contexts, pictures, recordings or
-    texts with what is to be written of them, or texts."""
+    texts with what is to be written of them, or texts. A label that is named and no usual column of what is written is
+    no text to write."""
     _, row = next(iter(_every(path, None)), (0, {}))
     present = {name.lower() for name in row}
-    if not present & set(LABEL_COLUMNS):
+    label = (columns.label or "").lower()
+    if not present & set(LABEL_COLUMNS) and (not label or label in (*WRITTEN_COLUMNS, *TRANSCRIPT_COLUMNS)):
         if present & set(SOUND_COLUMNS) and present & set(TRANSCRIPT_COLUMNS):
             return Task.SPEECH2TEXT_GENERATION
         if present & set(TEXT_COLUMNS) and present & set(WRITTEN_COLUMNS):

@@ -54,6 +54,13 @@ class _Model:
             self.cut.add(row.number)
         return encoding
 
+    def written(self, row: Row, ids: Sequence[int]) -> tuple[int, ...]:
+        """What is written, from where it begins to its end; what is cut off has none."""
+        every = (*self.start_ids, *ids)
+        if len(every) > self.max_length:
+            self.cut.add(row.number)
+        return every[: self.max_length]
+
 
 Read = tuple[list[Any], list[Any] | None]
 """Each row's encoding, and its truth where rows are labelled."""
@@ -393,31 +400,28 @@ def _continued(rows: TaskRows, model: _Model) -> Read:
 
 
 def _rewritten(rows: TaskRows, model: _Model) -> Read:
-    """Texts with what is to be written of each, from its start to the token that ends it."""
+    """Texts with what is to be written of each."""
     encodings, truth = [], []
     for row in rows.rows:
-        ids = (*model.start_ids, *model.encode(row, text_target=row.label)["input_ids"])
-        encodings.append({**model.encode(row, row.text), WRITTEN: ids})
-        truth.append(WrittenTruth(ids))
+        written = WrittenTruth(model.written(row, model.processor(text_target=row.label)["input_ids"]))
+        encodings.append({**model.encode(row, row.text), WRITTEN: written.ids})
+        truth.append(written)
     return encodings, truth
 
 
 def _heard(rows: TaskRows, model: _Model) -> Read:
-    """Recordings with what is said in each, between the tokens that it begins with, all of which are told, and its end.
+    """Recordings with what is said in each, behind tokens that are all told.
 
     Each is read once before, so that one that cannot be is not found in the middle of a training.
     """
-    listener, told = model.processor, model.start_ids
-    room = model.max_length - len(told) - 1
-    inputs, truth = [], []
+    listener, inputs, truth = model.processor, [], []
     for row in rows.rows:
-        listener.hear(row.text)
+        listener.check(row.text)
         said = listener.tokenizer(row.label, add_special_tokens=False)["input_ids"]
-        if len(said) > room:
-            model.cut.add(row.number)
-        ids = (*told, *said[:room], listener.tokenizer.eos_token_id)
-        inputs.append(FromFile("input_features", partial(listener.hear, row.text), **{WRITTEN: np.array(ids)}))
-        truth.append(WrittenTruth(ids, len(told)))
+        written = WrittenTruth(model.written(row, [*said, listener.tokenizer.eos_token_id]), len(model.start_ids))
+        held = {WRITTEN: np.array(written.ids, dtype=np.int64)}
+        inputs.append(FromFile("input_features", partial(listener.hear, row.text), **held))
+        truth.append(written)
     return inputs, truth
 
 

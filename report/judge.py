@@ -60,6 +60,7 @@ def judge(records: Sequence[Record], policy: Policy = DEFAULT) -> Verdict:
         tokenizer_texts_per_s=evidence.tokenizer_texts_per_s,
         overhead=evidence.overhead,
         judged=session.judged,
+        sees=any(spec.seen for spec in session.workloads),
     )
 
 

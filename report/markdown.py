@@ -46,9 +46,9 @@ READING = (
     "between runs that were interleaved on this machine.",
     "`faster` and `slower` mean that the whole 95 % interval lies outside ±2 %, `equivalent` that it lies inside; "
     "`inconclusive` is everything else.",
-    "Accuracy is that of answers batched by length, as an artifact serves them; where answers depend on what shares a "
-    "batch, the worst over the batch sizes too. ✓ keeps the gate, ≈ keeps it but examples are too "
-    "few to be certain, ✗ does not.",
+    "Accuracy is that of answers batched as an artifact serves them, texts by their length; where answers depend on "
+    "what shares a batch, the worst over the batch sizes too. ✓ keeps the gate, ≈ keeps it but examples are too few to "
+    "be certain, ✗ does not.",
     "Agrees is the share of examples, or of what else is counted, that get the same answer from the candidate and from "
     "the reference.",
     "Conversions are kernels that only change a number type: many of them show a precision that the engine has no "

@@ -201,6 +201,8 @@ def _title(workload: str, session: Session) -> str:
         return f"{spec.name}: one token for each row of the batch, with its prompt in the cache"
     if spec.from_text:
         return f"{spec.name}: each is a pass over {spec.texts} texts, from raw text to what is answered"
+    if spec.seen is not None:
+        return f"{spec.name}: a call of {spec.batch_size} pictures of {spec.seen[0]} × {spec.seen[1]}"
     if len(set(lengths)) == 1:
         return f"{spec.name}: a call of {spec.batch_size} × {lengths[0]} tokens"
     return f"{spec.name}: a call of {spec.batch_size} texts padded to {min(lengths)}–{max(lengths)} tokens"

@@ -87,7 +87,7 @@ def workloads(verdict: Verdict) -> Table:
     return Table(
         title="By workload (batch × prompt): seconds to the first token, and of each token after it"
         if verdict.writes
-        else "By workload (batch × tokens): median of one batch",
+        else f"By workload (batch × {'height × width' if verdict.sees else 'tokens'}): median of one batch",
         headers=("candidate", *names),
         rows=tuple(
             (
@@ -390,7 +390,9 @@ def _recommendation(row: Row, verdict: Verdict) -> Sequence[str]:
                 f"Its answers depend on what shares a batch; {verdict.judged.answers} that differ from the "
                 "reference's: "
                 + ", ".join(
-                    f"{count} batched by length" if way == "served" else f"{count} at batch {way}"
+                    f"{count} batched {'as served' if verdict.sees else 'by length'}"
+                    if way == "served"
+                    else f"{count} at batch {way}"
                     for way, count in quality.flips.items()
                 )
                 + "."

@@ -189,7 +189,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     candidates that the policy allows and whose speed cannot be told from the deployable one's. `pareto` are those
     that the policy allows and that none of these beats in both speed and accuracy. `tokenizer_texts_per_s` is what
     the tokenizer can do with no engine beside it. `overhead` is what a language model's tokens take besides any engine;
-    of other models `judged` says what is right or wrong.
+    of other models `judged` says what is right or wrong, and whether it `sees` pictures.
     """
 
     schema_version: int
@@ -217,6 +217,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     tokenizer_texts_per_s: float | None = None
     overhead: Overhead | None = None
     judged: Judged = Judged.TEXT
+    sees: bool = False
 
     @property
     def counted(self) -> str:

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 import msgspec
 import numpy as np
@@ -13,10 +13,14 @@ from artifact.pooling import Pooling
 from artifact.precision import Precision
 from errors import UserError
 
-Batch = Mapping[str, NDArray[np.int64]]
-"""Input name to int64 array of shape (batch, sequence); all arrays of a batch have the same shape."""
+Batch = Mapping[str, NDArray[Any]]
+"""Input name to int64 array of shape (batch, sequence), all of the same; of a model that sees, `PIXELS` alone, float32
+of shape (batch, channels, height, width)."""
 
-INDEX = np.dtype(np.int64)
+INDEX, PIXEL = np.dtype(np.int64), np.dtype(np.float32)
+PIXELS = "pixel_values"
+SEEN = (PIXELS,)
+"""The inputs of a model that sees."""
 
 Outputs = Mapping[str, NDArray[np.float32]]
 """Output name to float32 array whose first axis is the batch. The arrays belong to the caller."""
@@ -184,10 +188,11 @@ def check_batch(batch: Batch, names: tuple[str, ...]) -> None:
     engine, whose weights have emptied the caches: a batch that fits is let through with few steps.
     """
     shape = next(iter(batch.values())).shape if batch else ()
-    fits = len(batch) == len(names) and len(shape) == 2 and 0 not in shape
+    axes, kind = (4, PIXEL) if names == SEEN else (2, INDEX)
+    fits = len(batch) == len(names) and len(shape) == axes and 0 not in shape
     for name in names:
         array = batch.get(name)
-        fits = fits and array is not None and array.shape == shape and array.dtype == INDEX
+        fits = fits and array is not None and array.shape == shape and array.dtype == kind
     if not fits:
         raise _misfit(batch, names)
 
@@ -195,19 +200,23 @@ def check_batch(batch: Batch, names: tuple[str, ...]) -> None:
 def _misfit(batch: Batch, names: tuple[str, ...]) -> UserError:
     """What is wrong with a batch."""
     missing, extra = set(names) - set(batch), set(batch) - set(names)
+    sees = names == SEEN
     if missing or extra:
         return UserError(
             f"the batch has inputs {sorted(batch)}, the model takes {sorted(names)}",
-            "tokenise with the checkpoint's own tokenizer",
+            f"{'prepare pictures' if sees else 'tokenise'} with the checkpoint's own "
+            f"{'processor' if sees else 'tokenizer'}",
         )
     shapes = {name: array.shape for name, array in batch.items()}
     first = next(iter(shapes.values()))
     if any(shape != first for shape in shapes.values()):
         return UserError(f"the inputs of a batch differ in shape: {shapes}", "pad all of them alike")
-    if len(first) != 2 or 0 in first:
-        return UserError(f"a batch has shape (batch, sequence), each at least 1; this one has {first}")
-    wrong = {name: str(array.dtype) for name, array in batch.items() if array.dtype != INDEX}
-    return UserError(f"inputs are int64; these are not: {wrong}")
+    axes = ("batch", "channels", "height", "width") if sees else ("batch", "sequence")
+    if len(first) != len(axes) or 0 in first:
+        return UserError(f"a batch has shape ({', '.join(axes)}), each at least 1; this one has {first}")
+    kind = PIXEL if sees else INDEX
+    wrong = {name: str(array.dtype) for name, array in batch.items() if array.dtype != kind}
+    return UserError(f"inputs are {kind}; these are not: {wrong}")
 
 
 class About:

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 
 from artifact.precision import Precision
+from errors import UserError
 from runtimes import torch_int8
-from runtimes.base import LOGITS, Availability, Batch, Head, Lack
+from runtimes.base import LOGITS, SEEN, Availability, Batch, Head, Lack
 from runtimes.options import TORCH, TorchOptions
 from runtimes.torch_model import TorchModel
 
@@ -59,6 +60,9 @@ class EngineRuntime(TorchModel):
         if self._precision not in torch_int8.PRECISIONS:
             return super()._prepared(model)
         names, static = self._input_names, self._precision is Precision.INT8_STATIC
+        if names == SEEN:
+            self.__exit__(None, None, None)
+            raise UserError("PyTorch's int8 is not made of models that see yet", "measure another precision")
         with self._or_closed("quantise", "measure another precision"):
             graph = torch_int8.quantise(model, names, self._calibration, static=static)
         self._got_dtype = self._precision.value

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from artifact.precision import Precision
 from errors import UserError
-from runtimes.base import LOGITS, Availability, Batch, Head, Outputs, check_batch, check_indices
+from runtimes.base import LOGITS, PIXELS, Availability, Batch, Head, Outputs, check_batch, check_indices
 from runtimes.options import TORCH_CUDA, TorchCudaOptions
 from runtimes.torch_model import TorchModel, about, to_device, to_host
 
@@ -166,8 +166,9 @@ class Staging:
         """Start to copy the inputs to the device; what is computed with them on this stream waits for the copies."""
         tensors = {}
         for name, array in batch.items():
-            staged = self._buffer(name, array.shape, torch.int64)
-            staged.numpy()[...] = array
+            given = torch.from_numpy(array)
+            staged = self._buffer(name, array.shape, given.dtype)
+            staged.copy_(given)
             tensors[name] = staged.to(self._device, non_blocking=True)
         return tensors
 
@@ -187,6 +188,8 @@ class Staging:
 
 def table_rows(model: Any) -> dict[str, int]:
     """For each input that looks up rows of a table: how many rows the table has."""
+    if model.main_input_name == PIXELS:
+        return {}
     rows = {"input_ids": model.get_input_embeddings().num_embeddings}
     kinds = getattr(model.config, "type_vocab_size", None)
     return {**rows, "token_type_ids": kinds} if kinds else rows

@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from artifact.precision import Precision
 from artifact.task import Task
 from errors import UserError
-from runtimes.base import About, Batch, Executed, Head, Outputs, RuntimeInfo, check_batch
+from runtimes.base import SEEN, About, Batch, Executed, Head, Outputs, RuntimeInfo, check_batch
 from runtimes.options import TorchOptions, describe_options
 
 DTYPES = {
@@ -47,6 +47,13 @@ def to_device(batch: Batch, device: torch.device) -> dict[str, torch.Tensor]:
     """The inputs on the device; a batch of contiguous arrays is not copied where that is the CPU."""
     on_host = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in batch.items()}
     return on_host if device.type == "cpu" else {name: tensor.to(device) for name, tensor in on_host.items()}
+
+
+def as_weights(tensors: Mapping[str, torch.Tensor], dtype: torch.dtype) -> Mapping[str, torch.Tensor]:
+    """The inputs as weights of a type take them: pixels as numbers of it, ids as they are."""
+    if all(tensor.dtype in (torch.int64, dtype) for tensor in tensors.values()):
+        return tensors
+    return {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
 
 
 def to_host(answer: torch.Tensor) -> NDArray[np.float32]:
@@ -182,7 +189,7 @@ class TorchModel:
         torch.set_num_threads(self._threads)
         if torch.get_num_threads() != self._threads:
             raise UserError(f"asked PyTorch for {self._threads} threads, got {torch.get_num_threads()}")
-        dtype = torch.float32 if self._options.autocast else DTYPES[self._precision]
+        self._dtype = dtype = torch.float32 if self._options.autocast else DTYPES[self._precision]
         task = Task.FEATURE_EXTRACTION if self._head.pooling else None  # of a classifier's class, for one
         model = load_model(self._checkpoint, task=task).to(device=self._device, dtype=dtype).eval()
         parameter = next(model.parameters())
@@ -210,7 +217,7 @@ class TorchModel:
     def _answer(self, call: Callable[..., Any], tensors: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Compute on the device; an accelerator may still be at work when this returns."""
         with torch.inference_mode(), self._cast():
-            answer: torch.Tensor = call(**tensors)
+            answer: torch.Tensor = call(**as_weights(tensors, self._dtype))
         return answer
 
     def _named(self, answer: NDArray[np.float32]) -> Outputs:
@@ -228,6 +235,9 @@ class TorchModel:
         return {"freezing": True}
 
     def _compiled(self, model: Any) -> Callable[..., Any]:
+        if self._input_names == SEEN:
+            self.__exit__(None, None, None)
+            raise UserError("models that see are not compiled yet", "leave +compile out")
         call = compiled(model, dynamic=True, options=self._inductor_options())
         with self._or_closed("compile", "leave +compile out; it needs a C++ compiler on the CPU and Triton on a GPU"):
             for shape in COMPILED_SHAPES:

@@ -66,9 +66,9 @@ def test_a_folder_is_exported_and_packed_as_it_says(saved: Callable[..., Path], 
 
 def test_texts_are_as_long_as_the_folder_says_for_vectors_alone(saved: Callable[..., Path]) -> None:
     folder = saved()
-    assert find_models(folder).limits.max_length_tokens == MOST
+    assert find_models(folder).text_limits.max_length_tokens == MOST
     edit_json(folder / "config.json", architectures=["BertForSequenceClassification"])
-    assert find_models(folder).limits.max_length_tokens == read_limits(folder).max_length_tokens > MOST
+    assert find_models(folder).text_limits.max_length_tokens == read_limits(folder).max_length_tokens > MOST
 
 
 @pytest.mark.parametrize("told", [{"max_seq_length": None}, {}])

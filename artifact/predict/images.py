@@ -53,6 +53,13 @@ class ImageSettings:
         if any(len(part) not in (0, self.channels) for part in (self.mean, self.std)) or 0.0 in self.std:
             raise ValueError("mean and std have a number for each channel, and std none that is 0")
 
+    @property
+    def shape(self) -> tuple[int, int] | None:
+        """Height and width that every picture gets; `None` where they follow from its own."""
+        if self.crop:
+            return self.crop[0], self.crop[1]
+        return (self.size[0], self.size[1]) if self.resize == "exact" else None
+
 
 def read_picture(item: PictureItem, settings: ImageSettings) -> NDArray[np.uint8]:
     """Pixels of shape (height, width, channels), turned as the camera says.

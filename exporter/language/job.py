@@ -165,7 +165,8 @@ def _marked(source: Source | None, task: Task) -> str | None:
     return None if rows is None else rows.sha256
 
 
-def _sizes(model: Any) -> Sizes:
+def sizes_of(model: Any) -> Sizes:
+    """A model's own sizes, by whichever names its configuration has them."""
     config = model.config.get_text_config()
     heads = getattr(config, "num_attention_heads", None)
     return Sizes(vocabulary=config.vocab_size, hidden=config.hidden_size, attention_heads=heads)
@@ -251,7 +252,7 @@ class _Job:
         self.progress("export", total - 1, total, f"{passages.tokens:,} tokens, beside PyTorch")
         judged = self._judge(todo, model, shape, passages, samples, golden)
         weights = sum(weight.numel() for weight in model.parameters())
-        source = _Source(sha256, shape, _sizes(model), weights, family.reading(model))
+        source = _Source(sha256, shape, sizes_of(model), weights, family.reading(model))
         made = {
             precision: self._record(precision, marks[precision], source, judged[precision], derived[precision])
             for precision in todo

@@ -20,7 +20,7 @@ from tests.exporter.graphs import graph, node, operators, run
 FUSES = {"BERT": True, "ALBERT": True, "GPT-2": True, "Llama": False}
 """What each model has of its own: nothing, two layers of one weight, a causal mask, keys that heads share."""
 
-EVERY_RUN = ("BERT", "GPT-2")
+EVERY_RUN = ("BERT", "GPT-2", "Llama")
 
 
 @pytest.mark.slow

@@ -83,10 +83,8 @@ def test_pooling_is_that_of_numpy(mode: PoolingMode, normalize: bool, side: str)
     ("mode", "normalize"),
     [
         (PoolingMode.MEAN, True),
-        *(
-            pytest.param(mode, False, marks=pytest.mark.exhaustive)
-            for mode in (PoolingMode.MEAN, PoolingMode.CLS, PoolingMode.MAX)
-        ),
+        (PoolingMode.CLS, False),
+        *(pytest.param(mode, False, marks=pytest.mark.exhaustive) for mode in (PoolingMode.MEAN, PoolingMode.MAX)),
         (PoolingMode.LAST, True),
     ],
 )

@@ -40,7 +40,11 @@ def test_a_run_has_a_checkpoint_and_a_graph_for_each_variant(run: Path) -> None:
     assert source.model(ORT) == run / "variants" / "fp32" / "model.onnx"
     assert source.model(INT8) == run / "variants" / "int8-dynamic" / "model.onnx"
     assert source.labels == ("negative", "positive")
-    assert (source.limits.max_length_tokens, source.limits.pad_id, source.limits.pad_left) == (64, 0, False)
+    assert (source.text_limits.max_length_tokens, source.text_limits.pad_id, source.text_limits.pad_left) == (
+        64,
+        0,
+        False,
+    )
 
 
 def test_a_run_finds_a_checkpoint_that_lies_elsewhere(tiny_run: Path, tiny_checkpoint: Path) -> None:

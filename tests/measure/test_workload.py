@@ -165,7 +165,7 @@ def test_calibration_batches_are_padded_texts_with_every_input(inputs: Inputs, t
 
 @pytest.mark.parametrize("change", [{"pad_id": 1}, {"pad_type_id": 1}, {"pad_left": True}])
 def test_the_hash_changes_with_the_padding(inputs: Inputs, change: dict[str, int | bool]) -> None:
-    limits = replace(inputs.limits, **change)  # type: ignore[arg-type]
+    limits = replace(inputs.text_limits, **change)  # type: ignore[arg-type]
     assert replace(inputs, limits=limits).sha256 != inputs.sha256
 
 

@@ -454,7 +454,7 @@ def writer(kind: str, tiny_checkpoint: Path, folder: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("kind", WRITERS)
+@pytest.mark.parametrize("kind", ["t5", pytest.param("bart", marks=pytest.mark.exhaustive)])
 def test_texts_are_rewritten(kind: str, tiny_checkpoint: Path, retold: Path, tmp_path: Path) -> None:
     base = writer(kind, tiny_checkpoint, tmp_path / "base")
     record = learn_from(base, retold, tmp_path / "run", config={"held_out": 20, "epochs": 12, "learning_rate": 1e-2})
@@ -480,25 +480,35 @@ def test_texts_are_rewritten(kind: str, tiny_checkpoint: Path, retold: Path, tmp
     assert right >= 18
 
 
+@pytest.mark.parametrize(("kind", "most"), [("t5", 64), ("bart", 64), ("bart", 9)])
 def test_a_step_learns_from_what_is_written_as_transformers_does(
-    tiny_checkpoint: Path, retold: Path, tmp_path: Path
+    kind: str, most: int, tiny_checkpoint: Path, retold: Path, tmp_path: Path
 ) -> None:
-    """The loss of a step over texts and targets of unequal lengths, none of which is that of the other."""
-    base = writer("t5", tiny_checkpoint, tmp_path / "base")
-    config = {"held_out": 20, "epochs": 1, "batch_size": 400, "learning_rate": 0.0}
-    learn_from(base, retold, tmp_path / "run", config=config)
-    model, tokenizer = T5ForConditionalGeneration.from_pretrained(base).eval(), AutoTokenizer.from_pretrained(base)
+    """The loss of a step over texts and targets of unequal lengths, none of which is that of the other. Of a target
+    that was cut off no end is learnt."""
+    base = writer(kind, tiny_checkpoint, tmp_path / "base")
+    config = {"held_out": 20, "epochs": 1, "batch_size": 400, "learning_rate": 0.0, "max_length_tokens": most}
+    record = learn_from(base, retold, tmp_path / "run", config=config)
+    model, tokenizer = AutoModelForSeq2SeqLM.from_pretrained(base).eval(), AutoTokenizer.from_pretrained(base)
     with (tmp_path / "run" / "data" / "train.csv").open() as file:
         rows = list(csv.DictReader(file))
-    read, written = (
-        tokenizer([row[name] for row in rows], return_tensors="pt", padding=True) for name in ("text", "target")
-    )
-    targets = written["input_ids"].masked_fill(written["attention_mask"] == 0, -100)
+    cut = {"truncation": True, "max_length": most}
+    read = tokenizer([row["text"] for row in rows], return_tensors="pt", padding=True, **cut)
+    written = tokenizer([row["target"] for row in rows])["input_ids"]
+    targets = torch.full((len(rows), max(map(len, written))), -100)
+    for number, ids in enumerate(written):
+        kept = ids[: most - 1]  # behind the token that it begins with
+        targets[number, : len(kept)] = torch.tensor(kept)
+    targets = targets[:, : most - 1].contiguous()
     with torch.inference_mode():
         loss = model(input_ids=read["input_ids"], attention_mask=read["attention_mask"], labels=targets).loss
     first = (tmp_path / "run" / "losses.csv").read_text().splitlines()[1]
     assert float(first.split(",")[1]) == pytest.approx(float(loss), rel=1e-5)
     assert read["input_ids"].shape[1] != targets.shape[1]
+    assert record.data.lengths is not None
+    shares = [len(ids) > most - 1 for ids in written]
+    assert record.data.lengths.truncated_fraction == pytest.approx(sum(shares) / len(shares), abs=0.2)
+    assert (record.data.lengths.truncated_fraction > 0.3) is (most == 9)
 
 
 @pytest.mark.parametrize(
@@ -517,6 +527,25 @@ def test_what_cannot_learn_to_write_is_said(
     (base / "config.json").write_text(json.dumps({**config, **change}))
     with pytest.raises(UserError, match=message):
         learn_from(base, retold, tmp_path / "run", config={"held_out": 20})
+
+
+def test_a_tokenizer_of_many_languages_says_which_it_writes(
+    tiny_checkpoint: Path, retold: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = writer("bart", tiny_checkpoint, tmp_path / "base")
+    monkeypatch.setattr(type(AutoTokenizer.from_pretrained(base)), "tgt_lang", None, raising=False)
+    with pytest.raises(UserError, match="writes many languages, and its tokenizer does not say which"):
+        learn_from(base, retold, tmp_path / "run", config={"held_out": 20})
+
+
+def test_small_matrices_learn_to_rewrite(tiny_checkpoint: Path, retold: Path, tmp_path: Path) -> None:
+    base = writer("t5", tiny_checkpoint, tmp_path / "base")
+    config = {"held_out": 20, "epochs": 4, "learning_rate": 2e-2, "lora": 4, "patience": 3}
+    record = learn_from(base, retold, tmp_path / "run", config=config)
+    assert record.before is not None
+    assert record.value.high < record.before.low / 2
+    assert record.learnt_weights < record.weights
+    assert (record.best and record.best.metric) == "loss"
 
 
 @pytest.mark.parametrize("target", [5, ["a", "b"], None, " "])

@@ -16,6 +16,7 @@ from errors import UserError
 from models.problem import label_names, problem_of_rows
 from models.rows import Columns, Row, TaskRows, guess_task, read_task_rows, write_rows
 from models.training import Problem
+from tests.conftest import spoken, wav
 
 TAGGED = {"tokens": ["in", "Rome"], "tags": ["O", "B-LOC"]}
 ASKED = {"question": "where?", "context": "in Rome", "answers": {"text": ["Rome"], "answer_start": [3]}}
@@ -47,6 +48,19 @@ def lines(path: Path, *rows: dict[str, Any]) -> Path:
 )
 def test_the_task_follows_from_the_columns(tmp_path: Path, row: dict[str, Any], task: Task) -> None:
     assert guess_task(lines(tmp_path / "data.jsonl", row)) is task
+
+
+@pytest.mark.parametrize(
+    ("row", "label", "task"),
+    [
+        ({"Text": "a", "Summary": "b", "Score": 5}, "Score", Task.TEXT_CLASSIFICATION),
+        ({"Text": "a", "Summary": "b", "Score": 5}, "Summary", Task.TEXT2TEXT_GENERATION),
+        ({"audio": "a.wav", "text": "b", "emotion": "c"}, "emotion", Task.TEXT_CLASSIFICATION),
+        ({"audio": "a.wav", "text": "b", "emotion": "c"}, "text", Task.SPEECH2TEXT_GENERATION),
+    ],
+)
+def test_a_label_that_is_named_is_heeded(tmp_path: Path, row: dict[str, Any], label: str, task: Task) -> None:
+    assert guess_task(lines(tmp_path / "data.jsonl", row), Columns(label=label)) is task
 
 
 @pytest.mark.parametrize(
@@ -170,9 +184,19 @@ def test_pictures_inside_a_data_set_are_refused(tmp_path: Path) -> None:
     features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["cat"])})
     made = datasets.Dataset.from_dict({"image": [Image.new("RGB", (4, 4))], "label": [0]}, features=features)
     made.save_to_disk(str(tmp_path / "saved"))
-    with pytest.raises(UserError, match="row 1: column 'image' holds a PngImageFile, not the path") as raised:
+    with pytest.raises(UserError, match="row 1: column 'image' holds a dict, not the path") as raised:
         read_task_rows(tmp_path / "saved", Task.IMAGE_CLASSIFICATION)
     assert "save the pictures as files" in raised.value.hint
+
+
+def test_recordings_inside_a_data_set_are_refused(tmp_path: Path) -> None:
+    features = datasets.Features({"audio": datasets.Audio(), "text": datasets.Value("string")})
+    held = {"bytes": wav(spoken(0)), "path": None}
+    made = datasets.Dataset.from_dict({"audio": [held], "text": ["a film"]}, features=features)
+    made.save_to_disk(str(tmp_path / "saved"))
+    assert guess_task(tmp_path / "saved") is Task.SPEECH2TEXT_GENERATION
+    with pytest.raises(UserError, match="row 1: column 'audio' holds a dict, not the path of a recording"):
+        read_task_rows(tmp_path / "saved", Task.SPEECH2TEXT_GENERATION)
 
 
 def test_only_lists_of_labels_may_be_said_to_be_empty(tmp_path: Path) -> None:

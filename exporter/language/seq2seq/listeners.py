@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from artifact.generate.decoder import reads
-from artifact.generate.encoder import FEATURES, Read
+from artifact.generate.encoder import Read
 from artifact.language import Reading
 from artifact.predict.golden import Sampled
 from artifact.predict.sounds import SoundSettings
@@ -24,7 +24,7 @@ from exporter.language.seq2seq.traces import writer_shape
 from exporter.language.seq2seq.writers import DECODER, ENCODER, WEIGHTS, WRITTEN, trace_both
 from exporter.recordings import compared, tones
 from exporter.request import Source
-from models.recordings import load_extractor, sound_settings
+from models.recordings import heard, load_extractor
 from models.starts import never_first, start_ids
 
 PRACTISED = 32
@@ -36,7 +36,7 @@ def listeners(checkpoint: Path, language: str | None) -> Family:
 
     Raises `UserError` for one whose recordings cannot be prepared without transformers.
     """
-    found = _Listening(checkpoint, _sound(checkpoint), language)
+    found = _Listening(checkpoint, heard(str(checkpoint))[1], language)
     return Family(
         task=Task.SPEECH2TEXT_GENERATION,
         decoder=DECODER,
@@ -50,22 +50,6 @@ def listeners(checkpoint: Path, language: str | None) -> Family:
         begin=found.begin,
         reading=found.reading,
     )
-
-
-def _sound(checkpoint: Path) -> SoundSettings:
-    try:
-        settings = sound_settings(load_extractor(checkpoint), FEATURES)
-    except Exception as error:  # transformers raises many types, all of them about this checkpoint
-        first = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise UserError(
-            f"{checkpoint} does not say how recordings become features: {first}",
-            "save its feature extractor beside the weights, such as with WhisperProcessor's save_pretrained",
-        ) from error
-    if settings.features != "slaney-mel":
-        raise UserError(
-            f"{checkpoint} hears other features than Whisper's, which cannot be exported yet", "take a Whisper"
-        )
-    return settings
 
 
 @dataclass(frozen=True, slots=True)

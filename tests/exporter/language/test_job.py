@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -12,17 +13,17 @@ import onnx
 import onnx_ir
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, LlamaConfig
 
 from artifact.generate.decoder import Decoder
-from artifact.language import LanguageVariant
+from artifact.language import LanguageVariant, Sizes
 from artifact.pooling import Pooling, PoolingMode
 from artifact.precision import Precision
 from artifact.run_folder import RunFolder
 from errors import UserError
 from exporter.language.blocks import in_blocks
 from exporter.language.gate import continuation, greedy, predictions, reasons
-from exporter.language.job import export_language
+from exporter.language.job import export_language, sizes_of
 from exporter.language.passages import read_passages
 from exporter.options import Options, Profile, Target, Weights
 from exporter.request import Request, Source
@@ -220,6 +221,18 @@ def test_no_checkpoint_is_replaced_by_an_unpacked_one(learnt_llama: Path, tmp_pa
     with pytest.raises(UserError, match="has a checkpoint of its own"):
         export_language(Request(tmp_path / "small.gguf", run.directory, (Precision.FP32,)))
     assert (run.own_checkpoint / "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        GPT2Config(vocab_size=99, n_embd=32, n_head=4, n_layer=1),
+        LlamaConfig(vocab_size=99, hidden_size=32, num_attention_heads=4, num_hidden_layers=1, intermediate_size=8),
+    ],
+    ids=lambda config: config.model_type,
+)
+def test_sizes_are_found_by_whichever_names_they_have(config: Any) -> None:
+    assert sizes_of(SimpleNamespace(config=config)) == Sizes(vocabulary=99, hidden=32, attention_heads=4)
 
 
 def test_a_broken_gguf_file_is_refused(tmp_path: Path) -> None:
