@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from artifact.precision import Precision
 from errors import UserError
-from runtimes.base import LOGITS, PIXELS, Availability, Batch, Head, Outputs, check_batch, check_indices
+from runtimes.base import INDEX, LOGITS, PIXELS, Availability, Batch, Head, Outputs, check_batch, check_indices
 from runtimes.options import TORCH_CUDA, TorchCudaOptions
 from runtimes.torch_model import TorchModel, about, to_device, to_host
 
@@ -166,9 +166,8 @@ class Staging:
         """Start to copy the inputs to the device; what is computed with them on this stream waits for the copies."""
         tensors = {}
         for name, array in batch.items():
-            given = torch.from_numpy(array)
-            staged = self._buffer(name, array.shape, given.dtype)
-            staged.copy_(given)
+            staged = self._buffer(name, array.shape, torch.int64 if array.dtype == INDEX else torch.float32)
+            staged.numpy()[...] = array
             tensors[name] = staged.to(self._device, non_blocking=True)
         return tensors
 

@@ -504,7 +504,7 @@ def test_a_step_learns_from_what_is_written_as_transformers_does(
         loss = model(input_ids=read["input_ids"], attention_mask=read["attention_mask"], labels=targets).loss
     first = (tmp_path / "run" / "losses.csv").read_text().splitlines()[1]
     assert float(first.split(",")[1]) == pytest.approx(float(loss), rel=1e-5)
-    assert read["input_ids"].shape[1] != targets.shape[1]
+    assert (read["input_ids"].shape[1] != targets.shape[1]) is (most == 64)
     assert record.data.lengths is not None
     shares = [len(ids) > most - 1 for ids in written]
     assert record.data.lengths.truncated_fraction == pytest.approx(sum(shares) / len(shares), abs=0.2)

@@ -190,10 +190,9 @@ def test_pictures_inside_a_data_set_are_refused(tmp_path: Path) -> None:
 
 
 def test_recordings_inside_a_data_set_are_refused(tmp_path: Path) -> None:
-    features = datasets.Features({"audio": datasets.Audio(), "text": datasets.Value("string")})
-    held = {"bytes": wav(spoken(0)), "path": None}
-    made = datasets.Dataset.from_dict({"audio": [held], "text": ["a film"]}, features=features)
-    made.save_to_disk(str(tmp_path / "saved"))
+    held = {"bytes": wav(spoken(0)), "path": "0.wav"}
+    made = datasets.Dataset.from_dict({"audio": [held], "text": ["a film"]})
+    made.cast_column("audio", datasets.Audio()).save_to_disk(str(tmp_path / "saved"))
     assert guess_task(tmp_path / "saved") is Task.SPEECH2TEXT_GENERATION
     with pytest.raises(UserError, match="row 1: column 'audio' holds a dict, not the path of a recording"):
         read_task_rows(tmp_path / "saved", Task.SPEECH2TEXT_GENERATION)
