@@ -16,22 +16,20 @@ import msgspec
 import numpy as np
 
 from artifact.examples import Examples
-from artifact.judged import Judged
-from artifact.pictures import Pictures
 from artifact.precision import Precision
 from artifact.predict.cores import usable_cores
 from artifact.predict.tokens import TextItem
 from artifact.progress import Progress, silent
-from artifact.recordings import Recordings
 from artifact.records import fingerprint
 from errors import UserError
 from measure.adaptive import next_entrants
 from measure.core_latency import CoreLatency
-from measure.judging import assess_of, decisions_of_texts, truth_of
+from measure.judging import assess_of, decisions_of_texts
 from measure.machine import Load, read_machine, watch_load
 from measure.messages import Block, Open, Opened, Probe, Probed, Timed
 from measure.overhead import overhead
 from measure.plan import Plan
+from measure.preparing import prepared
 from measure.process import WorkerFailed, WorkerProcess
 from measure.records import (
     SCHEMA_VERSION,
@@ -48,16 +46,9 @@ from measure.records import (
 from measure.replicate import Finished, GaveUp, Setting, run_replicate
 from measure.scoring import Scorer
 from measure.source import ModelSource
-from measure.spans import check_room
 from measure.workload import (
-    CALIBRATION_EXAMPLES,
     Inputs,
     Length,
-    Written,
-    build_heard_inputs,
-    build_inputs,
-    build_language_inputs,
-    build_picture_inputs,
     save_inputs,
 )
 from runtimes.base import Availability, Candidate
@@ -105,37 +96,8 @@ def compare(task: Comparison, progress: Progress = silent) -> list[Record]:
             f"{len(shared)} texts are both in the calibration and in the examples, such as '{min(shared)[:60]}'",
             "calibrate on training texts alone: ranges taken from the examples would flatter int8-static",
         )
-    source, calibration = task.source, task.calibration[:CALIBRATION_EXAMPLES]
-    texts = tuple(str(text) for text in task.examples.texts) if source.writes or source.image else ()
-    written = None if source.reading is None else Written([str(text) for text in task.examples.labels], source.reading)
-    if written is not None and written.reading.sound is not None:
-        recordings = Recordings(texts, written.reading.sound)
-        inputs = build_heard_inputs(recordings, source.encoder(), source.text_limits, task.batch_sizes, written)
-        labels = inputs.following
-    elif source.writes:
-        inputs = build_language_inputs(
-            texts, source.encoder(), source.text_limits, task.batch_sizes, task.lengths, written
-        )
-        labels = inputs.following
-    elif source.image is not None:
-        inputs = build_picture_inputs(Pictures(texts, source.image), task.batch_sizes, source.decided(), source.head)
-        labels = truth_of(task.examples, source, inputs)
-    else:
-        judged, encoder = source.decided(), source.encoder()
-        if judged is Judged.SPAN:
-            check_room(task.examples, encoder)
-        inputs = build_inputs(
-            task.examples.texts,
-            encoder,
-            source.text_limits,
-            task.batch_sizes,
-            task.lengths,
-            source.tokenizer,
-            calibration,
-            judged,
-            source.head,
-        )
-        labels = truth_of(task.examples, source, inputs)
+    source = task.source
+    inputs, labels = prepared(source, task.examples, task.batch_sizes, task.lengths, task.calibration)
     progress("compare", 0, 1, "looking at what can run here")
     runnable, failures = find_runnable(task.source, task.candidates, threads, calibrated=bool(task.calibration))
     reason = f"it does not run {'language models' if source.writes else 'models that answer in one pass'} yet"
