@@ -63,7 +63,8 @@ def header_of(task: Task, tags: str, origin: dict[str, str]) -> str:
 
 
 def _summary(manifest: Manifest) -> str:
-    words = "Everything it needs is in this folder and in `requirements.txt`: onnxruntime, numpy and tokenizers."
+    more = ", numpy, tokenizers and Pillow" if manifest.image else ", numpy and tokenizers"
+    words = f"Everything it needs is in this folder and in `requirements.txt`: onnxruntime{more}."
     if manifest.labels:
         shown = ", ".join(f"`{label}`" for label in manifest.labels[:MOST_LABELS])
         more = f" and {len(manifest.labels) - MOST_LABELS} more" if len(manifest.labels) > MOST_LABELS else ""

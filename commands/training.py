@@ -1,18 +1,26 @@
 """What fine-tuning tells a person: before, of the data; after, of what was reached."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from artifact.intervals import Estimate
+from artifact.task import Task
 from models.training import DataSummary, TrainingRecord
 
 MOST_LABELS = 12
+WORDS: Mapping[Task, Mapping[str, str]] = {
+    Task.IMAGE_CLASSIFICATION: {"text": "picture"},
+    Task.TEXT2TEXT_GENERATION: {"label": "what is written"},
+    Task.SPEECH2TEXT_GENERATION: {"text": "recording", "label": "what is said"},
+}
+"""What columns hold, where that is no text and no label."""
 WIDTH = 24
 """Blocks of the longest bar."""
 
 
 def told_before(data: DataSummary) -> Iterator[str]:
     """The columns and labels that were found, what is left out, how long texts are."""
-    parts = ", ".join(f"{part} from column '{name}'" for part, name in data.columns.items())
+    words = WORDS.get(data.task, {})
+    parts = ", ".join(f"{words.get(part, part)} from column '{name}'" for part, name in data.columns.items())
     yield f"{data.task}, {data.problem}: {parts}"
     counted = {"train": "to learn from", "validation": "to validate", "evaluation": "held out"}
     sizes = ", ".join(f"{data.examples[name]:,} {what}" for name, what in counted.items() if name in data.examples)
@@ -28,7 +36,9 @@ def told_before(data: DataSummary) -> Iterator[str]:
         most = max(data.lengths.counts.values())
         for edge, count in data.lengths.counts.items():
             yield f"  up to {edge:>5} tokens {'█' * -(-count * WIDTH // most):<{WIDTH}} {count:,}"
-        yield f"  cut to the limit: {data.lengths.truncated_fraction:.1%}"
+        cut = data.lengths.truncated_fraction
+        rest = ", and what is cut off is neither learnt nor scored" if cut else ""
+        yield f"  cut to the limit: {cut:.1%}{rest}"
 
 
 def told_after(record: TrainingRecord) -> Iterator[str]:

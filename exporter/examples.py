@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from artifact.task import Task
 from errors import UserError
-from exporter.request import Source
+from exporter.request import ARRAYS, Source
 from exporter.samples import PASSAGES, SAMPLES
 from exporter.subject import Filling, Subject
 from models.checkpoint import Checkpoint, load_image_processor, load_tokenizer, text_limits
@@ -18,7 +18,6 @@ from models.metrics import CLASSIFIERS, MULTI_LABEL, problem_of
 from models.task_examples import read_arrays, read_task_examples
 
 RANDOM_EXAMPLES = 16
-ARRAYS = ".npz"
 
 
 def read_source(source: Source, subject: Subject, checkpoint: Checkpoint | None) -> ExampleSet:

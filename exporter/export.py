@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from artifact.cpu import saturates
 from artifact.identity import checkpoint_sha256
+from artifact.labels import read_task
 from artifact.language import LanguageVariant
 from artifact.precision import Precision
 from artifact.predict.golden import Golden
@@ -53,7 +54,7 @@ def export(request: Request, progress: Progress = silent) -> tuple[Exported, ...
     request.check()
     run = claim_output(request.out)
     source_sha256, built = _source(request)
-    marks = request.fingerprints(source_sha256)
+    marks = request.fingerprints(source_sha256, request.task or _task_of(request))
     kept = {precision: variant for precision, mark in marks.items() if (variant := _kept(run, precision, mark))}
     made: dict[Precision, Variant] = {}
     if len(kept) < len(marks) or not _golden_is_of(run, source_sha256):
@@ -76,6 +77,12 @@ def _source(request: Request) -> "tuple[str, Subject | None]":
 
     built = module_subject(request.model)
     return module_sha256(request.model, built), built
+
+
+def _task_of(request: Request) -> Task | None:
+    """What a checkpoint's class says, as far as its configuration tells."""
+    folder = None if isinstance(request.model, ModuleSource) else request.model
+    return read_task(folder) if folder is not None and (folder / "config.json").is_file() else None
 
 
 def failures(exported: Sequence[Exported | ExportedLanguage]) -> str:

@@ -10,7 +10,7 @@ from artifact.records import fingerprint, sha256_file
 from artifact.task import Task
 from errors import UserError
 from exporter.options import EXTERNAL_DATA_BYTES, Options
-from models.rows import Columns
+from models.rows import Columns, read_task_rows
 
 RECIPE = 9
 """Raised whenever the same checkpoint would give another graph, so that older variants are made again."""
@@ -23,6 +23,8 @@ OF_DECODERS = (Precision.FP32, Precision.FP16, Precision.BF16, Precision.INT8_DY
 
 CALIBRATED = frozenset({Precision.INT8_STATIC})
 """Precisions whose ranges come from training examples."""
+
+ARRAYS = ".npz"
 
 VERSIONED = ("torch", "transformers", "onnx", "onnx-ir", "onnxscript")
 
@@ -110,15 +112,16 @@ class Request:
         if needy and self.calibration is None:
             raise uncalibrated(needy[0])
 
-    def fingerprints(self, source_sha256: str) -> dict[Precision, str]:
-        """What each variant depends on; the fp32 graph is always among them, because all others come from it."""
+    def fingerprints(self, source_sha256: str, task: Task | None) -> dict[Precision, str]:
+        """What each variant depends on; the fp32 graph is always among them, because all others come from it. A model
+        that is for this task may read files that the data name, of which it depends, too."""
         common: dict[str, object] = {
             "recipe": RECIPE,
             "source": source_sha256,
             "task": self.task,
             "pooling": [self.pooling.mode, self.pooling.normalize] if self.pooling else None,
             "opset": self.opset,
-            "data": _mark(self.data),
+            "data": _mark(self.data, task),
             "profile": self.options.profile,
             "external_data_bytes": self.external_data_bytes,
             "versions": versions(),
@@ -128,7 +131,7 @@ class Request:
             "weights": self.options.weights,
             "block": [self.options.block_size, self.options.accuracy_level],
             "selective": self.selective,
-            "calibration": _mark(self.calibration),
+            "calibration": _mark(self.calibration, task),
         }
         return {
             precision: fingerprint({"precision": precision, **common, **({} if precision is Precision.FP32 else own)})
@@ -151,8 +154,10 @@ def versions() -> dict[str, str]:
     return {**{name: version(name) for name in VERSIONED}, "onnxruntime": onnxruntime.__version__}
 
 
-def _mark(source: Source | None) -> object:
+def _mark(source: Source | None, task: Task | None) -> object:
     if source is None:
         return None
-    columns = source.columns
-    return [source.sha256, source.limit, columns.text, columns.pair, columns.label]
+    held, columns = source.sha256, source.columns
+    if task is Task.IMAGE_CLASSIFICATION and source.path.suffix != ARRAYS:
+        held = read_task_rows(source.path, task, columns=columns, limit=source.limit).sha256
+    return [held, source.limit, columns.text, columns.pair, columns.label]

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -115,9 +116,12 @@ def _loading(base_model: str, task: Task) -> Iterator[None]:
         raise UserError(f"the base model {base_model} cannot be loaded: {first}") from error
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         first = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        is_there = Path(base_model).is_dir()
         raise UserError(
             f"the base model {base_model} cannot be loaded for {task}: {first}",
-            "without network give a local folder; 'steelyard demo' uses a model that a package carries",
+            "give a model for this task, or name another one with --task"
+            if is_there
+            else "without network give a local folder; 'steelyard demo' uses a model that a package carries",
         ) from error
 
 

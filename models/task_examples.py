@@ -416,7 +416,10 @@ def _heard(rows: TaskRows, model: _Model) -> Read:
     """
     listener, inputs, truth = model.processor, [], []
     for row in rows.rows:
-        listener.check(row.text)
+        try:
+            listener.check(row.text)
+        except UserError as error:
+            raise UserError(f"{row.place}: {error.message}", error.hint) from None
         said = listener.tokenizer(row.label, add_special_tokens=False)["input_ids"]
         written = WrittenTruth(model.written(row, [*said, listener.tokenizer.eos_token_id]), len(model.start_ids))
         held = {WRITTEN: np.array(written.ids, dtype=np.int64)}

@@ -149,6 +149,22 @@ def test_a_picture_that_is_none_is_named(seeing: Path, tmp_path: Path) -> None:
     (tmp_path / "data.csv").write_text(f"image,label\n{rows_of(seeing)[0]['image']},0\nbroken.png,1\n")
     done = within("compare", seeing, "--data", tmp_path / "data.csv", "--out", tmp_path / "run")
     fails(done, 2, "broken.png is not a picture that Pillow reads")
+    with pytest.raises(UserError, match=r"nowhere\.png does not exist"):
+        Pictures((str(tmp_path / "nowhere.png"),), settings_of(seeing))[0]
+
+
+def test_a_picture_that_changed_is_judged_anew(seeing: Path, tmp_path: Path) -> None:
+    """By its export, too: the file that names it is the same."""
+    lines = ["image,label"]
+    for number, row in enumerate(rows_of(seeing)[:4]):
+        (tmp_path / f"{number}.png").write_bytes(Path(row["image"]).read_bytes())
+        lines.append(f"{number}.png,{row['label']}")
+    (tmp_path / "data.csv").write_text("\n".join(lines))
+    data = Source(tmp_path / "data.csv", Columns())
+    request = Request(seeing / "checkpoint", tmp_path / "run", (Precision.FP32,), data=data)
+    assert [export(request)[0].made, export(request)[0].made] == [True, False]
+    Image.new("RGB", (24, 24)).save(tmp_path / "3.png")
+    assert export(request)[0].made
 
 
 def settings_of(run: Path) -> ImageSettings:

@@ -86,6 +86,8 @@ def read_picture(item: PictureItem, settings: ImageSettings) -> NDArray[np.uint8
             image = ImageOps.exif_transpose(opened).convert("RGB" if settings.channels == 3 else "L")
     except UserError:
         raise
+    except FileNotFoundError:
+        raise UserError(f"{name} does not exist", "check the path") from None
     except Exception as error:  # Pillow's readers raise many types, all of them about this file
         raise UserError(f"{name} is not a picture that Pillow reads: {error}", "convert it to PNG or JPEG") from None
     return np.atleast_3d(np.asarray(image, dtype=np.uint8))

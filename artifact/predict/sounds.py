@@ -65,7 +65,7 @@ def read_recording(item: SoundItem, settings: SoundSettings) -> NDArray[np.float
         return _bounded(item.astype(np.float32).reshape(-1), "a recording", settings)
     name = f"a recording of {len(item):,} bytes" if isinstance(item, bytes) else str(item)
     try:
-        samples, rate_hz = _read_wav(item)
+        samples, rate_hz = _read_wav(item, name)
     except (wave.Error, EOFError) as error:
         samples, rate_hz = _read_other(item, name, error)
     except OSError as error:
@@ -90,13 +90,18 @@ def _bounded(samples: Samples, name: str, settings: SoundSettings) -> Samples:
     return samples
 
 
-def _read_wav(item: str | Path | bytes) -> tuple[NDArray[np.float32], int]:
+def _read_wav(item: str | Path | bytes, name: str) -> tuple[NDArray[np.float32], int]:
     with wave.open(io.BytesIO(item) if isinstance(item, bytes) else str(item), "rb") as file:
         width, channels = file.getsampwidth(), file.getnchannels()
         if file.getnframes() * channels > MOST_SAMPLES or width not in (1, 2, 3, 4):
             raise wave.Error(f"{file.getnframes():,} frames of {width} bytes")
         data = file.readframes(file.getnframes())
-        data = data[: len(data) // (width * channels) * width * channels]
+        if len(data) < file.getnframes() * width * channels:
+            raise UserError(
+                f"{name} ends after {len(data) // (width * channels):,} of the {file.getnframes():,} samples that it "
+                "promises",
+                "copy or save it again",
+            )
         samples = _WIDTHS[width](data)
         return samples.reshape(-1, channels), file.getframerate()
 

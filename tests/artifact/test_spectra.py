@@ -59,6 +59,8 @@ def test_what_is_not_heard_is_said() -> None:
         read_recording(wav(noise(30.1)), settings)
     with pytest.raises(UserError, match="44,100 samples a second"):
         read_recording(wav(noise(1), rate=44_100), settings)
+    with pytest.raises(UserError, match="ends after 8,000 of the 16,000 samples that it promises"):
+        read_recording(wav(noise(1))[:-16_000], settings)
     with pytest.raises(UserError, match="is empty"):
         read_recording(np.zeros(0, dtype=np.float32), settings)
     with pytest.raises(ValueError, match="frames are not of 400 samples"):

@@ -169,7 +169,9 @@ def test_a_recording_that_cannot_be_heard_is_named_before_anything_is_learnt(
     (folder / "3-11.wav").write_bytes(wav(spoken(3), rate=8_000))
     steps: list[str] = []
     lesson = Lesson(base_model=str(learnt_whisper), data=str(folder / "said.csv"), config=CONFIG)
-    with pytest.raises(UserError, match=r"3-11\.wav has 8,000 samples a second, the model takes 16,000"):
+    with pytest.raises(
+        UserError, match=r"said\.csv, row 49: .*3-11\.wav has 8,000 samples a second, the model takes 16,000"
+    ):
         learn(lesson, tmp_path / "run", progress=lambda stage, *more: steps.append(stage))
     assert "fine-tune" not in steps
 
