@@ -142,7 +142,7 @@ def confirmed(
         speed=speed,
         slowdown=slowdown,
         memory_bytes=memory_bytes,
-        card_memory_bytes=card.memory_uss_bytes if card else None,
+        card_memory_bytes=card.memory_bytes if card else None,
         missing=missing,
         notes=_notes(card, slowdown, missing, found.threads, here.cpu_model) if card else (),
         own_predict_py=_is_own(folder / "predict.py", program),
@@ -206,12 +206,8 @@ def _notes(card: Card, slowdown: float | None, missing: Sequence[str], threads: 
 
 
 def own_memory() -> int:
-    """Bytes that only this process uses."""
-    process = psutil.Process()
-    try:
-        return int(process.memory_full_info().uss)
-    except (psutil.AccessDenied, AttributeError):
-        return int(process.memory_info().rss)
+    """Bytes of this process's resident set, libraries in full whoever else maps them."""
+    return int(psutil.Process().memory_info().rss)
 
 
 def _fixed_shape(workload: str) -> tuple[int, int] | None:

@@ -439,7 +439,7 @@ class _Campaign:
                 blocks=tuple(outcome.blocks),
                 quality=outcome.quality,
                 baseline_memory=opened.baseline_memory,
-                memory=max(opened.loaded_memory, weighed.memory, key=lambda reading: reading.uss_bytes),
+                memory=max(opened.loaded_memory, weighed.memory, key=lambda reading: reading.rss_bytes),
                 peak_device_bytes=weighed.peak_device_bytes,
                 device_bytes=weighed.device_bytes,
                 executed=outcome.executed,

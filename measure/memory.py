@@ -8,8 +8,9 @@ import psutil
 
 
 class MemoryReading(msgspec.Struct, frozen=True, kw_only=True):
-    """Bytes held now. `uss` would be freed if the process ended; `pss` adds its share of what others map too (`None`
-    where the system does not say); `rss` counts shared pages in full."""
+    """Bytes held now. `rss` counts shared pages in full: what a process would hold by itself. `uss` would be freed if
+    it ended, and `pss` adds its share of what others map too (`None` where the system does not say): both depend on
+    who else runs, and of an engine's libraries, as soon as another process maps them, little is left in them."""
 
     rss_bytes: int
     uss_bytes: int

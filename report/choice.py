@@ -58,7 +58,7 @@ def make_card(verdict: Verdict, row: Row) -> Card:
         agreement_fraction=quality.agreement_fraction if quality else None,
         examples=quality.examples if quality else None,
         cold_start_s=row.cold_start_s,
-        memory_uss_bytes=row.memory_uss_bytes,
+        memory_bytes=row.memory_bytes,
         threads=verdict.threads,
         cpu_model=verdict.machine.cpu_model,
         cpu_features=verdict.machine.cpu_features,

@@ -199,7 +199,7 @@ class _Pair:
             speeds=tuple(found for found in speeds if found),
             accuracy=self._accuracy(name),
             cold_start_s=(base.cold_start_s, later.cold_start_s),
-            memory_uss_bytes=(base.memory_uss_bytes, later.memory_uss_bytes),
+            memory_bytes=(base.memory_bytes, later.memory_bytes),
             model_bytes=(base.model_bytes, later.model_bytes),
         )
 

@@ -110,7 +110,7 @@ class CandidateChange(msgspec.Struct, frozen=True, kw_only=True):
     speeds: tuple[SpeedChange, ...]
     accuracy: AccuracyChange | None
     cold_start_s: tuple[float | None, float | None]
-    memory_uss_bytes: tuple[int | None, int | None]
+    memory_bytes: tuple[int | None, int | None]
     model_bytes: tuple[int | None, int | None]
 
 

@@ -91,11 +91,11 @@ class Evidence:
             known for item in measurements for known in (item.device_bytes, item.peak_device_bytes) if known is not None
         ]
         processes = len({(item.session, item.replicate) for item in measurements})
-        uss_bytes = round(median(item.memory.uss_bytes - item.baseline_memory.uss_bytes for item in measurements))
+        held_bytes = round(median(item.memory.rss_bytes - item.baseline_memory.rss_bytes for item in measurements))
         workloads = tuple(self._workload(entrant, name) for name in self.shapes)
         objections = (
             _objection(quality, self.session.judged.measure, processes, self.session.plan.replicates),
-            _over_limit(self.policy, [item for item in workloads if item.workload in self.target], uss_bytes, weights),
+            _over_limit(self.policy, [item for item in workloads if item.workload in self.target], held_bytes, weights),
         )
         return Row(
             name=entrant.name,
@@ -115,7 +115,7 @@ class Evidence:
             cold_starts_s=tuple(item.cold_start.total_s for item in measurements),
             first_run_s=median(item.cold_start.first_run_s for item in measurements),
             process_s=median(item.process_s for item in measurements),
-            memory_uss_bytes=uss_bytes,
+            memory_bytes=held_bytes,
             memory_pss_bytes=round(median(pss)) if pss else None,
             device_bytes=max(device, default=None),
             model_bytes=weights,
@@ -413,12 +413,12 @@ def _objection(quality: QualityResult | None, measure: str, processes: int, plan
     return None
 
 
-def _over_limit(policy: Policy, workloads: Sequence[WorkloadResult], uss_bytes: int, model_bytes: int) -> str | None:
+def _over_limit(policy: Policy, workloads: Sequence[WorkloadResult], held_bytes: int, model_bytes: int) -> str | None:
     """The first limit of the policy that a candidate does not keep, or is not known to keep; `None` if it keeps all."""
     if policy.max_size_bytes is not None and model_bytes > policy.max_size_bytes:
         return f"its file has {model_bytes / 1e6:.1f} MB, and {policy.max_size_bytes / 1e6:.1f} MB are allowed"
-    if policy.max_memory_bytes is not None and uss_bytes > policy.max_memory_bytes:
-        return f"it holds {uss_bytes / 1e6:.0f} MB of memory, and {policy.max_memory_bytes / 1e6:.0f} MB are allowed"
+    if policy.max_memory_bytes is not None and held_bytes > policy.max_memory_bytes:
+        return f"it holds {held_bytes / 1e6:.0f} MB of memory, and {policy.max_memory_bytes / 1e6:.0f} MB are allowed"
     if policy.max_p95_s is None:
         return None
     for result in workloads:

@@ -53,7 +53,7 @@ READING = (
     "the reference.",
     "Conversions are kernels that only change a number type: many of them show a precision that the engine has no "
     "kernels for. Copies are kernels that only move data between host and device.",
-    "First answer is from starting a process to its first answer; memory is what the process holds alone (USS) above "
+    "First answer is from starting a process to its first answer; memory is what the process holds (RSS) above "
     "one that has loaded no engine.",
 )
 

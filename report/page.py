@@ -226,7 +226,7 @@ def _costs(verdict: Verdict, rows: Sequence[Row]) -> Grid:
         ),
         {
             1: first_answers(rows),
-            2: sizes(rows, [row.memory_uss_bytes for row in rows]),
+            2: sizes(rows, [row.memory_bytes for row in rows]),
             3: sizes(rows, [row.model_bytes for row in rows]),
         },
         across=4,

@@ -22,7 +22,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     """Limits and the objective; `None` is no limit.
 
     `max_accuracy_drop` is a share of the reference's accuracy. `max_p95_s` holds for a call of every workload of the
-    objective, `max_memory_bytes` for the memory of the process above its baseline (USS), `max_size_bytes` for the
+    objective, `max_memory_bytes` for the memory of the process above its baseline (RSS), `max_size_bytes` for the
     weight files.
     """
 

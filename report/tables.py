@@ -70,7 +70,7 @@ def summary(verdict: Verdict) -> Table:
                 fraction(row.quality.agreement_fraction if row.quality else None),
                 *((fraction(row.quality.neighbours_fraction if row.quality else None),) if near else ()),
                 seconds(row.cold_start_s),
-                size(row.memory_uss_bytes),
+                size(row.memory_bytes),
                 size(row.model_bytes),
             )
             for row in measured

@@ -134,7 +134,7 @@ def costs(difference: Difference) -> Table:
             (
                 item.name,
                 _cost(item.cold_start_s, seconds),
-                _cost(item.memory_uss_bytes, size),
+                _cost(item.memory_bytes, size),
                 _cost(item.model_bytes, size),
             )
             for item in difference.candidates

@@ -165,7 +165,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     cold_starts_s: tuple[float, ...] = ()
     first_run_s: float | None = None
     process_s: float | None = None
-    memory_uss_bytes: int | None = None
+    memory_bytes: int | None = None
     memory_pss_bytes: int | None = None
     device_bytes: int | None = None
     model_bytes: int | None = None

@@ -32,7 +32,11 @@ class Rival:
 
 @dataclass(frozen=True, kw_only=True)
 class Card:
-    """The benchmark card: the figures that this artifact was chosen by, and the machine they were measured on."""
+    """The benchmark card: the figures that this artifact was chosen by, and the machine they were measured on.
+
+    `memory_bytes` is the resident set above that of a process without an engine; older cards have `memory_uss_bytes`
+    in its place, which depends on who maps the same libraries, and is compared with nothing.
+    """
 
     candidate: str
     baseline: str
@@ -42,12 +46,13 @@ class Card:
     agreement_fraction: float | None
     examples: int | None
     cold_start_s: float | None
-    memory_uss_bytes: int | None
     threads: int
     cpu_model: str
     cpu_features: tuple[str, ...]
     measured_utc: str
     rivals: tuple[Rival, ...] = ()
+    memory_bytes: int | None = None
+    memory_uss_bytes: int | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.threads <= 10_000:

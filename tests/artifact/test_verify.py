@@ -30,7 +30,6 @@ CARD = Card(
     agreement_fraction=1.0,
     examples=80,
     cold_start_s=0.2,
-    memory_uss_bytes=None,
     threads=2,
     cpu_model="Ivory 2000",
     cpu_features=("avx2",),

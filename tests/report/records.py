@@ -115,7 +115,7 @@ def measurements(
     session_name: str = "s1",
     work: str = "",
     level: bool = True,
-    uss_bytes: int = 150_000_000,
+    rss_bytes: int = 160_000_000,
     device_share: float | None = None,
 ) -> list[Measurement]:
     """One candidate that takes `seconds[workload]` for each call, times its replicate's `noise`; `device_share` of it
@@ -160,7 +160,7 @@ def measurements(
             ),
             quality=tuple(scores) if replicate == 0 else (),
             baseline_memory=baseline,
-            memory=MemoryReading(rss_bytes=300_000_000, uss_bytes=uss_bytes, pss_bytes=160_000_000),
+            memory=MemoryReading(rss_bytes=rss_bytes, uss_bytes=90_000_000, pss_bytes=160_000_000),
             peak_device_bytes=None,
             finished_utc="2026-01-01T00:00:01+00:00",
         )

@@ -190,7 +190,7 @@ def test_the_card_carries_figures_with_their_intervals_and_machine() -> None:
     assert card.figures[0].ratio == pytest.approx(4.0, rel=0.005)
     assert card.figures[0].ratio_low is not None
     assert card.reference_accuracy_fraction == pytest.approx(0.83)
-    assert card.memory_uss_bytes == 100_000_000
+    assert card.memory_bytes == 100_000_000
     assert card.cpu_model == "Test CPU"
 
 

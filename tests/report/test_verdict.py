@@ -105,7 +105,7 @@ def test_without_texts_nothing_is_said_of_them() -> None:
 
 def test_memory_and_cold_start_are_above_the_baseline_and_the_median_of_processes() -> None:
     found = row(judge(usual()), "torch-cpu/fp32")
-    assert found.memory_uss_bytes == 100_000_000
+    assert found.memory_bytes == 100_000_000
     assert found.memory_pss_bytes == 108_000_000
     assert found.cold_start_s == pytest.approx(2.5)
 
