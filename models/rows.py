@@ -163,12 +163,16 @@ SOUND_COLUMNS = ("audio", "audio_path")
 """Of those that may hold the path of a recording, the ones that hold nothing else."""
 
 
+def column_names(path: Path) -> tuple[str, ...]:
+    """What the first row of a data file has. Raises `UserError` for a file that cannot be read."""
+    return tuple(next(iter(_every(path, None)), (0, {}))[1])
+
+
 def guess_task(path: Path, columns: Columns = Columns()) -> Task:
     """The task that a data file's columns are for: words with tags, questions with contexts, pictures, recordings or
     texts with what is to be written of them, or texts. A label that is named and no usual column of what is written is
     no text to write."""
-    _, row = next(iter(_every(path, None)), (0, {}))
-    present = {name.lower() for name in row}
+    present = {name.lower() for name in column_names(path)}
     label = (columns.label or "").lower()
     if not present & set(LABEL_COLUMNS) and (not label or label in (*WRITTEN_COLUMNS, *TRANSCRIPT_COLUMNS)):
         if present & set(SOUND_COLUMNS) and present & set(TRANSCRIPT_COLUMNS):

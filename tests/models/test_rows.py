@@ -14,8 +14,9 @@ from pyarrow import parquet
 from artifact.task import Task
 from errors import UserError
 from models.problem import label_names, problem_of_rows
+from models.reading import read_lesson
 from models.rows import Columns, Row, TaskRows, guess_task, read_task_rows, write_rows
-from models.training import Problem
+from models.training import Lesson, Problem
 from tests.conftest import spoken, wav
 
 TAGGED = {"tokens": ["in", "Rome"], "tags": ["O", "B-LOC"]}
@@ -178,6 +179,32 @@ def test_one_of_several_configurations_is_named(tmp_path: Path) -> None:
     assert found.texts == ("second text",)
     with pytest.raises(UserError, match="first"):  # the library names those that there are
         read_task_rows(Path(f"hub:{tmp_path}"), Task.TEXT_CLASSIFICATION)
+
+
+@pytest.mark.parametrize(
+    ("row", "columns"),
+    [
+        ({"text": "c", "summary": "d"}, {"text": "text", "label": "summary"}),
+        ({"document": "c", "target": "d"}, {"text": "document", "label": "target"}),
+    ],
+)
+def test_an_evaluation_file_may_have_usual_columns_of_its_own(
+    tmp_path: Path, row: dict[str, Any], columns: dict[str, str]
+) -> None:
+    data = lines(tmp_path / "data.jsonl", {"text": "a", "summary": "b"})
+    lesson = Lesson(base_model="none", data=str(data), evaluation=str(lines(tmp_path / "other.jsonl", row)))
+    evaluation = read_lesson(lesson)[1]
+    assert evaluation is not None
+    assert (evaluation.columns.named, evaluation.rows[0].text, evaluation.rows[0].label) == (columns, "c", "d")
+
+
+def test_an_evaluation_file_without_such_columns_is_named(tmp_path: Path) -> None:
+    data, other = (
+        lines(tmp_path / name, row)
+        for name, row in (("data.jsonl", {"text": "a", "summary": "b"}), ("other.jsonl", {"text": "a", "gist": "b"}))
+    )
+    with pytest.raises(UserError, match=r"other\.jsonl has no column named target"):
+        read_lesson(Lesson(base_model="none", data=str(data), evaluation=str(other)))
 
 
 def test_pictures_inside_a_data_set_are_refused(tmp_path: Path) -> None:
