@@ -403,7 +403,7 @@ def _rewritten(rows: TaskRows, model: _Model) -> Read:
     """Texts with what is to be written of each."""
     encodings, truth = [], []
     for row in rows.rows:
-        written = WrittenTruth(model.written(row, model.processor(text_target=row.label)["input_ids"]))
+        written = WrittenTruth(model.written(row, model.processor(text_target=row.label, verbose=False)["input_ids"]))
         encodings.append({**model.encode(row, row.text), WRITTEN: written.ids})
         truth.append(written)
     return encodings, truth
@@ -420,7 +420,7 @@ def _heard(rows: TaskRows, model: _Model) -> Read:
             listener.check(row.text)
         except UserError as error:
             raise UserError(f"{row.place}: {error.message}", error.hint) from None
-        said = listener.tokenizer(row.label, add_special_tokens=False)["input_ids"]
+        said = listener.tokenizer(row.label, add_special_tokens=False, verbose=False)["input_ids"]
         written = WrittenTruth(model.written(row, [*said, listener.tokenizer.eos_token_id]), len(model.start_ids))
         held = {WRITTEN: np.array(written.ids, dtype=np.int64)}
         inputs.append(FromFile("input_features", partial(listener.hear, row.text), **held))

@@ -125,7 +125,8 @@ def _read_other(item: str | Path | bytes, name: str, error: Exception) -> tuple[
         import soundfile
     except (ImportError, OSError):
         raise UserError(
-            f"{name} is not a WAV file of whole numbers ({error})", "convert it, or pip install soundfile"
+            f"{name} is not a WAV file of whole numbers ({error or 'it ends too early'})",
+            "convert it, or pip install soundfile",
         ) from None
     try:
         with soundfile.SoundFile(io.BytesIO(item) if isinstance(item, bytes) else item) as file:
