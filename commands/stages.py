@@ -289,13 +289,14 @@ def compare(
         asked = (REFERENCE, *asked)  # every figure is against it
     training = calibration or RunFolder(model).training_data
     is_needed = any(map(is_calibrated, asked)) and source.image is None and (calibration or training.is_file())
-    usual = "" if source.image else usual_lengths(source.text_limits.max_length_tokens, writes=source.writes)
     comparison = Comparison(
         source=source,
         examples=examples,
         candidates=asked,
         batch_sizes=batch_sizes or (BATCH_SIZES_OF_LANGUAGE if source.writes else BATCH_SIZES),
-        lengths=() if source.image else parse_lengths(lengths or usual),
+        lengths=()
+        if source.image
+        else parse_lengths(lengths or usual_lengths(source.text_limits.max_length_tokens, writes=source.writes)),
         plan=plan,
         measurements=run.measurements,
         reference=run.reference,

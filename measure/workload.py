@@ -170,7 +170,7 @@ class Inputs:
         (`None`), texts by their length."""
         if batch_size is None and self.pictures is None:
             return list(batches_by_length([len(item["input_ids"]) for item in self.evaluation]))
-        every, size = range(len(self)), batch_size or max(1, BATCH_VALUES // self._batches[0][PIXELS][0].size)
+        every, size = range(len(self)), batch_size or self._served_together
         return [list(every[start : start + size]) for start in every[::size]]
 
     def batch(self, rows: Sequence[int], names: Sequence[str]) -> Batch:
@@ -186,9 +186,9 @@ class Inputs:
         return [self._padded(part, INPUTS) for part in parts]
 
     @property
-    def _batches(self) -> tuple[Batch, ...]:
-        """Those of the first workload."""
-        return self.workloads[0].batches
+    def _served_together(self) -> int:
+        """How many pictures of one size an artifact answers at once."""
+        return max(1, BATCH_VALUES // int(self.workloads[0].batches[0][PIXELS][0].size))
 
     @property
     def text_limits(self) -> TextLimits:

@@ -9,17 +9,17 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from artifact.generate.encoder import IDS
 from artifact.records import sha256_bytes
 from errors import UserError
 
-READ = "input_ids"
 WRITTEN = "decoder_input_ids"
 """What an encoder-decoder writes of what it reads; its answers are about these."""
 
 
 def length(row: Mapping[str, Any]) -> int:
     """Tokens of a row; 0 for what has none, as a picture."""
-    return len(row[READ]) if READ in row else 0
+    return len(row[IDS]) if IDS in row else 0
 
 
 def answered(row: Mapping[str, Any]) -> int:

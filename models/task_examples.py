@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from artifact.generate.encoder import FEATURES, IDS
 from artifact.task import Task
 from errors import UserError
-from models.example_set import READ, WRITTEN, ExampleSet, evenly
+from models.example_set import WRITTEN, ExampleSet, evenly
 from models.metrics import (
     MULTI_LABEL,
     REGRESSION,
@@ -106,7 +107,7 @@ def prepare(
     tokenizer = getattr(processor, "tokenizer", processor)
     pad_id = getattr(tokenizer, "pad_token_id", None)
     padding = {
-        READ: pad_id,
+        IDS: pad_id,
         WRITTEN: pad_id,
         "attention_mask": 0,
         "token_type_ids": getattr(tokenizer, "pad_token_type_id", None),
@@ -423,7 +424,7 @@ def _heard(rows: TaskRows, model: _Model) -> Read:
         said = listener.tokenizer(row.label, add_special_tokens=False, verbose=False)["input_ids"]
         written = WrittenTruth(model.written(row, [*said, listener.tokenizer.eos_token_id]), len(model.start_ids))
         held = {WRITTEN: np.array(written.ids, dtype=np.int64)}
-        inputs.append(FromFile("input_features", partial(listener.hear, row.text), **held))
+        inputs.append(FromFile(FEATURES, partial(listener.hear, row.text), **held))
         truth.append(written)
     return inputs, truth
 

@@ -53,6 +53,19 @@ def _shipped(out: Path, record: TrainingRecord) -> Predictor:
     return Predictor.open(out / "artifact")
 
 
+def _writing(out: Path, record: TrainingRecord, rel: float) -> Generator:
+    """The same of a model that writes, whose export finds the perplexity that its training tells."""
+    run = RunFolder(out)
+    data = Source(run.evaluation_data, Columns())
+    (made,) = export_language(Request(run.own_checkpoint, out, (Precision.FP32,), data=data, is_language=True))
+    prediction = made.variant.prediction
+    assert made.variant.passed
+    assert (prediction.texts, prediction.inputs) == (record.data.examples["evaluation"], "evaluation.csv")
+    assert prediction.perplexity == pytest.approx(record.value.value, rel=rel)
+    pack_language(run, Precision.FP32, out / "artifact", card=None, card_reason="a test")
+    return Generator.open(out / "artifact")
+
+
 def _pair(draw: random.Random, warm: bool) -> dict[str, Any]:
     second = " ".join(filled(draw, "warm" if warm else "slow"))
     return {"text": " ".join(filled(draw)), "text_pair": second, "label": "yes" if warm else "no"}
@@ -88,36 +101,18 @@ def test_pictures_go_the_whole_way(tiny_resnet: Path, digits: Path, tmp_path: Pa
 
 @pytest.mark.slow
 def test_rewriting_goes_the_whole_way(tiny_checkpoint: Path, retold: Path, tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    record = learn_from(
-        writer("t5", tiny_checkpoint, tmp_path / "base"),
-        retold,
-        out,
-        config={"held_out": 20, "epochs": 12, "learning_rate": 1e-2},
-    )
-    run = RunFolder(out)
-    data = Source(run.evaluation_data, Columns())
-    (made,) = export_language(Request(run.own_checkpoint, out, (Precision.FP32,), data=data, is_language=True))
-    assert made.variant.passed
-    assert (made.variant.prediction.texts, made.variant.prediction.inputs) == (20, "evaluation.csv")
-    assert made.variant.prediction.perplexity == pytest.approx(record.value.value, rel=1e-5)
-    pack_language(run, Precision.FP32, out / "artifact", card=None, card_reason="a test")
-    generator = Generator.open(out / "artifact")
-    found = generator.complete(["it is what it is, a warm film", "two hours about the best year"], Wanted(20))
+    config = {"held_out": 20, "epochs": 12, "learning_rate": 1e-2}
+    record = learn_from(writer("t5", tiny_checkpoint, tmp_path / "base"), retold, tmp_path / "run", config=config)
+    asked = ["it is what it is, a warm film", "two hours about the best year"]
+    found = _writing(tmp_path / "run", record, 1e-5).complete(asked, Wanted(20))
     assert [written.text for written in found] == ["warm", "the best of the year"]
+    assert record.data.examples["evaluation"] == 20
 
 
 @pytest.mark.exhaustive
 def test_hearing_goes_the_whole_way(learnt_whisper: Path, recordings: Path, tmp_path: Path) -> None:
     """Which language it writes is said once, when it learns it."""
-    out = tmp_path / "run"
-    record = learn_to_hear(learnt_whisper, recordings, out)
-    run = RunFolder(out)
-    data = Source(run.evaluation_data, Columns())
-    (made,) = export_language(Request(run.own_checkpoint, out, (Precision.FP32,), data=data, is_language=True))
-    assert made.variant.passed
-    assert (made.variant.prediction.texts, made.variant.prediction.inputs) == (8, "evaluation.csv")
-    assert made.variant.prediction.perplexity == pytest.approx(record.value.value, rel=1e-4)
-    pack_language(run, Precision.FP32, out / "artifact", card=None, card_reason="a test")
-    (written,) = Generator.open(out / "artifact").complete([recordings.parent / "2-5.wav"], Wanted(20))
-    assert written.text == SENTENCES[1]
+    record = learn_to_hear(learnt_whisper, recordings, tmp_path / "run")
+    found = _writing(tmp_path / "run", record, 1e-4).complete([recordings.parent / "2-5.wav"], Wanted(20))
+    assert [written.text for written in found] == [SENTENCES[1]]
+    assert record.data.examples["evaluation"] == 8
