@@ -61,15 +61,12 @@ def finetune(lesson: Lesson, out: Path, *, overwrite: bool = False) -> "tuple[Tr
     from artifact.progress import silent
     from artifact.run_folder import claim_output
     from commands.tell import tell_data
-    from models.quiet import ON_IMPORT, hushed
+    from models.lesson import learn
     from models.reading import read_lesson
 
     claim_output(out)  # what is wrong with it, and with the data, is said before torch is loaded
     rows = read_lesson(lesson)
     _check_packages(lesson, rows[0].task)
-    with hushed(*ON_IMPORT):
-        from models.lesson import learn
-
     with _progress() as bar:
         progress, told = (bar, tell_data) if speaks() else (silent, lambda summary: None)
         return learn(lesson, out, rows=rows, overwrite=overwrite, progress=progress, told=told)
@@ -77,6 +74,7 @@ def finetune(lesson: Lesson, out: Path, *, overwrite: bool = False) -> "tuple[Tr
 
 def finetune_side_by_side(lesson: Lesson, out: Path, settings: str, *, overwrite: bool = False) -> "SideBySide":
     """Fine-tune in several settings, in turns, and compare them."""
+    from models.processes import launched
     from models.reading import read_lesson
     from side_by_side.setting import parse_settings
     from side_by_side.train import train_side_by_side
@@ -90,11 +88,6 @@ def finetune_side_by_side(lesson: Lesson, out: Path, settings: str, *, overwrite
     _check_packages(lesson, rows.task)
     with _progress() as bar:
         return train_side_by_side(lesson, named, out, overwrite=overwrite, progress=bar)
-
-
-def launched() -> bool:
-    """Whether a launcher started this process among others."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
 def speaks() -> bool:
@@ -223,16 +216,18 @@ def export(request: "Request") -> "tuple[Exported | ExportedLanguage, ...]":
     need("train", "torch", "transformers", "onnx", "onnxscript", "optimum")
     need("cpu", "onnxruntime")
     from artifact.run_folder import RunFolder
+    from exporter.export import export as export_one_pass
     from models.quiet import ON_IMPORT, hushed
     from report.files import write_variants
 
-    with hushed(*ON_IMPORT):
-        from exporter.export import export as export_one_pass
-        from exporter.language.job import export_language
-
     try:
         with _progress() as bar:
-            return export_language(request, bar) if request.is_language else export_one_pass(request, bar)
+            if not request.is_language:
+                return export_one_pass(request, bar)
+            with hushed(*ON_IMPORT):
+                from exporter.language.job import export_language
+
+            return export_language(request, bar)
     finally:
         write_variants(RunFolder(request.out))
 

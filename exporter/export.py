@@ -19,6 +19,7 @@ from artifact.task import Task
 from artifact.variant import Variant, is_whole
 from exporter.options import Target
 from exporter.request import ModuleSource, Request
+from models.quiet import ON_IMPORT, hushed
 
 if TYPE_CHECKING:
     from exporter.subject import Subject
@@ -58,7 +59,8 @@ def export(request: Request, progress: Progress = silent) -> tuple[Exported, ...
     kept = {precision: variant for precision, mark in marks.items() if (variant := _kept(run, precision, mark))}
     made: dict[Precision, Variant] = {}
     if len(kept) < len(marks) or not _golden_is_of(run, source_sha256):
-        from exporter.job import Job
+        with hushed(*ON_IMPORT):
+            from exporter.job import Job
 
         made = Job(request, run, progress, source_sha256, built).make(marks, kept)
     known = kept | made
@@ -73,7 +75,8 @@ def _source(request: Request) -> "tuple[str, Subject | None]":
     """Hash of what is exported. A module has to be built for it: what its file imports or loads may have changed."""
     if not isinstance(request.model, ModuleSource):
         return checkpoint_sha256(request.model) if request.model.is_dir() else "", None
-    from exporter.from_module import module_sha256, module_subject
+    with hushed(*ON_IMPORT):
+        from exporter.from_module import module_sha256, module_subject
 
     built = module_subject(request.model)
     return module_sha256(request.model, built), built

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from artifact.identity import checkpoint_sha256
-from artifact.labels import read_activation, read_labels
+from artifact.labels import read_activation, read_labels, read_task
 from artifact.predict.tokens import TextLimits
 from artifact.sentences import sentence_limits
 from artifact.task import ENDINGS, WRITES, Activation, Task
@@ -95,6 +95,8 @@ def writes_text(model: Path) -> bool:
         return True
     if not (model / "config.json").is_file():
         return False
+    if read_task(model) not in (None, Task.FEATURE_EXTRACTION):
+        return False  # the name of its class says enough, and transformers takes seconds to load
     import transformers
 
     config = read_config(model, "config.json")

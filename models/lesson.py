@@ -1,13 +1,13 @@
-"""A fine-tuning from its order to its run."""
+"""A fine-tuning from its order to its run (light: no torch)."""
 
 from pathlib import Path
 
 from artifact.progress import Progress, silent
-from models.finetune import Told, finetune
+from models.finetune import finetune
 from models.reading import read_lesson
 from models.rows import TaskRows
-from models.training import Lesson, TrainingRecord
-from models.watcher import Turn, always
+from models.training import Lesson, Told, TrainingRecord
+from models.turns import Turn, always
 
 
 def learn(

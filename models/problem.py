@@ -1,4 +1,4 @@
-"""What there is to learn in each kind of label: its names, its targets, its loss. One entry for each kind."""
+"""What there is to learn in each kind of label: its names and its targets (light: no torch)."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -6,9 +6,7 @@ from math import isfinite
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, mse_loss
 
 from artifact.task import REWRITES, Task
 from errors import UserError
@@ -17,14 +15,8 @@ from models.rows import Row, TaskRows
 from models.task_examples import answers_of, number_of, several
 from models.training import Problem
 
-PADDED = -1e4
-"""The score of what cannot be: finite, so that smoothed labels keep a finite loss."""
-
 IGNORED = -100
 """A target that nothing is learnt from, as PyTorch's cross-entropy has it."""
-
-Loss = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None, float], torch.Tensor]
-"""Scores, targets, weights of the labels and label smoothing to the sum over all targets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,42 +24,13 @@ class Kind:
     """How one kind of label is learnt.
 
     `names` are the labels that a row has (none: nothing is named), and `rename` puts others in their place. `target`
-    makes what the loss wants of a row's truth, its number of tokens and the number of labels; `scores` reads what a
-    model says about it, of shape (batch, …, labels), given the mask of its tokens.
+    makes what the loss wants of a row's truth, its number of tokens and the number of labels.
     """
 
     target: Callable[[Any, int, int], NDArray[Any]]
-    loss: Loss
-    scores: Callable[[Any, torch.Tensor | None], torch.Tensor] = lambda outputs, mask: outputs.logits
     names: Callable[[Row], Iterable[str]] = lambda row: ()
     rename: Callable[[Any, Mapping[str, str]], Any] = lambda label, names: label
     per_token: bool = False
-
-
-def _cross_entropy(
-    scores: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor | None, smoothing: float
-) -> torch.Tensor:
-    return cross_entropy(
-        scores.flatten(0, -2),
-        targets.flatten(),
-        weights,
-        reduction="sum",
-        label_smoothing=smoothing,
-        ignore_index=IGNORED,
-    )
-
-
-def _binary(
-    scores: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor | None, smoothing: float
-) -> torch.Tensor:
-    """A smoothed label is half of the smoothing away from 0 or 1."""
-    return binary_cross_entropy_with_logits(scores, targets * (1 - smoothing) + smoothing / 2, reduction="sum")
-
-
-def _squares(
-    scores: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor | None, smoothing: float
-) -> torch.Tensor:
-    return mse_loss(scores, targets, reduction="sum")
 
 
 def _one(truth: int, tokens: int, labels: int) -> NDArray[Any]:
@@ -116,12 +79,6 @@ def _next(truth: WrittenTruth, tokens: int, labels: int) -> NDArray[Any]:
     return np.array([*[IGNORED] * (truth.told - 1), *truth.ids[truth.told :], IGNORED], dtype=np.int64)
 
 
-def _both_ends(outputs: Any, mask: torch.Tensor | None) -> torch.Tensor:
-    """Padded positions are no choice: how rows are batched would change the loss."""
-    ends = torch.stack((outputs.start_logits, outputs.end_logits), dim=1).float()
-    return ends if mask is None else ends.masked_fill(mask[:, None] == 0, PADDED)
-
-
 def _written(label: Any) -> str:
     return str(label).strip()
 
@@ -129,26 +86,23 @@ def _written(label: Any) -> str:
 KINDS: Mapping[Problem, Kind] = {
     Problem.SINGLE_LABEL: Kind(
         _one,
-        _cross_entropy,
         names=lambda row: (_written(row.label),),
         rename=lambda label, names: names[_written(label)],
     ),
     Problem.MULTI_LABEL: Kind(
         _several,
-        _binary,
         names=lambda row: map(_written, several(row.label)),
         rename=lambda label, names: [names[_written(name)] for name in several(label)],
     ),
-    Problem.REGRESSION: Kind(_quantity, _squares),
+    Problem.REGRESSION: Kind(_quantity),
     Problem.TAGS: Kind(
         _tags,
-        _cross_entropy,
         names=lambda row: map(_written, row.label if isinstance(row.label, list) else ()),
         rename=lambda label, names: [names[_written(tag)] for tag in label],
         per_token=True,
     ),
-    Problem.SPAN: Kind(_span, _cross_entropy, scores=_both_ends),
-    Problem.NEXT_TOKEN: Kind(_next, _cross_entropy, per_token=True),
+    Problem.SPAN: Kind(_span),
+    Problem.NEXT_TOKEN: Kind(_next, per_token=True),
 }
 
 OF_TASK: Mapping[Task, Problem] = {

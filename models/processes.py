@@ -1,13 +1,15 @@
-"""Several processes that train one model together, as torchrun and accelerate start them."""
+"""Several processes that train one model together, as torchrun and accelerate start them (light: torch only if there
+are)."""
 
 import os
 from dataclasses import dataclass
-from typing import Any, TypeVar
-
-import torch
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from errors import UserError
 from models.training import Device
+
+if TYPE_CHECKING:
+    import torch
 
 T = TypeVar("T")
 
@@ -26,14 +28,18 @@ class Processes:
     def wait(self) -> None:
         """Return when all are here."""
         if self.count > 1:
-            torch.distributed.barrier()
+            from torch import distributed
+
+            distributed.barrier()
 
     def gather(self, value: Any) -> list[Any]:
         """Everybody's value, in the order of the processes."""
         if self.count == 1:
             return [value]
+        from torch import distributed
+
         found: list[Any] = [None] * self.count
-        torch.distributed.all_gather_object(found, value)
+        distributed.all_gather_object(found, value)
         return found
 
     def first(self, value: T) -> T:
@@ -41,11 +47,13 @@ class Processes:
         found: T = self.gather(value)[0]
         return found
 
-    def mean(self, value: torch.Tensor) -> float:
+    def mean(self, value: "torch.Tensor") -> float:
         """The mean of a number over all."""
         if self.count > 1:
+            from torch import distributed
+
             value = value.clone()
-            torch.distributed.all_reduce(value)
+            distributed.all_reduce(value)
         return float(value) / self.count
 
     def share(self, batch_size: int) -> int:
@@ -62,18 +70,27 @@ ALONE = Processes()
 """A training in one process."""
 
 
+def launched() -> bool:
+    """Whether a launcher started this process among others."""
+    return _started() > 1
+
+
+def _started() -> int:
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 def join(device: Device) -> Processes:
     """Meet the other processes of this training, if a launcher started any: gloo on CPUs, nccl on GPUs."""
-    count = int(os.environ.get("WORLD_SIZE", "1"))
-    if count == 1:
+    if not launched():
         return ALONE
     missing = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
     if missing:
         raise UserError(
-            f"WORLD_SIZE={count} says that {count} processes train together, and {missing[0]} is not set",
+            f"WORLD_SIZE={_started()} says that {_started()} processes train together, and {missing[0]} is not set",
             "start them with torchrun or accelerate launch, or unset WORLD_SIZE to train in one",
         )
     from accelerate import PartialState
+    from torch import distributed
 
     PartialState(cpu=device is Device.CPU)
-    return Processes(torch.distributed.get_rank(), torch.distributed.get_world_size())
+    return Processes(distributed.get_rank(), distributed.get_world_size())

@@ -1,5 +1,6 @@
 """How to fine-tune, and what `training.json` records of it (light: no torch)."""
 
+from collections.abc import Callable
 from enum import StrEnum
 
 import msgspec
@@ -184,6 +185,10 @@ class DataSummary(msgspec.Struct, frozen=True, kw_only=True):
     duplicates_removed: int
     leaked_removed: int
     lengths: Lengths | None
+
+
+Told = Callable[[DataSummary], None]
+"""Hears what is going to be learnt from."""
 
 
 class TrainingRecord(msgspec.Struct, frozen=True, kw_only=True):

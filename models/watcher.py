@@ -4,7 +4,7 @@ kill."""
 import math
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from transformers import TrainerCallback
@@ -12,24 +12,7 @@ from transformers.trainer_callback import ExportableState
 
 from artifact.progress import Progress
 from errors import UserError
-
-
-class Steps(NamedTuple):
-    """How far a training (its fingerprint) is: steps that are done, of how many, their seconds, whether it is over."""
-
-    training: str
-    done: int
-    total: int
-    seconds_s: float
-    over: bool = False
-
-
-Turn = Callable[[Steps], None]
-"""Called before each step and after the last; it returns when the training may go on."""
-
-
-def always(steps: Steps) -> None:
-    """A `Turn` that never waits."""
+from models.turns import Steps, Turn, always
 
 
 def at_once() -> None:

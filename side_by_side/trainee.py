@@ -10,14 +10,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
-import torch
-
 from errors import UserError
 from measure.energy import Meter, find_domains
 from measure.messages import ENCODER, Failed, Reply
 from measure.streams import leave, own_streams
 from models.lesson import learn as train
-from models.watcher import Steps
+from models.turns import Steps
 from side_by_side.messages import REQUESTS, Begin, Go, Learnt, Paused
 
 LONGEST_METERED_S = 60.0
@@ -82,8 +80,14 @@ def learn(request: Begin, turns: Turns) -> Learnt:
         record=record,
         made=made,
         peak_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-        device_peak_bytes=torch.cuda.max_memory_allocated() if record.device != "cpu" else None,
+        device_peak_bytes=_device_peak_bytes() if record.device != "cpu" else None,
     )
+
+
+def _device_peak_bytes() -> int:
+    import torch
+
+    return torch.cuda.max_memory_allocated()
 
 
 def main() -> None:

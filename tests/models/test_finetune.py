@@ -26,7 +26,8 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from artifact.task import Task
 from artifact.tokenizer import read_limits
 from errors import UserError
-from models.finetune import _Job, finetune
+from models.finetune import finetune
+from models.job import Job
 from models.rows import TaskRows, read_task_rows
 from models.trainer import _is_json, arguments, choose_precision, enough_memory
 from models.training import (
@@ -38,7 +39,7 @@ from models.training import (
     TrainingPrecision,
     TrainingRecord,
 )
-from models.watcher import Steps
+from models.turns import Steps
 from tests.conftest import Steelyard
 from tests.models.conftest import CONFIG, STEPS, Make, Trained
 from tests.test_cli import fails
@@ -268,7 +269,7 @@ def test_a_training_killed_after_its_last_step_is_only_saved_again(
 
     out = tmp_path / "run"
     with monkeypatch.context() as patch:
-        patch.setattr(_Job, "_save", killed)
+        patch.setattr(Job, "_save", killed)
         with pytest.raises(KeyboardInterrupt):
             finetune(str(tiny_checkpoint), separable, out, config=CONFIG)
     rest = Interruption(-1)
@@ -546,7 +547,7 @@ def test_an_interrupted_training_that_validates_ends_as_an_uninterrupted_one(
     with pytest.raises(KeyboardInterrupt):
         finetune(str(tiny_checkpoint), separable, out, config=config, progress=Interruption(last - every + 2))
     with monkeypatch.context() as patch:
-        patch.setattr(_Job, "_save", Interruption(0).interrupt)
+        patch.setattr(Job, "_save", Interruption(0).interrupt)
         with pytest.raises(KeyboardInterrupt):
             finetune(str(tiny_checkpoint), separable, out, config=config)
     record, _ = finetune(str(tiny_checkpoint), separable, out, config=config)
@@ -787,13 +788,13 @@ def test_a_full_disk_at_the_end_keeps_the_training(
     tiny_checkpoint: Path, separable: TaskRows, trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "run"
-    limits, save = resource.getrlimit(resource.RLIMIT_FSIZE), _Job._save
+    limits, save = resource.getrlimit(resource.RLIMIT_FSIZE), Job._save
 
-    def save_on_a_full_disk(job: _Job, model: object, tokenizer: object) -> None:
+    def save_on_a_full_disk(job: Job, model: object, tokenizer: object) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
         save(job, model, tokenizer)
 
-    monkeypatch.setattr(_Job, "_save", save_on_a_full_disk)
+    monkeypatch.setattr(Job, "_save", save_on_a_full_disk)
     try:
         with pytest.raises(UserError, match=r"cannot write .*/run/checkpoint: .*File too large"):
             finetune(str(tiny_checkpoint), separable, out, config=CONFIG)

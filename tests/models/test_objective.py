@@ -8,7 +8,7 @@ import torch
 from scipy.special import log_softmax, softmax
 
 from models.objective import Objective, objective
-from models.problem import IGNORED, KINDS
+from models.problem import IGNORED
 from models.training import FinetuneConfig, Problem, Teacher
 
 SINGLE = Problem.SINGLE_LABEL
@@ -42,7 +42,7 @@ def test_rare_labels_weigh_more() -> None:
 
 def test_a_teacher_is_followed_by_the_divergence_from_its_softened_answers() -> None:
     guide = np.array([[1.0, 0.0], [-1.0, 3.0]], dtype=np.float32)
-    taught = Objective(KINDS[SINGLE], None, 0.0, Teacher(checkpoint="", share=0.7, temperature=2.0))
+    taught = Objective(SINGLE, None, 0.0, Teacher(checkpoint="", share=0.7, temperature=2.0))
     found = taught(said(LOGITS), TRUTH, torch.tensor(guide), 2)
     theirs, ours = softmax(guide / 2, axis=1), log_softmax(LOGITS.numpy() / 2, axis=1)
     divergence = (theirs * (np.log(theirs) - ours)).sum() * 2.0**2
@@ -51,7 +51,7 @@ def test_a_teacher_is_followed_by_the_divergence_from_its_softened_answers() -> 
 
 
 def test_the_parts_of_an_accumulated_step_add_up_to_it() -> None:
-    found = Objective(KINDS[SINGLE], None, 0.1, Teacher(checkpoint="", temperature=1.0))
+    found = Objective(SINGLE, None, 0.1, Teacher(checkpoint="", temperature=1.0))
     guide = torch.tensor([[1.0, 0.0], [-1.0, 3.0]])
     whole = found(said(LOGITS), TRUTH, guide, 2)
     parts = [found(said(LOGITS[row : row + 1]), TRUTH[row : row + 1], guide[row : row + 1], 2) for row in (0, 1)]
