@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import os
 import shutil
 import subprocess
@@ -128,6 +129,15 @@ def copied(run: Path, to: Path) -> Path:
     assert checkpoint is not None
     copy.link_checkpoint(checkpoint)
     return to
+
+
+def loaded_after(statement: str) -> set[str]:
+    """Top-level names in `sys.modules` of a fresh interpreter after a statement."""
+    program = f"import sys, json\n{statement}\nprint(json.dumps(sorted({{n.split('.')[0] for n in sys.modules}})))"
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True, timeout=120
+    )
+    return set(json.loads(done.stdout.splitlines()[-1]))
 
 
 @pytest.fixture(scope="session")

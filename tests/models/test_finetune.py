@@ -170,7 +170,10 @@ def test_labels_are_named_in_the_order_of_the_data(tiny_checkpoint: Path, separa
     assert 0 < cut(record) == longer / len(train) < 1
 
 
-def test_the_same_training_is_reused(tiny_checkpoint: Path, separable: TaskRows, trained: Trained) -> None:
+def test_the_same_training_is_reused_and_nothing_loaded_for_it(
+    tiny_checkpoint: Path, separable: TaskRows, trained: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "models.job", None)
     before = (trained.out / "checkpoint" / "model.safetensors").stat().st_mtime_ns
     record, made = finetune(str(tiny_checkpoint), separable, trained.out, config=CONFIG)
     assert (record, made) == (trained.record, False)
