@@ -1,44 +1,50 @@
 """Real virtual environments as an artifact's user makes them, one for each set of requirements."""
 
+import hashlib
+import os
+import shutil
 import subprocess
 import sys
-import tempfile
 import tomllib
 import venv
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, once
 
 BASE = tuple(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"])
 """What `pip install steelyard` brings, without any engine."""
 
 
-class Environments:
-    """Makes each environment once; pip takes the packages from where it takes this project's own."""
+ENGINE = 3
+"""Lines that the requirements of every artifact begin with: onnxruntime, numpy, tokenizers."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._made: dict[tuple[str, ...], Path] = {}
+
+class Environments:
+    """Makes each environment once for all workers; pip takes the packages from where it takes this project's own."""
+
+    def __init__(self, factory: pytest.TempPathFactory) -> None:
+        self._factory = factory
 
     def python(self, requirements: Path, *more: str) -> Path:
         """The interpreter of an environment that has what a `requirements.txt` names, `more`, and nothing else."""
-        wanted = (*requirements.read_text().split(), *more)
-        if wanted not in self._made:
-            home = self._folder / str(len(self._made))
-            venv.create(home, symlinks=True)
-            python = home / "bin" / "python"
-            pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", str(python)]
-            subprocess.run(
-                [*pip, "install", "-qq", "--no-compile", "-r", str(requirements), *more], check=True, timeout=300
-            )
-            self._made[wanted] = python
-        return self._made[wanted]
+        return self._made((*requirements.read_text().split(), *more)) / "bin" / "python"
+
+    def _made(self, wanted: tuple[str, ...]) -> Path:
+        begun = self._made(wanted[:ENGINE]) if len(wanted) > ENGINE else None
+        name = hashlib.sha256("\n".join(wanted).encode()).hexdigest()
+        with once(self._factory, f"environment-{name[:12]}") as (home, is_there):
+            if not is_there:
+                if begun:
+                    shutil.copytree(begun, home, symlinks=True, copy_function=os.link)
+                else:
+                    venv.create(home, symlinks=True)
+                pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", home / "bin" / "python"]
+                subprocess.run([*pip, "install", "-qq", "--no-compile", *wanted], check=True, timeout=300)
+        return home
 
 
 @pytest.fixture(scope="session")
-def environments() -> Iterator[Environments]:
-    with tempfile.TemporaryDirectory(prefix="steelyard-environments-") as folder:
-        yield Environments(Path(folder))
+def environments(tmp_path_factory: pytest.TempPathFactory) -> Environments:
+    return Environments(tmp_path_factory)
