@@ -50,6 +50,15 @@ def test_all_pairs_are_candidates_unless_others_are_asked_for() -> None:
         "torch-cpu/int8-dynamic",
         "torch-cpu/int8-static",
     }
+    usual_of_decoders = {found.id for found in candidates(None, None, language=True)}
+    assert usual_of_decoders >= {
+        *("torch-cpu/fp32", "torch-cpu/bf16", "ort-cpu/fp16"),
+        *(
+            f"{one}/{bits}"
+            for one in ("ort-cpu", "openvino-cpu", "ort-genai")
+            for bits in ("fp32", "int8-dynamic", "int4")
+        ),
+    }
 
 
 @pytest.mark.parametrize(
