@@ -1,4 +1,4 @@
-"""An estimate with its interval, and the one for paired differences."""
+"""An estimate with its interval, that of a share, and that of paired differences."""
 
 from dataclasses import dataclass
 from math import sqrt
@@ -21,6 +21,14 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True):
     value: float
     low: float
     high: float
+
+
+def accuracy_interval(right: int, examples: int) -> Estimate:
+    """A share of right answers with its 95 % score interval (Wilson, JASA 1927)."""
+    share, z = right / examples, 1.96
+    centre = (share + z**2 / (2 * examples)) / (1 + z**2 / examples)
+    half = z / (1 + z**2 / examples) * sqrt(share * (1 - share) / examples + z**2 / (4 * examples**2))
+    return Estimate(value=share, low=max(0.0, centre - half), high=min(1.0, centre + half))
 
 
 def paired_difference(total: float, squares: float, examples: int, largest: float = 1.0) -> Interval:

@@ -1,13 +1,12 @@
 """Two shares of right answers to the same examples, where it is not kept which example was answered how."""
 
-from math import sqrt
+from math import hypot
 
 import numpy as np
 from numpy.typing import NDArray
 
-from artifact.intervals import Interval, paired_difference
+from artifact.intervals import Interval, accuracy_interval, paired_difference
 from measure.records import Quality, TextGains
-from measure.statistics import accuracy_interval
 
 
 def unpaired_difference(base_right: int, later_right: int, examples: int) -> Interval:
@@ -17,11 +16,11 @@ def unpaired_difference(base_right: int, later_right: int, examples: int) -> Int
     go right and wrong together, more often than by chance, so that the true interval is narrower than this.
     """
     base, later = accuracy_interval(base_right, examples), accuracy_interval(later_right, examples)
-    difference = later.estimate - base.estimate
+    difference = later.value - base.value
     return Interval(
         difference,
-        difference - sqrt(_below(later) ** 2 + _above(base) ** 2),
-        difference + sqrt(_above(later) ** 2 + _below(base) ** 2),
+        difference - hypot(later.value - later.low, base.high - base.value),
+        difference + hypot(later.high - later.value, base.value - base.low),
     )
 
 
@@ -56,11 +55,3 @@ def gains_of_texts(gains: NDArray[np.int64], decisions: NDArray[np.int64]) -> Te
     return TextGains(
         texts=len(decisions), squares=float((influences**2).sum()), largest=min(1.0, largest) if largest else 1.0
     )
-
-
-def _below(share: Interval) -> float:
-    return share.estimate - (share.low if share.low is not None else 0.0)
-
-
-def _above(share: Interval) -> float:
-    return (share.high if share.high is not None else 1.0) - share.estimate

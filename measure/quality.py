@@ -63,6 +63,7 @@ def assess(
         batch_size=batch_size,
         seconds_s=seconds_s,
         decisions_of_texts=decisions_of_texts,
+        commonest_fraction=None if len(decisions_of_texts) else float(np.bincount(truth).max() / len(truth)),
     )
 
 
@@ -133,11 +134,13 @@ def quality_of(
     decisions_of_texts: Sequence[int] = (),
     perplexity: float | None = None,
     reference_perplexity: float | None = None,
+    commonest_fraction: float | None = None,
 ) -> Quality:
     """The record of decisions that were right or not, by the candidate and by the reference.
 
-    `finite` says which answers are numbers, `margins` are the reference's leads where the two do not agree, and
-    `decisions_of_texts` are how many each text has, where that is not one.
+    `finite` says which answers are numbers, `margins` are the reference's leads where the two do not agree,
+    `decisions_of_texts` are how many each text has, where that is not one, and `commonest_fraction` is the share of the
+    commonest true label, where each example has one.
     """
     sizes = np.array([size for size in decisions_of_texts if size], dtype=np.int64)
     leads = () if margins is None else np.sort(margins[np.isfinite(margins)])[::-1][:MARGINS]
@@ -156,5 +159,6 @@ def quality_of(
         not_finite=int((~finite).sum()),
         perplexity=perplexity,
         reference_perplexity=reference_perplexity,
+        commonest_fraction=commonest_fraction,
         by_text=gains_of_texts(right.astype(np.int64) - reference_right, sizes) if len(sizes) else None,
     )

@@ -148,7 +148,7 @@ class Quality(msgspec.Struct, frozen=True, kw_only=True):
     `flip_margins` are the reference's leads where the label differs, the largest first, at most twenty. Of a language
     model an example is a token that comes next; only there `perplexity` is known. Of vectors,
     `neighbours_fraction` is the mean share of the ten texts nearest to each by the reference's that are among its ten
-    nearest here.
+    nearest here. `commonest_fraction` is the share of the commonest true label, where each example has one.
     """
 
     reference: str
@@ -166,6 +166,7 @@ class Quality(msgspec.Struct, frozen=True, kw_only=True):
     perplexity: float | None = None
     reference_perplexity: float | None = None
     neighbours_fraction: float | None = None
+    commonest_fraction: float | None = None
     by_text: TextGains | None = None
 
     @property

@@ -146,14 +146,6 @@ def _is_beyond(interval: Interval) -> bool:
     return interval.low > EQUIVALENT or interval.high < 1 / EQUIVALENT
 
 
-def accuracy_interval(right: int, examples: int) -> Interval:
-    """A share of right answers with its 95 % score interval (Wilson, JASA 1927)."""
-    share, z = right / examples, 1.96
-    centre = (share + z**2 / (2 * examples)) / (1 + z**2 / examples)
-    half = z / (1 + z**2 / examples) * sqrt(share * (1 - share) / examples + z**2 / (4 * examples**2))
-    return Interval(share, centre - half, centre + half)
-
-
 def accuracy_difference(wins: int, losses: int, examples: int) -> Interval:
     """Difference of two accuracies on the same examples, with the 95 % interval for paired proportions.
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from transformers.trainer_callback import PrinterCallback
 
 from artifact.identity import checkpoint_sha256
+from artifact.intervals import Estimate
 from artifact.progress import Progress
 from artifact.records import fingerprint, replacing, write_bytes, write_json
 from artifact.run_folder import RunFolder
@@ -78,6 +79,11 @@ class _Judged:
         if self.logits is None or self.truth is None:
             return None
         return scores(self.truth.tolist(), self.logits.argmax(axis=1).tolist(), labels)
+
+    def value(self, work: Assignment) -> Estimate:
+        """The metric of an assignment; the accuracy of single labels is that of their scores."""
+        known = self.scores(work.labels)
+        return known.accuracy if known else estimate(work.metric.value, self.statistics)
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,8 +203,8 @@ class Job:
             samples_per_s=learnt.steps * len(examples) / steps_per_epoch(config, len(examples)) / watch.seconds_s,
             final_loss=fmean(watch.losses[-LAST_LOSSES:]),
             metric=work.metric.name,
-            value=estimate(work.metric.value, found.statistics),
-            before=None if before is None else estimate(work.metric.value, before.statistics),
+            value=found.value(work),
+            before=None if before is None else before.value(work),
             scores=found.scores(work.labels),
             teacher=work.teacher,
             best=learnt.best,

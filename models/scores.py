@@ -1,11 +1,11 @@
-"""How well a model does, with intervals by the bootstrap."""
+"""How well a model does, with intervals: Wilson's of the share that is right, the bootstrap's of all others."""
 
 from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from artifact.intervals import Estimate
+from artifact.intervals import Estimate, accuracy_interval
 from models.training import Confusion, Score, Scores
 
 RESAMPLES = 2000
@@ -16,11 +16,11 @@ Floats = NDArray[np.float64]
 
 
 def scores(truth: Sequence[int], answers: Sequence[int], labels: Sequence[str]) -> Scores:
-    """Scores of `answers` against `truth`, both positions in `labels`, with 95 % percentile intervals.
+    """Scores of `answers` against `truth`, both positions in `labels`, with 95 % intervals.
 
-    Every score is a function of the table of what was right and what was answered, so resampling the examples
-    (Efron, Annals of Statistics 1979) is drawing that table from a multinomial. What has no examples or no answers
-    scores 0. Raises `ValueError` for no example.
+    The accuracy's is Wilson's, which has a width even where everything is right. All others are functions of the table
+    of what was right and what was answered, so resampling the examples (Efron, Annals of Statistics 1979) is drawing
+    that table from a multinomial. What has no examples or no answers scores 0. Raises `ValueError` for no example.
     """
     if not len(truth):
         raise ValueError("nothing to score")
@@ -38,7 +38,7 @@ def scores(truth: Sequence[int], answers: Sequence[int], labels: Sequence[str]) 
     every = (precision, recall, f1)
     weights = support / support.sum(axis=1, keepdims=True)
     return Scores(
-        accuracy=_estimate(hits.sum(axis=1) / support.sum(axis=1)),
+        accuracy=accuracy_interval(int(hits[0].sum()), len(truth)),
         macro=_score(*(values.mean(axis=1) for values in every)),
         weighted=_score(*((values * weights).sum(axis=1) for values in every)),
         labels={name: _score(*(values[:, place] for values in every)) for place, name in enumerate(labels)},

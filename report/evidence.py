@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from math import exp, log
 from statistics import fmean, median
 
+from artifact.intervals import accuracy_interval
 from measure.core_distance import CoreDistance
 from measure.pairing import base_of, log_gains, log_speeds, looks, pass_times
 from measure.percentiles import least_samples, upper_bound
@@ -223,7 +224,9 @@ class Evidence:
         restless = [entrant.name for entrant, items in self.by_entrant.items() if _restless(items)]
         if restless:
             found.append(f"most warm-ups did not become level within their time for {', '.join(sorted(restless))}")
-        references = {score.reference for items in self.by_entrant.values() for item in items for score in item.quality}
+        scores = [score for items in self.by_entrant.values() for item in items for score in item.quality]
+        references = {score.reference for score in scores}
+        found += sorted({sentence for score in scores if (sentence := _worse_than_the_commonest(score))})
         found += [
             f"answers are compared with those of {name}, because {self.session.reference} has not answered here"
             for name in sorted(references - {self.session.reference})
@@ -329,6 +332,21 @@ def _spread(samples_s: Sequence[float]) -> float | None:
         return None
     middle = median(samples_s)
     return 1.4826 * median(abs(sample - middle) for sample in samples_s) / middle
+
+
+def _worse_than_the_commonest(score: Quality) -> str | None:
+    """Said where the reference itself is right less often than who always says the commonest label, so that agreeing
+    with it is worth nothing."""
+    if score.commonest_fraction is None:
+        return None
+    right = round(score.reference_accuracy_fraction * score.examples)
+    if accuracy_interval(right, score.examples).high >= score.commonest_fraction:
+        return None
+    return (
+        f"{score.reference} itself is right in {score.reference_accuracy_fraction:.0%} of the examples, and who always "
+        f"says their commonest label in {score.commonest_fraction:.0%}: see that the labels of model and data mean the "
+        "same, in the same order"
+    )
 
 
 def _restless(items: Sequence[Measurement]) -> bool:

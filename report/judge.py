@@ -61,6 +61,7 @@ def judge(records: Sequence[Record], policy: Policy = DEFAULT) -> Verdict:
         overhead=evidence.overhead,
         judged=session.judged,
         sees=any(spec.seen for spec in session.workloads),
+        hears=any(spec.heard_s for spec in session.workloads),
     )
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from artifact.intervals import Estimate
 from artifact.language import Cache, LanguageVariant
+from artifact.task import Task
 from report.figures import FAILED, PASSED, UNSURE, fraction, seconds, size
 from report.kept import EMULATED, kept_in_fp32
 from report.tables import Table
@@ -12,16 +13,16 @@ READING = (
     "perplexity: how many tokens the model hesitates between, and how many times PyTorch's that is (95 % interval)",
     "KL: mean divergence of the next token's probabilities from PyTorch's, in nats; agrees: same first choice",
     "alone: prompts that are continued by the very tokens that PyTorch continues them with; near ties count",
-    "✓ passes every gate; ≈ does on these texts, which are too few to be sure of its perplexity; ✗ fails one",
+    "✓ passes every gate; ≈ does on these examples, which are too few to be sure of its perplexity; ✗ fails one",
 )
 
 
 def language_table(variants: Sequence[LanguageVariant]) -> Table:
     """One line for each variant: what it is, and how far it is from PyTorch."""
-    first = variants[0].prediction
+    first, task = variants[0].prediction, variants[0].task
+    read = "recordings" if task is Task.SPEECH2TEXT_GENERATION else "texts"
     return Table(
-        title=f"{variants[0].task}: compared with PyTorch fp32 on {first.tokens:,} tokens of {first.texts} texts "
-        f"({first.inputs})",
+        title=f"{task}: compared with PyTorch fp32 on {first.tokens:,} tokens of {first.texts} {read} ({first.inputs})",
         headers=("precision", "file", "bits", "perplexity", "times", "KL", "agrees", "alone", "made in"),
         rows=tuple(
             (

@@ -378,7 +378,8 @@ def _recommendation(row: Row, verdict: Verdict) -> Sequence[str]:
     if verdict.budget == Budget.SMOKE:
         lines = [f"{row.name} is ahead{speed}; too short to decide: measure with --budget quick."]
     if quality is not None:
-        counted = f"{quality.examples} {verdict.counted}{f' of {quality.texts} texts' if quality.texts else ''}"
+        read = "recordings" if verdict.hears else "texts"
+        counted = f"{quality.examples} {verdict.counted}{f' of {quality.texts} {read}' if quality.texts else ''}"
         lines.append(
             f"Its {verdict.measure} is {quality.accuracy_fraction:.3f} on {counted} "
             f"({100 * quality.difference:+.1f} points from {quality.reference}, 95 % interval "

@@ -159,6 +159,7 @@ class ProgressBar:
         )
         self._stage = ""
         self._began = self._last_line = 0.0
+        self._done_before = 0
 
     def __enter__(self) -> Self:
         if self._console.is_terminal:
@@ -175,18 +176,19 @@ class ProgressBar:
         now = monotonic()
         first = stage != self._stage
         if first:
-            self._stage, self._began, self._last_line = stage, now, 0.0
+            self._stage, self._began, self._last_line, self._done_before = stage, now, 0.0, done
         if self._console.is_terminal:
             self._draw(stage, done, total, note, first)
         elif first or now - self._last_line >= LINE_EVERY_S or done == total:
             self._last_line = now
-            left = f", {(now - self._began) / done * (total - done):.0f} s left" if 0 < done < total else ""
+            made = done - self._done_before  # what an earlier attempt did took this one no time
+            left = f", {(now - self._began) / made * (total - done):.0f} s left" if made and done < total else ""
             self._console.print(Text(f"  {stage} {done}/{total}{left}{', ' if note else ''}{note}"))
 
     def _draw(self, stage: str, done: int, total: int, note: str, first: bool) -> None:
         if first:
             for task in self._bar.task_ids:
                 self._bar.remove_task(task)
-            self._bar.add_task(stage, total=total, note=note)
+            self._bar.add_task(stage, total=total, completed=done, note=note)
         self._bar.update(self._bar.task_ids[0], completed=done, total=total, note=note)
         self._bar.refresh()

@@ -189,7 +189,8 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     candidates that the policy allows and whose speed cannot be told from the deployable one's. `pareto` are those
     that the policy allows and that none of these beats in both speed and accuracy. `tokenizer_texts_per_s` is what
     the tokenizer can do with no engine beside it. `overhead` is what a language model's tokens take besides any engine;
-    of other models `judged` says what is right or wrong, and whether it `sees` pictures.
+    of other models `judged` says what is right or wrong. A model may be one that `sees` pictures, or `hears`
+    recordings.
     """
 
     schema_version: int
@@ -218,6 +219,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     overhead: Overhead | None = None
     judged: Judged = Judged.TEXT
     sees: bool = False
+    hears: bool = False
 
     @property
     def counted(self) -> str:

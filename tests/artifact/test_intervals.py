@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
+from scipy import stats
 
-from artifact.intervals import paired_difference
+from artifact.intervals import accuracy_interval, paired_difference
 
 
 @pytest.mark.parametrize(
@@ -40,3 +41,10 @@ def test_it_covers_the_mean_of_fractions_as_often_as_it_says() -> None:
     found = [paired_difference(float(row.sum()), float((row**2).sum()), 150) for row in drawn]
     covered = np.mean([item.low <= truth <= item.high for item in found if item.low and item.high])
     assert 0.935 <= covered <= 0.985
+
+
+@pytest.mark.parametrize(("right", "examples"), [(0, 10), (83, 100), (832, 1000), (1000, 1000)])
+def test_an_accuracy_has_wilsons_interval(right: int, examples: int) -> None:
+    found = accuracy_interval(right, examples)
+    expected = stats.binomtest(right, examples).proportion_ci(method="wilson")
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=1e-4)

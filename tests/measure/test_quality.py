@@ -19,6 +19,7 @@ def test_every_figure_by_hand() -> None:
     found = judge(ANSWERS)
     assert (found.reference, found.batch_size, found.examples, found.seconds_s) == ("the reference", 8, 6, 2.5)
     assert found.accuracy_fraction == pytest.approx(3 / 6)  # rows 0, 2 and 3
+    assert found.commonest_fraction == 3 / 6
     assert found.reference_accuracy_fraction == pytest.approx(4 / 6)
     assert (found.wins, found.losses) == (1, 2)  # row 2; rows 1 and 5
     assert found.agreement_fraction == pytest.approx(3 / 6)

@@ -9,7 +9,6 @@ from measure.statistics import (
     Decision,
     LogRatio,
     accuracy_difference,
-    accuracy_interval,
     decide,
     is_clear,
     is_settled,
@@ -195,10 +194,3 @@ def test_the_accuracy_difference_covers_the_truth(win: float, loss: float, examp
     found = [accuracy_difference(int(wins), int(losses), examples) for wins, losses, _ in drawn]
     covered = np.mean([item.low <= win - loss <= item.high for item in found if item.low and item.high])
     assert 0.935 <= covered <= 0.985
-
-
-@pytest.mark.parametrize(("right", "examples"), [(0, 10), (83, 100), (832, 1000), (1000, 1000)])
-def test_an_accuracy_has_wilsons_interval(right: int, examples: int) -> None:
-    found = accuracy_interval(right, examples)
-    expected = stats.binomtest(right, examples).proportion_ci(method="wilson")
-    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=1e-4)

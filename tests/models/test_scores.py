@@ -32,10 +32,12 @@ def test_the_same_answers_have_the_same_intervals() -> None:
     assert scores(TRUTH, ANSWERS, LABELS) == scores(TRUTH, ANSWERS, LABELS)
 
 
-def test_what_is_all_right_or_all_wrong_has_no_width() -> None:
+def test_what_is_all_right_or_all_wrong_may_be_otherwise_elsewhere() -> None:
+    """Wilson's interval of 3 of 3: from 3 / (3 + 1.96²) to 1."""
     right, wrong = scores((0, 1, 1), (0, 1, 1), ("a", "b")), scores((0, 1, 1), (1, 0, 0), ("a", "b"))
-    assert (right.accuracy.value, right.accuracy.low, right.accuracy.high) == (1, 1, 1)
-    assert (wrong.accuracy.value, wrong.accuracy.low, wrong.accuracy.high) == (0, 0, 0)
+    least = 3 / (3 + 1.96**2)
+    assert (right.accuracy.value, right.accuracy.low, right.accuracy.high) == pytest.approx((1, least, 1))
+    assert (wrong.accuracy.value, wrong.accuracy.low, wrong.accuracy.high) == pytest.approx((0, 0, 1 - least))
 
 
 def test_intervals_cover_the_truth_as_often_as_they_promise() -> None:
