@@ -235,7 +235,7 @@ def tiny_run(tiny_checkpoint: Path, export_texts: "Source", tmp_path_factory: py
 
 @pytest.fixture(scope="session")
 def minilm_run(reviews: Path, export_texts: "Source", tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The real MiniLM fine-tuned on 320 real reviews (80 held out) and exported. Do not write into it; copy it."""
+    """The real MiniLM fine-tuned on 160 real reviews (80 held out) and exported. Do not write into it; copy it."""
     from artifact.precision import Precision
     from exporter.export import export
     from exporter.request import Request
@@ -246,8 +246,8 @@ def minilm_run(reviews: Path, export_texts: "Source", tmp_path_factory: pytest.T
     with once(tmp_path_factory, "minilm_run") as (out, is_there):
         if is_there:
             return out
-        config = FinetuneConfig(held_out=80, max_length_tokens=64)
-        learn(Lesson(base_model=str(minilm()), data=str(reviews), labels=("negative", "positive"), config=config), out)
+        labels, config = ("negative", "positive"), FinetuneConfig(held_out=80, max_length_tokens=64)
+        learn(Lesson(base_model=str(minilm()), data=str(reviews), limit=240, labels=labels, config=config), out)
         export(Request(out / "checkpoint", out, (Precision.FP32, Precision.INT8_DYNAMIC), data=export_texts))
         return out
 

@@ -189,8 +189,8 @@ KINDS = (
 )
 
 
-def exported(kind: Kind, tiny_checkpoint: Path, folder: Path) -> tuple[Path, Path]:
-    """A run of such a model, and its data."""
+def written(kind: Kind, tiny_checkpoint: Path, folder: Path) -> tuple[Path, Path]:
+    """The checkpoint of such a model, and its data."""
     checkpoint, data = folder / "checkpoint", folder / "data.jsonl"
     shutil.copytree(tiny_checkpoint, checkpoint)
     if kind.model is not None:
@@ -202,6 +202,12 @@ def exported(kind: Kind, tiny_checkpoint: Path, folder: Path) -> tuple[Path, Pat
         config.problem_type = kind.problem
         kind.model(config).eval().save_pretrained(checkpoint)  # type: ignore[operator]  # torch leaves it untyped
     data.write_text("".join(f"{json.dumps(row)}\n" for row in kind.rows()), encoding="utf-8")
+    return checkpoint, data
+
+
+def exported(kind: Kind, tiny_checkpoint: Path, folder: Path) -> tuple[Path, Path]:
+    """A run of such a model, and its data."""
+    checkpoint, data = written(kind, tiny_checkpoint, folder)
     export(
         Request(
             checkpoint,
@@ -262,8 +268,8 @@ def test_one_text_is_not_taken_for_a_pair(tiny_checkpoint: Path, tmp_path: Path)
 
 
 def test_words_are_not_tokenised_from_raw_texts(tiny_checkpoint: Path, tmp_path: Path) -> None:
-    run, data = exported(KINDS[2], tiny_checkpoint, tmp_path)
-    done = within("compare", run, "--data", data, "--lengths", "text", "--budget", "smoke")
+    checkpoint, data = written(KINDS[2], tiny_checkpoint, tmp_path)
+    done = within("compare", checkpoint, "--data", data, "--lengths", "text", "--out", tmp_path / "run")
     fails(done, 2, "lists of words")
 
 
@@ -292,8 +298,8 @@ def test_what_decides_nothing_is_not_compared(
 
 def test_a_label_that_is_no_number_is_named_with_its_row(tiny_checkpoint: Path, tmp_path: Path) -> None:
     kind = next(kind for kind in KINDS if kind.name == "scores")
-    run, _ = exported(kind, tiny_checkpoint, tmp_path)
+    checkpoint, _ = written(kind, tiny_checkpoint, tmp_path)
     data = tmp_path / "scores.csv"
     data.write_text("text,label\na film,1.5\nanother film,many\n")
-    done = within("compare", run, "--data", data, "--budget", "smoke")
+    done = within("compare", checkpoint, "--data", data, "--out", tmp_path / "run")
     fails(done, 2, "scores.csv, row 3: the label 'many' is not a number")

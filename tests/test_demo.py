@@ -24,7 +24,7 @@ DOCUMENTS = ("README.md", "docs/artifact.md")
 SETS_UP = ("make", "pip", "pipx")
 """Commands that set a machine up; they are checked by what they name, not by running them."""
 
-FEWER = {"steelyard compare runs/reviews --budget smoke": "--runtimes ort-cpu"}
+FEWER = {"steelyard compare runs/reviews --budget smoke": "--candidates ort-cpu/fp32"}
 """What is added to a command of the documents, so that it does not measure once more what the demo has measured."""
 
 WORDS = {

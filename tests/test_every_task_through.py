@@ -91,7 +91,7 @@ def test_texts_go_the_whole_way(
     assert said in str(predictor.predict([item])[0])
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_pictures_go_the_whole_way(tiny_resnet: Path, digits: Path, tmp_path: Path) -> None:
     record = learn_from(tiny_resnet, digits, tmp_path / "run", config={"epochs": 8, "learning_rate": 5e-3})
     predictor = _shipped(tmp_path / "run", record)

@@ -144,6 +144,7 @@ def test_the_environments_have_neither_torch_nor_transformers(make: Make, enviro
         ]
 
 
+@pytest.mark.exhaustive
 def test_pairs_are_classified(make: Make, stranger: Stranger) -> None:
     item = architecture("BERT")
     artifact = make(item, rows=tuple({"sentence1": one, "sentence2": two} for one, two in PAIRS if one and two))

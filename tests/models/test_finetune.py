@@ -235,7 +235,10 @@ def test_weights_of_another_architecture_are_refused(
         finetune(str(mixed), separable, tmp_path / "run", config=CONFIG)
 
 
-@pytest.mark.parametrize(("step", "resumed"), [(19, 0), (45, 40), (77, 60), (100, 80)])
+@pytest.mark.parametrize(
+    ("step", "resumed"),
+    [(19, 0), (45, 40), *(pytest.param(*item, marks=pytest.mark.exhaustive) for item in ((77, 60), (100, 80)))],
+)
 def test_an_interrupted_training_ends_as_an_uninterrupted_one(
     tiny_checkpoint: Path, separable: TaskRows, trained: Trained, tmp_path: Path, step: int, resumed: int
 ) -> None:

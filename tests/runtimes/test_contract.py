@@ -38,8 +38,8 @@ LEAK_BYTES = 400
 before, and not be seen; one of 8 kB is."""
 
 AGAIN = tuple(map(known_candidate, ("torch-cpu/fp32+compile", "torch-cpu/int8-static+autocast+compile")))
-"""One CPU candidate of each way to compile. They alone are opened more than once: opening takes up to half a minute,
-and that of the others is the same code. The second takes minutes in all, and is exhaustive like the others."""
+"""One CPU candidate of each way to compile. `make test-all` opens them more than once, and them alone: opening takes up
+to half a minute, and that of the others is the same code. The second is exhaustive like those: it takes minutes."""
 
 
 def needs_gpu(candidate: Candidate) -> bool:
@@ -110,10 +110,13 @@ def opened(candidate: Candidate, model: Path, threads: int) -> Runtime:
 
 
 @pytest.fixture
-def openable(candidate: Candidate) -> None:
+def openable(candidate: Candidate, request: pytest.FixtureRequest) -> None:
     """For a test that opens a runtime of its own."""
-    if "compile" in candidate.options and not needs_gpu(candidate) and candidate not in AGAIN:
-        pytest.skip("another candidate that is compiled in the same way is opened again")
+    if "compile" in candidate.options and not needs_gpu(candidate):
+        if candidate not in AGAIN:
+            pytest.skip("another candidate that is compiled in the same way is opened again")
+        if not request.config.getoption("--exhaustive"):
+            pytest.skip("make test-all compiles it again")
 
 
 @pytest.fixture(scope="module")

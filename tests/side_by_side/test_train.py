@@ -120,6 +120,7 @@ def test_a_run_that_was_trained_anew_is_not_told_with_the_memory_of_before(
     assert row.peak_bytes is None
 
 
+@pytest.mark.exhaustive
 def test_settings_that_end_early_do_not_end_the_comparison(compared: Compared, tmp_path: Path) -> None:
     config = msgspec.structs.replace(CONFIG, epochs=20, patience=1)
     lesson = msgspec.structs.replace(compared.lesson, config=config)
