@@ -40,7 +40,14 @@ class Environments:
                     shutil.copytree(begun, home, symlinks=True, copy_function=os.link)
                 else:
                     venv.create(home, symlinks=True)
-                pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", home / "bin" / "python"]
+                pip = [
+                    sys.executable,
+                    "-m",
+                    "pip",
+                    "--disable-pip-version-check",
+                    "--python",
+                    str(home / "bin" / "python"),
+                ]
                 subprocess.run([*pip, "install", "-qq", "--no-compile", *wanted], check=True, timeout=300)
         return home
 

@@ -315,7 +315,7 @@ def test_a_frequency_that_wanders_is_a_warning() -> None:
 def test_a_reference_that_is_worse_than_the_commonest_label_is_a_warning(commonest: float, warned: bool) -> None:
     """PyTorch's 830 of 1,000 are 80.5 to 85.2 % by Wilson's interval."""
     score = msgspec.structs.replace(quality(0.83), commonest_fraction=commonest)
-    records = [session(), *measurements("torch-cpu/fp32", SLOW, role=Role.ANCHOR, scores=(score,))]
+    records: list[Record] = [session(), *measurements("torch-cpu/fp32", SLOW, role=Role.ANCHOR, scores=(score,))]
     found = [warning for warning in judge(records).warnings if "commonest" in warning]
     assert [warning.partition(":")[0] for warning in found] == warned * [
         "torch-cpu/fp32 itself is right in 83% of the examples, and who always says their commonest label in 86%"

@@ -2,7 +2,8 @@
 
 import sys
 
-from tests.test_architecture import imports, loaded_after, sources
+from tests.conftest import loaded_after
+from tests.test_architecture import imports, sources
 
 LIBRARIES = {"numpy", "jinja2", "tokenizers", "onnxruntime", "errors"}
 
