@@ -19,10 +19,10 @@ from artifact.generate.cache import PAST
 from artifact.generate.decoder import LOGITS, Decoder
 from artifact.generate.encoder import IDS, MASK, NOTHING, Given
 from artifact.intervals import Estimate
-from artifact.precision import Precision
 from artifact.run_folder import RunFolder
-from exporter.language.gate import predictions
+from exporter.language.gate import prediction
 from exporter.language.passages import read_passages
+from exporter.language.reference import reference
 from exporter.request import Source
 from exporter.sessions import file_session, open_file
 from models.checkpoint import load_model, load_tokenizer
@@ -73,12 +73,13 @@ def main() -> None:
         "onnxruntime-genai's builder": cast(Decoder, Built(asked.built, config.num_key_value_heads, head_size)),
     }
     print(f"{len(passages.rows)} texts, {passages.tokens:,} tokens of {passages.name}, beside PyTorch fp32")
-    for name, decoder in sides.items():
-        found = predictions(model, {Precision.INT4: decoder}, passages)[Precision.INT4]
-        print(
-            f"{name:<28} perplexity {told(found.perplexity_ratio)} times, divergence {told(found.divergence_nats)} "
-            f"nats, agrees {told(found.agreement_fraction)}"
-        )
+    with reference(model, passages, asked.run) as answers:
+        for name, decoder in sides.items():
+            found = prediction(decoder, answers)
+            print(
+                f"{name:<28} perplexity {told(found.perplexity_ratio)} times, divergence {told(found.divergence_nats)} "
+                f"nats, agrees {told(found.agreement_fraction)}"
+            )
 
 
 if __name__ == "__main__":

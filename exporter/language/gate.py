@@ -1,6 +1,6 @@
 """Whether a decoder still predicts as PyTorch does: told every word, and left to itself with its cache."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -12,11 +12,9 @@ from artifact.generate.decoder import Decoder, padded
 from artifact.generate.encoder import IDS, MASK, Given
 from artifact.language import Continuation, Prediction
 from artifact.precision import Precision
-from exporter.language.passages import Passages, told
+from exporter.language.passages import Passages
+from exporter.language.reference import Reference
 from models.scores import Floats, estimate
-
-BATCH_TOKENS = 256
-"""Logits of so many tokens are held at once, for the reference and one variant: 50 MB for 49,000 words."""
 
 RISE = 0.05
 """How much higher than the reference's a variant's perplexity may be."""
@@ -36,7 +34,7 @@ sums of another order elsewhere."""
 
 @dataclass(frozen=True, slots=True)
 class _Expected:
-    """What the reference says of each token, (tokens, vocabulary) and (tokens,); found once for all variants.
+    """What the reference says of each token of a batch, (tokens, vocabulary) and (tokens,).
 
     `total` is the logarithm of the sum of a token's exponentials, which turns logits into logarithms of shares.
     """
@@ -63,31 +61,17 @@ class Sums:
     error: float
 
 
-def predictions(model: Any, decoders: Mapping[Precision, Decoder], passages: Passages) -> dict[Precision, Prediction]:
-    """How each decoder predicts the passages, beside an fp32 PyTorch model in eval mode, which answers once."""
-    order = sorted(range(len(passages.rows)), key=lambda place: len(passages.rows[place]))
-    sums = {precision: np.zeros((len(order), 5)) for precision in decoders}
-    errors, scale = dict.fromkeys(decoders, 0.0), 0.0
-    for places in _batches(passages.rows, order):
-        ids, mask = padded([passages.rows[place] for place in places])
-        following = torch.from_numpy(mask[:, 1:].astype(bool))
-        following[:, : passages.told - 1] = False
-        owner = torch.arange(len(places))[:, None].expand_as(following)[following]
-        target = torch.from_numpy(ids[:, 1:])[following]
-        inputs = passages.inputs(places)
+def prediction(decoder: Decoder, reference: Reference) -> Prediction:
+    """How a decoder predicts the passages, beside what PyTorch says of them."""
+    rows, error = np.zeros((len(reference.passages.rows), 5)), 0.0
+    for batch, wanted in reference:
         with torch.inference_mode():
-            wanted = told(model, ids, mask, inputs)[:, :-1][following].float()
-            scale = max(scale, float(wanted.abs().max()))
-            expected = _Expected.of(wanted, target)
-            for precision, decoder in decoders.items():
-                found = torch.from_numpy(decoder.every(ids, mask, inputs))[:, :-1][following]
-                rows, farthest = _compared(found, expected)
-                errors[precision] = max(errors[precision], farthest)
-                total = torch.zeros(len(places), rows.shape[1], dtype=torch.float64)
-                sums[precision][places] = total.index_add_(0, owner, rows.double()).numpy()
-    return {
-        precision: _prediction(passages, Sums(sums[precision], errors[precision] / scale)) for precision in decoders
-    }
+            found = batch.picked(torch.from_numpy(decoder.every(batch.ids, batch.mask, batch.inputs)))
+            tokens, farthest = _compared(found, _Expected.of(wanted, batch.target))
+            error = max(error, farthest)
+            total = torch.zeros(len(batch.places), tokens.shape[1], dtype=torch.float64)
+            rows[batch.places] = total.index_add_(0, batch.owner, tokens.double()).numpy()
+    return _prediction(reference.passages, Sums(rows, error / reference.scale))
 
 
 def _compared(found: torch.Tensor, expected: _Expected) -> tuple[torch.Tensor, float]:
@@ -134,17 +118,6 @@ def _share(sums: Floats) -> Floats:
 
 def _rise(sums: Floats) -> Floats:
     return np.exp(_share(sums))
-
-
-def _batches(rows: Sequence[Sequence[int]], order: Sequence[int]) -> Iterator[list[int]]:
-    """Places of rows in this order, so many at once as have `BATCH_TOKENS` with their padding."""
-    batch: list[int] = []
-    for place in order:
-        if batch and (len(batch) + 1) * len(rows[place]) > BATCH_TOKENS:
-            yield batch
-            batch = []
-        batch.append(place)
-    yield batch
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,12 +43,13 @@ from exporter.inspect import inspect_graph, newest
 from exporter.language.decoders import DECODERS
 from exporter.language.derive import DERIVATIONS
 from exporter.language.family import Family, Sample
-from exporter.language.gate import continuation, greedy, predictions, reasons
+from exporter.language.gate import continuation, greedy, prediction, reasons
 from exporter.language.golden import golden_error, golden_texts
-from exporter.language.memory import return_freed_memory
+from exporter.language.memory import lay_aside, return_freed_memory
 from exporter.language.norms import OPSET
 from exporter.language.passages import Passages, source_rows
 from exporter.language.practice import Practice
+from exporter.language.reference import reference
 from exporter.language.seq2seq.listeners import listeners
 from exporter.language.seq2seq.writers import ENCODER_DECODERS
 from exporter.language.source import checkpoint_folder
@@ -297,12 +298,11 @@ class _Job:
         if precision is Precision.FP32:
             return self.family.trace(practice.model), ()
         derivation = DERIVATIONS[precision]
-        made = {
-            name: derivation.make(
-                load_graph(practice.traced / name), self.request.options, practice.seen(derivation, name)
-            )
-            for name in self.family.graphs
-        }
+        made = {}
+        for name in self.family.graphs:
+            seen = practice.seen(derivation, name)
+            lay_aside(practice.model)
+            made[name] = derivation.make(load_graph(practice.traced / name), self.request.options, seen)
         kept = tuple(item for _, items in made.values() for item in items)
         return {name: graph for name, (graph, _) in made.items()}, kept
 
@@ -325,18 +325,19 @@ class _Job:
     ) -> dict[Precision, _Judged]:
         return_freed_memory()  # what derivations have learnt from
         wanted = greedy(model, passages, shape.context)
-        decoders = {precision: self._open(precision, shape.context) for precision in todo}
-        predicted = predictions(model, decoders, passages)
-        return_freed_memory()
-        judged = {}
-        for precision in todo:
-            decoder = decoders.pop(precision)  # its memory is free before the next one's cache is made
-            judged[precision] = _Judged(
-                predicted[precision],
+
+        def judge(precision: Precision) -> _Judged:
+            lay_aside(model)
+            return_freed_memory()  # of the one before
+            decoder = self._open(precision, shape.context)
+            return _Judged(
+                prediction(decoder, answers),
                 continuation(decoder, passages, wanted),
                 golden_error(model, self.family, decoder, samples, golden),
             )
-        return judged
+
+        with reference(model, passages, self.run.directory) as answers:
+            return {precision: judge(precision) for precision in todo}
 
     def _open(self, precision: Precision, context: int) -> Decoder:
         """As it is served; half arithmetic is emulated, because a CPU computes it in fp32 and hides overflow."""

@@ -1,5 +1,6 @@
 """The checkpoint that a decoder is exported from: a folder, or a GGUF file, which is unpacked into the run."""
 
+import gc
 import shutil
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from artifact.progress import Progress
 from artifact.records import read_if_present, sha256_file, write_json
 from artifact.run_folder import RunFolder
 from errors import UserError
+from exporter.language.memory import return_freed_memory
 from models import gguf
 from models.checkpoint import check_files
 
@@ -44,6 +46,8 @@ def checkpoint_folder(model: Path, run: RunFolder, progress: Progress) -> Path:
     shutil.rmtree(part, ignore_errors=True)
     try:
         gguf.unpack(model, part)
+        gc.collect()
+        return_freed_memory()
         run.begin()
         write_json(mark, Unpacked(schema_version=1, file=model.name, sha256=found))
         shutil.rmtree(run.own_checkpoint, ignore_errors=True)

@@ -22,9 +22,10 @@ from artifact.precision import Precision
 from artifact.run_folder import RunFolder
 from errors import UserError
 from exporter.language.blocks import in_blocks
-from exporter.language.gate import continuation, greedy, predictions, reasons
+from exporter.language.gate import continuation, greedy, prediction, reasons
 from exporter.language.job import export_language, sizes_of
 from exporter.language.passages import read_passages
+from exporter.language.reference import reference
 from exporter.options import Options, Profile, Target, Weights
 from exporter.request import Request, Source
 from exporter.save import load_graph, save_graph
@@ -153,7 +154,8 @@ def test_a_damaged_graph_is_caught(exported: Path, learnt_llama: Path, sentences
     model = load_model(learnt_llama)
     passages = read_passages(Source(sentences, Columns()), load_tokenizer(learnt_llama), 96)
     decoder = Decoder(session(tmp_path / "model.onnx"), 96)
-    found = predictions(model, {Precision.FP32: decoder}, passages)[Precision.FP32]
+    with reference(model, passages, tmp_path) as answers:
+        found = prediction(decoder, answers)
     said = reasons(Precision.FP32, found, continuation(decoder, passages, greedy(model, passages, 96)))
     assert any("a logit differs" in reason for reason in said)
 

@@ -1,21 +1,31 @@
 """What is reckoned of logits, inputs and weights in parts, beside PyTorch's own whole sums."""
 
+import resource
+import signal
+import sys
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
+import psutil
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch.nn.functional import cross_entropy, kl_div
 
 import exporter.language.blocks
 import exporter.language.moments
-from artifact.precision import Precision
+import exporter.language.reference
+from artifact.generate.decoder import Decoder
+from artifact.language import Prediction
+from errors import UserError
 from exporter.language.blocks import in_blocks
-from exporter.language.gate import predictions
+from exporter.language.gate import prediction
+from exporter.language.memory import lay_aside
 from exporter.language.moments import alike, second_moments
 from exporter.language.passages import Passages
+from exporter.language.reference import reference
 from models.checkpoint import load_model
 
 WORDS = 50
@@ -36,9 +46,18 @@ class Teller:
         return logits.numpy()
 
 
-def test_predictions_are_pytorchs_own_sums() -> None:
+def predicted(model: Teller, decoder: Teller, folder: Path) -> Prediction:
+    with reference(model, Passages("rows", ROWS), folder) as answers:
+        return prediction(cast(Decoder, decoder), answers)
+
+
+@pytest.mark.parametrize("tokens", [256, 20])
+def test_predictions_are_pytorchs_own_sums(tokens: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In one batch and in many; what was written meanwhile is gone."""
+    monkeypatch.setattr(exporter.language.reference, "BATCH_TOKENS", tokens)
     model, decoder = Teller(0), Teller(1, 2.0)
-    found = predictions(model, {Precision.INT8_DYNAMIC: decoder}, Passages("rows", ROWS))  # type: ignore[dict-item]
+    found = predicted(model, decoder, tmp_path)
+    assert not list(tmp_path.iterdir())
     mine, theirs, targets = [], [], []
     for row in ROWS:
         ids, mask = torch.tensor([row]), torch.ones(1, len(row), dtype=torch.int64)
@@ -46,22 +65,46 @@ def test_predictions_are_pytorchs_own_sums() -> None:
         mine.append(decoder(ids, mask).logits[0, :-1])
         targets.append(ids[0, 1:])
     told, wanted, target = torch.cat(mine), torch.cat(theirs), torch.cat(targets)
-    prediction = found[Precision.INT8_DYNAMIC]
-    assert prediction.tokens == len(target)
-    assert prediction.perplexity == pytest.approx(float(cross_entropy(told, target).exp()), rel=1e-5)
-    assert prediction.reference == pytest.approx(float(cross_entropy(wanted, target).exp()), rel=1e-5)
+    assert found.tokens == len(target)
+    assert found.perplexity == pytest.approx(float(cross_entropy(told, target).exp()), rel=1e-5)
+    assert found.reference == pytest.approx(float(cross_entropy(wanted, target).exp()), rel=1e-5)
     apart = kl_div(told.log_softmax(-1), wanted.log_softmax(-1), log_target=True, reduction="batchmean")
-    assert prediction.divergence_nats.value == pytest.approx(float(apart), rel=1e-5)
+    assert found.divergence_nats.value == pytest.approx(float(apart), rel=1e-5)
     agreed = float((told.argmax(-1) == wanted.argmax(-1)).float().mean())
-    assert prediction.agreement_fraction.value == pytest.approx(agreed)
-    assert prediction.error_fraction == pytest.approx(float((told - wanted).abs().max() / wanted.abs().max()))
+    assert found.agreement_fraction.value == pytest.approx(agreed)
+    assert found.error_fraction == pytest.approx(float((told - wanted).abs().max() / wanted.abs().max()))
 
 
-def test_no_numbers_are_a_blind_guess_of_infinite_error() -> None:
-    broken = Teller(1, float("nan"))
-    found = predictions(Teller(0), {Precision.FP32: broken}, Passages("rows", ROWS))  # type: ignore[dict-item]
-    assert found[Precision.FP32].perplexity == pytest.approx(WORDS, rel=1e-5)
-    assert found[Precision.FP32].error_fraction == np.inf
+def test_no_numbers_are_a_blind_guess_of_infinite_error(tmp_path: Path) -> None:
+    found = predicted(Teller(0), Teller(1, float("nan")), tmp_path)
+    assert found.perplexity == pytest.approx(WORDS, rel=1e-5)
+    assert found.error_fraction == np.inf
+
+
+def test_a_full_disk_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(UserError, match="cannot write"), reference(Teller(0), Passages("rows", ROWS), tmp_path):
+            pass
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, before)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such call")
+def test_weights_that_are_laid_aside_leave_memory_and_are_read_again(tmp_path: Path) -> None:
+    """Eight million of them, from a file."""
+    save_file({"weight": torch.arange(8_000_000, dtype=torch.float32)}, tmp_path / "weights.safetensors")
+    model = torch.nn.Module()
+    model.weight = torch.nn.Parameter(load_file(tmp_path / "weights.safetensors")["weight"])
+    assert float(model.weight.detach().sum()) > 0  # every page is read
+    process = psutil.Process()
+    before = process.memory_info().rss
+    lay_aside(model)
+    assert before - process.memory_info().rss > 30_000_000
+    assert torch.equal(model.weight, torch.arange(8_000_000, dtype=torch.float32))
 
 
 def test_moments_in_strips_are_the_whole_product(learnt_llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,8 +15,9 @@ from artifact.generate.encoder import Encoder
 from artifact.language import LanguageVariant, Reading
 from artifact.precision import Precision
 from errors import UserError
-from exporter.language.gate import continuation, greedy, predictions, reasons
+from exporter.language.gate import continuation, greedy, prediction, reasons
 from exporter.language.job import export_language
+from exporter.language.reference import reference
 from exporter.language.seq2seq.writers import ENCODER_DECODERS
 from exporter.request import Request, Source
 from exporter.save import load_graph, save_together
@@ -121,7 +122,8 @@ def test_a_damaged_graph_is_caught(rewriting_run: Path, learnt_t5: Path, rewritt
     model, source_of = load_model(learnt_t5), Source(rewritten, Columns())
     passages = ENCODER_DECODERS.passages(source_of, model, load_tokenizer(learnt_t5), 2048)
     decoder = Decoder(session(tmp_path / "decoder.onnx"), 2048, Encoder(session(tmp_path / "encoder.onnx")))
-    found = predictions(model, {Precision.FP32: decoder}, passages)[Precision.FP32]
+    with reference(model, passages, tmp_path) as answers:
+        found = prediction(decoder, answers)
     said = reasons(Precision.FP32, found, continuation(decoder, passages, greedy(model, passages, 2048)))
     assert any("a logit differs" in reason for reason in said)
 
