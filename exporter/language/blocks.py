@@ -17,7 +17,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from exporter.edit import MICROSOFT, Editor, drop_unused_constants
 from exporter.four_bit import block_product
-from exporter.language.memory import return_freed_memory
+from exporter.language.memory import lay_aside, return_freed_memory
 from exporter.language.moments import Moments
 from exporter.layers import Layer, LayerKind, find_layers, layer_name
 
@@ -247,6 +247,7 @@ def _learnt(
         ends = np.cumsum([len(item.array) for item in alike])[:-1]
         parts = (np.split(array, ends) for array in (blocks.packed, blocks.scales, blocks.zeros))
         learnt |= {node: Blocks(*part) for node, part in zip(nodes, zip(*parts, strict=True), strict=True)}
+        lay_aside(item.array for item in alike)
         if not number % TRIMMED:
             return_freed_memory()
     return learnt

@@ -45,7 +45,7 @@ from exporter.language.derive import DERIVATIONS
 from exporter.language.family import Family, Sample
 from exporter.language.gate import continuation, greedy, prediction, reasons
 from exporter.language.golden import golden_error, golden_texts
-from exporter.language.memory import lay_aside, return_freed_memory
+from exporter.language.memory import lay_aside, return_freed_memory, weights_of
 from exporter.language.norms import OPSET
 from exporter.language.passages import Passages, source_rows
 from exporter.language.practice import Practice
@@ -301,7 +301,7 @@ class _Job:
         made = {}
         for name in self.family.graphs:
             seen = practice.seen(derivation, name)
-            lay_aside(practice.model)
+            lay_aside(weights_of(practice.model))
             made[name] = derivation.make(load_graph(practice.traced / name), self.request.options, seen)
         kept = tuple(item for _, items in made.values() for item in items)
         return {name: graph for name, (graph, _) in made.items()}, kept
@@ -327,7 +327,7 @@ class _Job:
         wanted = greedy(model, passages, shape.context)
 
         def judge(precision: Precision) -> _Judged:
-            lay_aside(model)
+            lay_aside(weights_of(model))
             return_freed_memory()  # of the one before
             decoder = self._open(precision, shape.context)
             return _Judged(

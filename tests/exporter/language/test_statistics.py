@@ -22,7 +22,7 @@ from artifact.language import Prediction
 from errors import UserError
 from exporter.language.blocks import in_blocks
 from exporter.language.gate import prediction
-from exporter.language.memory import lay_aside
+from exporter.language.memory import lay_aside, weights_of
 from exporter.language.moments import alike, second_moments
 from exporter.language.passages import Passages
 from exporter.language.reference import reference
@@ -102,7 +102,7 @@ def test_weights_that_are_laid_aside_leave_memory_and_are_read_again(tmp_path: P
     assert float(model.weight.detach().sum()) > 0  # every page is read
     process = psutil.Process()
     before = process.memory_info().rss
-    lay_aside(model)
+    lay_aside(weights_of(model))
     assert before - process.memory_info().rss > 30_000_000
     assert torch.equal(model.weight, torch.arange(8_000_000, dtype=torch.float32))
 
