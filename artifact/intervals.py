@@ -24,7 +24,8 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def accuracy_interval(right: int, examples: int) -> Estimate:
-    """A share of right answers with its 95 % score interval (Wilson, JASA 1927)."""
+    """A share of right answers with its 95 % score interval (Wilson, JASA 1927). Raises `ZeroDivisionError` for no
+    example."""
     share, z = right / examples, 1.96
     centre = (share + z**2 / (2 * examples)) / (1 + z**2 / examples)
     half = z / (1 + z**2 / examples) * sqrt(share * (1 - share) / examples + z**2 / (4 * examples**2))

@@ -22,7 +22,7 @@ from artifact.intervals import Estimate
 from artifact.run_folder import RunFolder
 from exporter.language.gate import prediction
 from exporter.language.passages import read_passages
-from exporter.language.reference import reference
+from exporter.language.reference import Reference
 from exporter.request import Source
 from exporter.sessions import file_session, open_file
 from models.checkpoint import load_model, load_tokenizer
@@ -73,13 +73,12 @@ def main() -> None:
         "onnxruntime-genai's builder": cast(Decoder, Built(asked.built, config.num_key_value_heads, head_size)),
     }
     print(f"{len(passages.rows)} texts, {passages.tokens:,} tokens of {passages.name}, beside PyTorch fp32")
-    with reference(model, passages, asked.run) as answers:
-        for name, decoder in sides.items():
-            found = prediction(decoder, answers)
-            print(
-                f"{name:<28} perplexity {told(found.perplexity_ratio)} times, divergence {told(found.divergence_nats)} "
-                f"nats, agrees {told(found.agreement_fraction)}"
-            )
+    for name, decoder in sides.items():
+        found = prediction(decoder, Reference(model, passages))
+        print(
+            f"{name:<28} perplexity {told(found.perplexity_ratio)} times, divergence {told(found.divergence_nats)} "
+            f"nats, agrees {told(found.agreement_fraction)}"
+        )
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from transformers.trainer_callback import PrinterCallback
 
 from artifact.identity import checkpoint_sha256
-from artifact.intervals import Estimate
+from artifact.intervals import Estimate, accuracy_interval
 from artifact.progress import Progress
 from artifact.records import fingerprint, replacing, write_bytes, write_json
 from artifact.run_folder import RunFolder
@@ -81,9 +81,10 @@ class _Judged:
         return scores(self.truth.tolist(), self.logits.argmax(axis=1).tolist(), labels)
 
     def value(self, work: Assignment) -> Estimate:
-        """The metric of an assignment; the accuracy of single labels is that of their scores."""
-        known = self.scores(work.labels)
-        return known.accuracy if known else estimate(work.metric.value, self.statistics)
+        """The metric of an assignment; an accuracy has Wilson's interval."""
+        if work.problem is Problem.SINGLE_LABEL:
+            return accuracy_interval(int(self.statistics[:, 0].sum()), len(self.statistics))
+        return estimate(work.metric.value, self.statistics)
 
 
 @dataclass(frozen=True, slots=True)

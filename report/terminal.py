@@ -159,7 +159,7 @@ class ProgressBar:
         )
         self._stage = ""
         self._began = self._last_line = 0.0
-        self._done_before = 0
+        self._total = self._done_before = 0
 
     def __enter__(self) -> Self:
         if self._console.is_terminal:
@@ -174,15 +174,15 @@ class ProgressBar:
 
     def __call__(self, stage: str, done: int, total: int, note: str = "") -> None:
         now = monotonic()
-        first = stage != self._stage
+        first = (stage, total) != (self._stage, self._total)
         if first:
-            self._stage, self._began, self._last_line, self._done_before = stage, now, 0.0, done
+            self._stage, self._total, self._began, self._last_line, self._done_before = stage, total, now, 0.0, done
         if self._console.is_terminal:
             self._draw(stage, done, total, note, first)
         elif first or now - self._last_line >= LINE_EVERY_S or done == total:
             self._last_line = now
             made = done - self._done_before  # what an earlier attempt did took this one no time
-            left = f", {(now - self._began) / made * (total - done):.0f} s left" if made and done < total else ""
+            left = f", {(now - self._began) / made * (total - done):.0f} s left" if made > 0 and done < total else ""
             self._console.print(Text(f"  {stage} {done}/{total}{left}{', ' if note else ''}{note}"))
 
     def _draw(self, stage: str, done: int, total: int, note: str, first: bool) -> None:

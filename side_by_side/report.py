@@ -15,8 +15,9 @@ READING = (
     "baseline's seconds over the setting's for the same steps, with Student's 95 % interval; the first turn of a "
     "process is left out. Each setting ran in one process: how far others of it would differ, the interval does not "
     "know; on a shared machine that can be some per cent.",
-    "What was learnt is told by the saved fp32 weights, answering in fp32; its interval is a bootstrap over the "
-    "held-out examples, that of the difference is by pairs of answers.",
+    "What was learnt is told by the saved fp32 weights, answering in fp32; its interval over the "
+    "held-out examples is Wilson's for an accuracy, and else a bootstrap; that of the difference is by pairs of "
+    "answers.",
     "Distance is how far the loss is from the baseline's, on average over the steps. Memory is the most that the "
     "process held (peak RSS), and the most that PyTorch allocated on the device. Energy is what the processor took, "
     "other programs' included, where it has a counter; a GPU's is not in it.",

@@ -92,16 +92,33 @@ def test_report_reads_the_records_of_measure_and_runs_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    "order",
+    ("order", "words"),
     [
-        "export_request(Path('nowhere'), Path('new'), None, **USUAL)",
-        "export_request(Path('model'), Path('taken'), None, **USUAL)",
-        "finetune(Lesson(base_model='model', data='data.csv', config=FinetuneConfig()), Path('taken'))",
-        "finetune(Lesson(base_model='model', data='data.csv', config=FinetuneConfig(held_out=40)), Path('new'))",
-        "finetune(Lesson(base_model='./nowhere', data='data.csv', config=FinetuneConfig(held_out=8)), Path('new'))",
+        (
+            "export_request(Path('nowhere'), Path('new'), None, **USUAL)",
+            "nowhere does not exist",
+        ),
+        (
+            "export_request(Path('model'), Path('taken'), None, **USUAL)",
+            "--out taken holds something else",
+        ),
+        (
+            "finetune(Lesson(base_model='model', data='data.csv', config=FinetuneConfig()), Path('taken'))",
+            "--out taken holds something else",
+        ),
+        (
+            "finetune(Lesson(base_model='model', data='data.csv', config=FinetuneConfig(held_out=40)), Path('new'))",
+            "cannot hold out 40 of the 40 different texts",
+        ),
+        (
+            "finetune(Lesson(base_model='./nowhere', data='data.csv', config=FinetuneConfig(held_out=8)), Path('new'))",
+            "nowhere does not exist",
+        ),
     ],
 )
-def test_what_is_wrong_with_folders_and_data_is_said_before_torch_is_loaded(order: str, tmp_path: Path) -> None:
+def test_what_is_wrong_with_folders_and_data_is_said_before_torch_is_loaded(
+    order: str, words: str, tmp_path: Path
+) -> None:
     for path, text in {
         "taken/thesis.tex": "mine",
         "model/config.json": "{}",
@@ -122,8 +139,7 @@ try:
     {order}
     raise SystemExit("it was not refused")
 except UserError as error:
-    known = ("nowhere", "--out taken holds something else", "cannot hold out 40 of the 40 different texts")
-    assert any(words in error.message for words in known), error.message
+    assert {words!r} in error.message, error.message
 """
     assert not loaded_after(program) & {"torch", "transformers"}
 

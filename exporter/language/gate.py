@@ -63,15 +63,15 @@ class Sums:
 
 def prediction(decoder: Decoder, reference: Reference) -> Prediction:
     """How a decoder predicts the passages, beside what PyTorch says of them."""
-    rows, error = np.zeros((len(reference.passages.rows), 5)), 0.0
+    rows, error, scale = np.zeros((len(reference.passages.rows), 5)), 0.0, 0.0
     for batch, wanted in reference:
         with torch.inference_mode():
             found = batch.picked(torch.from_numpy(decoder.every(batch.ids, batch.mask, batch.inputs)))
             tokens, farthest = _compared(found, _Expected.of(wanted, batch.target))
-            error = max(error, farthest)
+            error, scale = max(error, farthest), max(scale, float(wanted.abs().max()))
             total = torch.zeros(len(batch.places), tokens.shape[1], dtype=torch.float64)
             rows[batch.places] = total.index_add_(0, batch.owner, tokens.double()).numpy()
-    return _prediction(reference.passages, Sums(rows, error / reference.scale))
+    return _prediction(reference.passages, Sums(rows, error / scale))
 
 
 def _compared(found: torch.Tensor, expected: _Expected) -> tuple[torch.Tensor, float]:

@@ -1,6 +1,7 @@
 """From a causal language model to a run's verified decoder graphs; what is there already is not made again."""
 
 import gc
+import shutil
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -49,9 +50,10 @@ from exporter.language.memory import lay_aside, return_freed_memory, weights_of
 from exporter.language.norms import OPSET
 from exporter.language.passages import Passages, source_rows
 from exporter.language.practice import Practice
-from exporter.language.reference import reference
+from exporter.language.reference import Reference, kept, kept_bytes
 from exporter.language.seq2seq.listeners import listeners
 from exporter.language.seq2seq.writers import ENCODER_DECODERS
+from exporter.language.sizes import sizes_of
 from exporter.language.source import checkpoint_folder
 from exporter.options import Options, Profile
 from exporter.request import Request, Source, versions
@@ -166,13 +168,6 @@ def _marked(source: Source | None, task: Task) -> str | None:
     return None if rows is None else rows.sha256
 
 
-def sizes_of(model: Any) -> Sizes:
-    """A model's own sizes, by whichever names its configuration has them."""
-    config = model.config.get_text_config()
-    heads = getattr(config, "num_attention_heads", None)
-    return Sizes(vocabulary=config.vocab_size, hidden=config.hidden_size, attention_heads=heads)
-
-
 @dataclass(frozen=True, slots=True)
 class _Job:
     """One export of a checkpoint's folder."""
@@ -240,6 +235,8 @@ class _Job:
         self.progress("export", 0, total, "reading what it is judged on")
         passages = family.passages(self.request.data, model, tokenizer, shape.context)  # before anything is written
         self.run.begin()
+        if len(todo) > 1:
+            self._check_room(kept_bytes(model, passages))
         self.run.link_checkpoint(self.checkpoint)
         samples = [
             sample
@@ -265,6 +262,16 @@ class _Job:
             said = (f"{precision}: {reason}" for precision, reason in refused.items())
             raise GateFailed("; ".join(said), "leave that precision out with --precisions")
         return made
+
+    def _check_room(self, needed: int) -> None:
+        """Raise `UserError`, before hours of work, where PyTorch's answers will not fit onto the disk."""
+        free = shutil.disk_usage(self.run.directory).free
+        if free < needed:
+            raise UserError(
+                f"judging keeps {needed / 1e9:.1f} GB of PyTorch's answers in {self.run.directory} for a while, and "
+                f"{free / 1e9:.1f} GB are free there",
+                "free some space, judge by fewer texts, or make one precision after another (--precisions)",
+            )
 
     def _derive(
         self, todo: tuple[Precision, ...], model: Any, tokenizer: Any, shape: CacheShape
@@ -326,7 +333,7 @@ class _Job:
         return_freed_memory()  # what derivations have learnt from
         wanted = greedy(model, passages, shape.context)
 
-        def judge(precision: Precision) -> _Judged:
+        def judge(precision: Precision, answers: Reference) -> _Judged:
             lay_aside(weights_of(model))
             return_freed_memory()  # of the one before
             decoder = self._open(precision, shape.context)
@@ -336,8 +343,10 @@ class _Job:
                 golden_error(model, self.family, decoder, samples, golden),
             )
 
-        with reference(model, passages, self.run.directory) as answers:
-            return {precision: judge(precision) for precision in todo}
+        if len(todo) == 1:
+            return {todo[0]: judge(todo[0], Reference(model, passages))}
+        with kept(model, passages, self.run.directory) as answers:
+            return {precision: judge(precision, answers) for precision in todo}
 
     def _open(self, precision: Precision, context: int) -> Decoder:
         """As it is served; half arithmetic is emulated, because a CPU computes it in fp32 and hides overflow."""

@@ -2,10 +2,11 @@
 
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +16,9 @@ from artifact.generate.decoder import padded
 from artifact.generate.encoder import Given
 from artifact.records import cannot_write
 from exporter.language.passages import Passages, told
+from exporter.language.sizes import sizes_of
 
+FLOAT_BYTES = 4
 BATCH_TOKENS = 256
 """Logits of so many tokens are held at once, for the reference and one variant: 50 MB for 49,000 words."""
 
@@ -55,40 +58,73 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """The reference's logits of every batch, read one batch after the other; `scale` is the largest of all."""
+    """What an fp32 PyTorch model in eval mode says of passages, batch by batch; by one reader at a time.
 
+    From a `file` where that was written, and else the model says it anew to each reader.
+    """
+
+    model: Any
     passages: Passages
-    scale: float
-    _batches: tuple[Batch, ...]
-    _file: BinaryIO
-    _vocabulary: int
+    file: FileIO | None = None
+    vocabulary: int = 0
 
     def __iter__(self) -> Iterator[tuple[Batch, torch.Tensor]]:
         """Each batch with its logits, float32 (predicted, vocabulary)."""
-        self._file.seek(0)
-        for batch in self._batches:
-            count = int(batch.predicted.sum()) * self._vocabulary
-            logits = np.fromfile(self._file, dtype=np.float32, count=count)
-            yield batch, torch.from_numpy(logits).view(-1, self._vocabulary)
+        if self.file is not None:
+            self.file.seek(0)
+        for batch in self._batches():
+            yield batch, self._said(batch) if self.file is None else self._read(batch, self.file)
+
+    def written_to(self, file: FileIO) -> "Reference":
+        """The same, read from a file that keeps all of it. Raises `OSError` where the disk is full."""
+        vocabulary = 0
+        for batch in self._batches():
+            logits = self._said(batch).numpy()
+            left = memoryview(logits.tobytes())
+            while left:  # a full disk takes a part, and then nothing
+                left = left[file.write(left) :]
+            vocabulary = logits.shape[-1]
+        return Reference(self.model, self.passages, file, vocabulary)
+
+    def _batches(self) -> Iterator[Batch]:
+        """Made as they are needed: an encoder's features may be larger than what is told behind them."""
+        rows = self.passages.rows
+        order = sorted(range(len(rows)), key=lambda place: len(rows[place]))
+        return (Batch.of(self.passages, places) for places in _batches(rows, order))
+
+    def _said(self, batch: Batch) -> torch.Tensor:
+        with torch.inference_mode():
+            return batch.picked(told(self.model, batch.ids, batch.mask, batch.inputs)).float()
+
+    def _read(self, batch: Batch, file: FileIO) -> torch.Tensor:
+        shape = len(batch.target), self.vocabulary
+        data = bytearray(FLOAT_BYTES * shape[0] * shape[1])
+        left = memoryview(data)
+        while left:
+            if not (count := file.readinto(left)):
+                raise RuntimeError("the reference's answers are cut short")
+            left = left[count:]
+        return torch.frombuffer(data, dtype=torch.float32).view(shape)
+
+
+def kept_bytes(model: Any, passages: Passages) -> int:
+    """Bytes of the file that keeps what a model says of passages."""
+    return FLOAT_BYTES * passages.tokens * sizes_of(model).vocabulary
 
 
 @contextmanager
-def reference(model: Any, passages: Passages, folder: Path) -> Iterator[Reference]:
-    """What an fp32 PyTorch model in eval mode says of the passages, in a file without a name that is gone after the
-    block. Raises `UserError` where the folder's disk is full."""
-    order = sorted(range(len(passages.rows)), key=lambda place: len(passages.rows[place]))
-    batches = tuple(Batch.of(passages, places) for places in _batches(passages.rows, order))
-    scale = 0.0
-    with tempfile.TemporaryFile(dir=folder) as file:
-        for batch in batches:
-            with torch.inference_mode():
-                logits = batch.picked(told(model, batch.ids, batch.mask, batch.inputs)).float()
-                scale = max(scale, float(logits.abs().max()))
-            try:
-                logits.numpy().tofile(file)
-            except OSError as error:
-                raise cannot_write(folder, error) from error
-        yield Reference(passages, scale, batches, file, logits.shape[-1])
+def kept(model: Any, passages: Passages, folder: Path) -> Iterator[Reference]:
+    """The reference in a file of this folder's disk, which has no name and is gone after the block.
+
+    Raises `UserError` where the disk is full.
+    """
+    with ExitStack() as stack:
+        try:
+            file = stack.enter_context(tempfile.TemporaryFile(dir=folder, buffering=0))
+            found = Reference(model, passages).written_to(file)
+        except OSError as error:
+            raise cannot_write(folder, error) from error
+        yield found
 
 
 def _batches(rows: Sequence[Sequence[int]], order: Sequence[int]) -> Iterator[list[int]]:

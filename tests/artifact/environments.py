@@ -29,10 +29,13 @@ class Environments:
 
     def python(self, requirements: Path, *more: str) -> Path:
         """The interpreter of an environment that has what a `requirements.txt` names, `more`, and nothing else."""
-        return self._made((*requirements.read_text().split(), *more)) / "bin" / "python"
+        lines = requirements.read_text().split()
+        asked = ("-r", str(requirements), *more)
+        return self._made((*lines, *more), asked) / "bin" / "python"
 
-    def _made(self, wanted: tuple[str, ...]) -> Path:
-        begun = self._made(wanted[:ENGINE]) if len(wanted) > ENGINE else None
+    def _made(self, wanted: tuple[str, ...], asked: tuple[str, ...]) -> Path:
+        """An environment with `wanted`, for which pip is told what is `asked`."""
+        begun = self._made(wanted[:ENGINE], wanted[:ENGINE]) if len(wanted) > ENGINE else None
         name = hashlib.sha256("\n".join(wanted).encode()).hexdigest()
         with once(self._factory, f"environment-{name[:12]}") as (home, is_there):
             if not is_there:
@@ -48,7 +51,7 @@ class Environments:
                     "--python",
                     str(home / "bin" / "python"),
                 ]
-                subprocess.run([*pip, "install", "-qq", "--no-compile", *wanted], check=True, timeout=300)
+                subprocess.run([*pip, "install", "-qq", "--no-compile", *asked], check=True, timeout=300)
         return home
 
 

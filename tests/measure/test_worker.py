@@ -216,7 +216,7 @@ def test_the_tokenizer_is_opened_once_and_by_the_first_who_needs_it(
     assert [folder.name for folder in opened] == ["tokens"]
 
 
-@pytest.mark.parametrize("damage", ["{", None])
+@pytest.mark.parametrize("damage", ["{", pytest.param('{"version": "1.0"}', marks=pytest.mark.exhaustive), None])
 def test_a_tokenizer_that_cannot_be_read_is_named_and_tokenised_work_goes_on(
     text_opens: Opens, tmp_path: Path, damage: str | None
 ) -> None:

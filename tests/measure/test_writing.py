@@ -178,25 +178,30 @@ def test_what_cannot_be_cut_is_said(learnt_llama: Path) -> None:
         build_language_inputs((), encoder, limits, (1,), (8,))
 
 
+@pytest.mark.parametrize(
+    "bits", [("fp32", "int4"), pytest.param(("fp32", "int8-dynamic"), marks=pytest.mark.exhaustive)]
+)
 def test_the_command_weighs_a_run_and_packs_what_it_recommends(
-    language_run: Path, learnt_llama: Path, sentences: Path, tmp_path: Path, steelyard: Steelyard
+    language_run: Path, learnt_llama: Path, sentences: Path, tmp_path: Path, steelyard: Steelyard, bits: tuple[str, str]
 ) -> None:
     out = tmp_path / "compared"
-    engines, precisions = "torch-cpu,ort-cpu,openvino-cpu,ort-genai,ort-cuda,ort-tensorrt", "fp32,fp16,int4"
+    engines = "torch-cpu,ort-cpu,openvino-cpu,ort-genai,ort-cuda,ort-tensorrt"
+    precisions = ",".join((*bits, "fp16", "bf16"))
     asked = ("--runtimes", engines, "--precisions", precisions, "--lengths", "16", "--budget", "smoke", "--json")
     done = steelyard("compare", language_run, "--data", sentences, "--out", out, *asked)
     assert done.returncode == 0, done.stderr
     verdict = json.loads(done.stdout)
     rows = {row["name"]: row for row in verdict["rows"] if row["measured"]}
-    assert {name for name in rows if not name.startswith("ort-cuda/")} == {
-        *("torch-cpu/fp32", "torch-cpu/fp32 (A/A)", "ort-cpu/fp16"),
-        *(f"{engine}/{item}" for engine in ("ort-cpu", "openvino-cpu", "ort-genai") for item in ("fp32", "int4")),
+    elsewhere = ("openvino-cpu/bf16", "ort-cuda/")  # not on every machine
+    assert {name for name in rows if not name.startswith(elsewhere)} == {
+        *("torch-cpu/fp32", "torch-cpu/fp32 (A/A)", "torch-cpu/bf16", "ort-cpu/fp16"),
+        *(f"{engine}/{item}" for engine in ("ort-cpu", "openvino-cpu", "ort-genai") for item in bits),
     }
     for row in rows.values():
         assert [item["workload"] for item in row["workloads"]] == ["read 1×16", "write 1×16"]
-    for name in ("ort-cpu/fp32", "ort-cpu/int4", "openvino-cpu/int4"):
+    for name in ("ort-cpu/fp32", f"ort-cpu/{bits[1]}", f"openvino-cpu/{bits[1]}"):
         assert rows[name]["step_bytes"] == rows[name]["model_bytes"]
-    for name in ("torch-cpu/fp32", "ort-cpu/fp16"):
+    for name in ("torch-cpu/fp32", "ort-cpu/fp16", *(name for name in rows if name.endswith("/bf16"))):
         assert rows[name]["step_bytes"] is None  # converted while it is loaded
     lacking = {row["runtime"]: row["reason"] for row in verdict["rows"] if row["reason"]}
     assert lacking["ort-tensorrt"] == "it does not run language models yet"

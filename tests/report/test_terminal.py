@@ -28,10 +28,11 @@ def test_time_left_is_worked_out_from_what_was_done_now(clock: list[float], caps
 
 
 def test_a_new_stage_begins_anew(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
+    """As one does whose steps are counted now: of 24 measurements eight were there, and the ninth took a minute."""
     bar = ProgressBar()
-    bar("fine-tune", 0, 4)
+    bar("compare", 1, 2, "looking at what can run here")
     clock[0] += 60
-    bar("evaluate", 0, 2)
+    bar("compare", 8, 24)
     clock[0] += 60
-    bar("evaluate", 1, 2)
-    assert capsys.readouterr().err.splitlines()[-1] == "  evaluate 1/2, 60 s left"
+    bar("compare", 9, 24)
+    assert capsys.readouterr().err.splitlines()[-1] == "  compare 9/24, 900 s left"

@@ -23,9 +23,10 @@ from artifact.run_folder import RunFolder
 from errors import UserError
 from exporter.language.blocks import in_blocks
 from exporter.language.gate import continuation, greedy, prediction, reasons
-from exporter.language.job import export_language, sizes_of
+from exporter.language.job import export_language
 from exporter.language.passages import read_passages
-from exporter.language.reference import reference
+from exporter.language.reference import Reference
+from exporter.language.sizes import sizes_of
 from exporter.options import Options, Profile, Target, Weights
 from exporter.request import Request, Source
 from exporter.save import load_graph, save_graph
@@ -154,8 +155,7 @@ def test_a_damaged_graph_is_caught(exported: Path, learnt_llama: Path, sentences
     model = load_model(learnt_llama)
     passages = read_passages(Source(sentences, Columns()), load_tokenizer(learnt_llama), 96)
     decoder = Decoder(session(tmp_path / "model.onnx"), 96)
-    with reference(model, passages, tmp_path) as answers:
-        found = prediction(decoder, answers)
+    found = prediction(decoder, Reference(model, passages))
     said = reasons(Precision.FP32, found, continuation(decoder, passages, greedy(model, passages, 96)))
     assert any("a logit differs" in reason for reason in said)
 

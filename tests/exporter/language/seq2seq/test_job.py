@@ -17,7 +17,7 @@ from artifact.precision import Precision
 from errors import UserError
 from exporter.language.gate import continuation, greedy, prediction, reasons
 from exporter.language.job import export_language
-from exporter.language.reference import reference
+from exporter.language.reference import Reference
 from exporter.language.seq2seq.writers import ENCODER_DECODERS
 from exporter.request import Request, Source
 from exporter.save import load_graph, save_together
@@ -122,8 +122,7 @@ def test_a_damaged_graph_is_caught(rewriting_run: Path, learnt_t5: Path, rewritt
     model, source_of = load_model(learnt_t5), Source(rewritten, Columns())
     passages = ENCODER_DECODERS.passages(source_of, model, load_tokenizer(learnt_t5), 2048)
     decoder = Decoder(session(tmp_path / "decoder.onnx"), 2048, Encoder(session(tmp_path / "encoder.onnx")))
-    with reference(model, passages, tmp_path) as answers:
-        found = prediction(decoder, answers)
+    found = prediction(decoder, Reference(model, passages))
     said = reasons(Precision.FP32, found, continuation(decoder, passages, greedy(model, passages, 2048)))
     assert any("a logit differs" in reason for reason in said)
 
