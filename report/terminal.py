@@ -159,7 +159,7 @@ class ProgressBar:
         )
         self._stage = ""
         self._began = self._last_line = 0.0
-        self._total = self._done_before = 0
+        self._done = self._total = self._done_before = 0
 
     def __enter__(self) -> Self:
         if self._console.is_terminal:
@@ -174,9 +174,11 @@ class ProgressBar:
 
     def __call__(self, stage: str, done: int, total: int, note: str = "") -> None:
         now = monotonic()
-        first = (stage, total) != (self._stage, self._total)
+        counted = total != self._total and self._done == self._done_before  # its steps, only now
+        first = stage != self._stage or counted
         if first:
-            self._stage, self._total, self._began, self._last_line, self._done_before = stage, total, now, 0.0, done
+            self._stage, self._began, self._last_line, self._done_before = stage, now, 0.0, done
+        self._done, self._total = done, total
         if self._console.is_terminal:
             self._draw(stage, done, total, note, first)
         elif first or now - self._last_line >= LINE_EVERY_S or done == total:

@@ -35,4 +35,6 @@ def test_a_new_stage_begins_anew(clock: list[float], capsys: pytest.CaptureFixtu
     bar("compare", 8, 24)
     clock[0] += 60
     bar("compare", 9, 24)
-    assert capsys.readouterr().err.splitlines()[-1] == "  compare 9/24, 900 s left"
+    clock[0] += 60
+    bar("compare", 10, 30)  # more of them, because something is not settled yet
+    assert capsys.readouterr().err.splitlines()[-2:] == ["  compare 9/24, 900 s left", "  compare 10/30, 1200 s left"]
