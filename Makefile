@@ -27,10 +27,12 @@ check: $(READY)  ## lint, format, types
 	@$(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/mypy
 
+# Packages are compiled by every core, where pip takes one; a file of torch is for later Pythons, and is left as it is.
 $(READY): pyproject.toml constraints.txt
 	@echo "Setting up $(VENV): a minute or two on a fast connection"
 	@$(PYTHON) -m venv --clear $(VENV)
-	@$(VENV)/bin/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[cpu,openvino,genai,train,torchao,nncf,loadgen,tensorboard,lora,gguf,datasets,images,parquet,demo,dev]'
+	@$(VENV)/bin/python -m pip install -qq --no-compile --disable-pip-version-check -c constraints.txt -e '.[cpu,openvino,genai,train,torchao,nncf,loadgen,tensorboard,lora,gguf,datasets,images,parquet,demo,dev]'
+	@$(VENV)/bin/python -m compileall -qq -j 0 -x '/tests?/' $(VENV)/lib || true
 	@touch $@
 
 clean:
