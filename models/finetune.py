@@ -42,14 +42,14 @@ def finetune(
     """
     assignment = assign(base_model, data, evaluation, labels, problem, teacher, config or FinetuneConfig())
     run = claim_output(out)
-    if not launched() and (earlier := made_before(run, assignment)):
+    if not launched() and (earlier := _made_before(run, assignment)):
         return earlier, False
     with hushed(*ON_IMPORT):
         from models.job import Job
         from models.trainer import choose_device, spare_memory
 
     processes = join(choose_device(assignment.config))
-    earlier = processes.first(made_before(run, assignment))
+    earlier = processes.first(_made_before(run, assignment))  # what one finds, all go by
     if earlier is not None:
         return earlier, False
     processes.share(assignment.config.batch_size)
@@ -59,7 +59,7 @@ def finetune(
     return job.train(), True
 
 
-def made_before(run: RunFolder, assignment: Assignment) -> TrainingRecord | None:
+def _made_before(run: RunFolder, assignment: Assignment) -> TrainingRecord | None:
     """The record of the same training, if its checkpoint is still whole."""
     record = read_if_present(run.training, TrainingRecord)
     if record is None or record.fingerprint != assignment.mark or not run.own_checkpoint.is_dir():

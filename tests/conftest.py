@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -129,6 +130,17 @@ def copied(run: Path, to: Path) -> Path:
     assert checkpoint is not None
     copy.link_checkpoint(checkpoint)
     return to
+
+
+@contextmanager
+def small_files(most_bytes: int) -> Iterator[None]:
+    """Let no file grow beyond so many bytes inside the block, as on a full disk."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def loaded_after(statement: str) -> set[str]:

@@ -1,10 +1,11 @@
 """From a causal language model to a run's verified decoder graphs; what is there already is not made again."""
 
+import functools
 import gc
 import shutil
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -247,8 +248,8 @@ class _Job:
         write_json(self.run.golden, golden)
         derived, refused = self._derive(todo, model, tokenizer, shape)
         todo = tuple(derived)
-        self.progress("export", total - 1, total, f"{passages.tokens:,} tokens, beside PyTorch")
-        judged = self._judge(todo, model, shape, passages, samples, golden)
+        tell = functools.partial(self.progress, "export", total - 1, total)
+        judged = self._judge(todo, model, shape, passages, samples, golden, tell)
         weights = sum(weight.numel() for weight in model.parameters())
         source = _Source(sha256, shape, sizes_of(model), weights, family.reading(model))
         made = {
@@ -329,11 +330,14 @@ class _Job:
         passages: Passages,
         samples: Sequence[Sample],
         golden: GoldenTexts,
+        tell: Callable[[str], None],
     ) -> dict[Precision, _Judged]:
+        tell(f"{passages.tokens:,} tokens, by PyTorch")
         return_freed_memory()  # what derivations have learnt from
         wanted = greedy(model, passages, shape.context)
 
         def judge(precision: Precision, answers: Reference) -> _Judged:
+            tell(f"{precision}: {passages.tokens:,} tokens, beside PyTorch")
             lay_aside(weights_of(model))
             return_freed_memory()  # of the one before
             decoder = self._open(precision, shape.context)

@@ -39,7 +39,8 @@ def lay_aside(arrays: Iterable[NDArray[Any]]) -> None:
 
 def _mapped_files() -> list[tuple[int, int]]:
     """Where this process has files in memory, from `/proc/self/maps`: anonymous memory has no inode there."""
-    lines = (line.split() for line in Path("/proc/self/maps").read_text().splitlines())
+    maps = Path("/proc/self/maps")
+    lines = (line.split() for line in (maps.read_text().splitlines() if maps.exists() else ()))
     spans = (fields[0].split("-") for fields in lines if fields[4] != "0")
     return [(int(first, 16), int(last, 16)) for first, last in spans]
 

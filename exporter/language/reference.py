@@ -1,5 +1,6 @@
 """What PyTorch says of each told token, once for all that are judged by it: in a file, because it may be gigabytes."""
 
+import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -66,7 +67,6 @@ class Reference:
     model: Any
     passages: Passages
     file: FileIO | None = None
-    vocabulary: int = 0
 
     def __iter__(self) -> Iterator[tuple[Batch, torch.Tensor]]:
         """Each batch with its logits, float32 (predicted, vocabulary)."""
@@ -77,14 +77,11 @@ class Reference:
 
     def written_to(self, file: FileIO) -> "Reference":
         """The same, read from a file that keeps all of it. Raises `OSError` where the disk is full."""
-        vocabulary = 0
         for batch in self._batches():
-            logits = self._said(batch).numpy()
-            left = memoryview(logits.tobytes())
+            left = memoryview(self._said(batch).numpy().tobytes())
             while left:  # a full disk takes a part, and then nothing
                 left = left[file.write(left) :]
-            vocabulary = logits.shape[-1]
-        return Reference(self.model, self.passages, file, vocabulary)
+        return Reference(self.model, self.passages, file)
 
     def _batches(self) -> Iterator[Batch]:
         """Made as they are needed: an encoder's features may be larger than what is told behind them."""
@@ -97,14 +94,14 @@ class Reference:
             return batch.picked(told(self.model, batch.ids, batch.mask, batch.inputs)).float()
 
     def _read(self, batch: Batch, file: FileIO) -> torch.Tensor:
-        shape = len(batch.target), self.vocabulary
-        data = bytearray(FLOAT_BYTES * shape[0] * shape[1])
+        tokens, every = len(batch.target), self.passages.tokens
+        data = bytearray(os.fstat(file.fileno()).st_size // every * tokens)
         left = memoryview(data)
         while left:
             if not (count := file.readinto(left)):
                 raise RuntimeError("the reference's answers are cut short")
             left = left[count:]
-        return torch.frombuffer(data, dtype=torch.float32).view(shape)
+        return torch.frombuffer(data, dtype=torch.float32).view(tokens, -1)
 
 
 def kept_bytes(model: Any, passages: Passages) -> int:

@@ -40,7 +40,7 @@ from models.training import (
     TrainingRecord,
 )
 from models.turns import Steps
-from tests.conftest import Steelyard
+from tests.conftest import Steelyard, small_files
 from tests.models.conftest import CONFIG, STEPS, Make, Trained
 from tests.test_cli import fails
 
@@ -794,18 +794,15 @@ def test_a_full_disk_at_the_end_keeps_the_training(
     tiny_checkpoint: Path, separable: TaskRows, trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "run"
-    limits, save = resource.getrlimit(resource.RLIMIT_FSIZE), Job._save
+    save = Job._save
 
     def save_on_a_full_disk(job: Job, model: object, tokenizer: object) -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
-        save(job, model, tokenizer)
+        with small_files(50_000):
+            save(job, model, tokenizer)
 
     monkeypatch.setattr(Job, "_save", save_on_a_full_disk)
-    try:
-        with pytest.raises(UserError, match=r"cannot write .*/run/checkpoint: .*File too large"):
-            finetune(str(tiny_checkpoint), separable, out, config=CONFIG)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    with pytest.raises(UserError, match=r"cannot write .*/run/checkpoint: .*File too large"):
+        finetune(str(tiny_checkpoint), separable, out, config=CONFIG)
     monkeypatch.undo()
     assert not (out / "checkpoint").exists()
     assert not (out / ".checkpoint.part").exists()

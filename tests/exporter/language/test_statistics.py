@@ -1,7 +1,5 @@
 """What is reckoned of logits, inputs and weights in parts, beside PyTorch's own whole sums."""
 
-import resource
-import signal
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,6 +25,7 @@ from exporter.language.moments import alike, second_moments
 from exporter.language.passages import Passages
 from exporter.language.reference import Reference, kept
 from models.checkpoint import load_model
+from tests.conftest import small_files
 
 WORDS = 50
 ROWS = tuple(tuple((7 * place + 3 * step) % WORDS for step in range(place + 2)) for place in range(12))
@@ -85,14 +84,9 @@ def test_no_numbers_are_a_blind_guess_of_infinite_error() -> None:
 @pytest.mark.parametrize("room", [0, 1000, 15_000])
 def test_a_full_disk_is_said(room: int, tmp_path: Path) -> None:
     """However much was written before: all of it is 15,600 bytes."""
-    limits, before = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (room, limits[1]))
-    try:
-        with pytest.raises(UserError, match="cannot write"), kept(Teller(0), Passages("rows", ROWS), tmp_path):
-            pass
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-        signal.signal(signal.SIGXFSZ, before)
+    told = Passages("rows", ROWS)
+    with small_files(room), pytest.raises(UserError, match="cannot write"), kept(Teller(0), told, tmp_path):
+        pass
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems are told nothing")
