@@ -29,7 +29,8 @@ from exporter.request import Request, Source
 from models.rows import Columns
 run, out, limit, names = RunFolder(Path(sys.argv[1])), Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4].split(",")
 if sys.argv[5] == "llm":
-    from exporter.language.job import export_language as export
+    from exporter.language.export import export_language as export
+    import exporter.language.job
     from models.embedded import smollm2
     model = smollm2()
 else:

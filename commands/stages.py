@@ -114,7 +114,8 @@ def export_request(
     """
     need("train", "torch", "transformers", "onnx", "onnxscript", "optimum")
     from artifact.run_folder import RunFolder, claim_output
-    from exporter.request import CALIBRATED, EXPORTED, OF_DECODERS, ModuleSource, Request, Source
+    from exporter.language.derivations import DERIVATIONS
+    from exporter.request import CALIBRATED, EXPORTED, ModuleSource, Request, Source
     from models.checkpoint import check_files
     from models.rows import Columns
 
@@ -140,7 +141,7 @@ def export_request(
     elif chosen.get("gguf"):
         need("gguf", "gguf")
     if precisions is None:
-        every = OF_DECODERS if language else EXPORTED
+        every = tuple(DERIVATIONS) if language else EXPORTED
         precisions = tuple(item for item in every if training or item not in CALIBRATED)
         for item in set(every) - set(precisions):
             typer.echo(f"{item} is left out: it needs training examples (--calibration FILE)", err=True)
@@ -217,17 +218,12 @@ def export(request: "Request") -> "tuple[Exported | ExportedLanguage, ...]":
     need("cpu", "onnxruntime")
     from artifact.run_folder import RunFolder
     from exporter.export import export as export_one_pass
-    from models.quiet import ON_IMPORT, hushed
+    from exporter.language.export import export_language
     from report.files import write_variants
 
     try:
         with _progress() as bar:
-            if not request.is_language:
-                return export_one_pass(request, bar)
-            with hushed(*ON_IMPORT):
-                from exporter.language.job import export_language
-
-            return export_language(request, bar)
+            return export_language(request, bar) if request.is_language else export_one_pass(request, bar)
     finally:
         write_variants(RunFolder(request.out))
 

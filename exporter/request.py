@@ -10,16 +10,13 @@ from artifact.records import fingerprint, sha256_file
 from artifact.task import Task
 from errors import UserError
 from exporter.options import EXTERNAL_DATA_BYTES, Options
-from models.rows import Columns, read_task_rows
+from models.rows import LAYOUTS, Columns, TaskRows, read_task_rows
 
 RECIPE = 9
 """Raised whenever the same checkpoint would give another graph, so that older variants are made again."""
 
 EXPORTED = tuple(precision for precision in Precision if precision is not Precision.TF32)
 """Every precision the exporter can make; TF32 is a way to multiply, not a file."""
-
-OF_DECODERS = (Precision.FP32, Precision.FP16, Precision.BF16, Precision.INT8_DYNAMIC, Precision.INT4)
-"""Every precision that is made of language models so far."""
 
 CALIBRATED = frozenset({Precision.INT8_STATIC})
 """Precisions whose ranges come from training examples."""
@@ -65,6 +62,10 @@ class Source:
     path: Path
     columns: Columns
     limit: int | None = None
+
+    def rows(self, task: Task) -> TaskRows:
+        """Its rows, as a task reads them. Raises `UserError` naming the file and the row or column that is amiss."""
+        return read_task_rows(self.path, task, columns=self.columns, limit=self.limit)
 
     @property
     def sha256(self) -> str:
@@ -155,9 +156,9 @@ def versions() -> dict[str, str]:
 
 
 def _mark(source: Source | None, task: Task | None) -> object:
+    """What a variant depends on of a file: its rows as the task reads them, or all of one that holds arrays."""
     if source is None:
         return None
-    held, columns = source.sha256, source.columns
-    if task is Task.IMAGE_CLASSIFICATION and source.path.suffix != ARRAYS:
-        held = read_task_rows(source.path, task, columns=columns, limit=source.limit).sha256
-    return [held, source.limit, columns.text, columns.pair, columns.label]
+    if task is not None and task in LAYOUTS and source.path.suffix != ARRAYS:
+        return source.rows(task).sha256
+    return [source.sha256, source.limit]

@@ -20,6 +20,9 @@ from models.quiet import ON_IMPORT, hushed, unseen
 ONE_PASS = tuple(task for task in Task if task not in WRITES)
 """Tasks whose models answer in one pass."""
 
+WRITERS = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
+"""How names of classes that write text token by token end, as far as the end tells."""
+
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
@@ -95,13 +98,15 @@ def writes_text(model: Path) -> bool:
         return True
     if not (model / "config.json").is_file():
         return False
+    name = str((read_config(model, "config.json").get("architectures") or [None])[0])
+    if name.endswith(WRITERS):
+        return True  # the name of its class says enough, and transformers takes seconds to load
     if read_task(model) not in (None, Task.FEATURE_EXTRACTION):
-        return False  # the name of its class says enough, and transformers takes seconds to load
+        return False
     import transformers
 
-    config = read_config(model, "config.json")
     with hushed(*ON_IMPORT):
-        kind = getattr(transformers, str((config.get("architectures") or [None])[0]), None)
+        kind = getattr(transformers, name, None)
     return kind is not None and bool(kind.can_generate())
 
 

@@ -114,6 +114,9 @@ def test_report_reads_the_records_of_measure_and_runs_nothing() -> None:
             "finetune(Lesson(base_model='./nowhere', data='data.csv', config=FinetuneConfig(held_out=8)), Path('new'))",
             "nowhere does not exist",
         ),
+        ("export(Request(Path('model'), Path('new'), FP32, data=REVIEWS))", "data.csv has no column 'review'"),
+        ("export_language(Request(Path('llama'), Path('new'), FP32, data=REVIEWS))", "data.csv has no column 'review'"),
+        ("export_language(Request(Path('llama'), Path('new'), FP32, language='en'))", "--language is for models that"),
     ],
 )
 def test_what_is_wrong_with_folders_and_data_is_said_before_torch_is_loaded(
@@ -123,6 +126,7 @@ def test_what_is_wrong_with_folders_and_data_is_said_before_torch_is_loaded(
         "taken/thesis.tex": "mine",
         "model/config.json": "{}",
         "model/model.safetensors": "",
+        "llama/config.json": '{"architectures": ["LlamaForCausalLM"]}',
         "data.csv": "text,label\n" + "".join(f"text {number},{'ab'[number % 2]}\n" for number in range(40)),
     }.items():
         (tmp_path / path).parent.mkdir(exist_ok=True)
@@ -130,9 +134,15 @@ def test_what_is_wrong_with_folders_and_data_is_said_before_torch_is_loaded(
     program = f"""
 import os
 from pathlib import Path
+from artifact.precision import Precision
 from commands.stages import export_request, finetune
 from errors import UserError
+from exporter.export import export
+from exporter.language.export import export_language
+from exporter.request import Request, Source
+from models.rows import Columns
 from models.training import FinetuneConfig, Lesson
+FP32, REVIEWS = (Precision.FP32,), Source(Path("data.csv"), Columns("review"))
 USUAL = dict(module=None, data=(None, 1), calibration=None, columns=(None, None, None))
 os.chdir({str(tmp_path)!r})
 try:

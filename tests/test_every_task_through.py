@@ -15,7 +15,7 @@ from artifact.precision import Precision
 from artifact.predict.predictor import Predictor
 from artifact.run_folder import RunFolder
 from exporter.export import export
-from exporter.language.job import export_language
+from exporter.language.export import export_language
 from exporter.request import Request, Source
 from models.rows import Columns
 from models.training import TrainingRecord

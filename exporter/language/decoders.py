@@ -6,18 +6,16 @@ from typing import Any
 import onnx_ir
 
 from artifact.generate.encoder import NOTHING, Read
-from artifact.task import Task
 from exporter.language.decoder_trace import cache_shape, trace
 from exporter.language.family import Begun, Family, text_samples
+from exporter.language.layout import ALONE
 from exporter.language.moments import own_texts
 from exporter.language.passages import Passages, read_passages
 from exporter.request import Source
 
-GRAPH = "model.onnx"
-
 
 def _trace(model: Any) -> Mapping[str, onnx_ir.Model]:
-    return {GRAPH: trace(model)}
+    return {ALONE.decoder: trace(model)}
 
 
 def _passages(source: Source | None, model: Any, tokenizer: Any, context: int) -> Passages:
@@ -35,10 +33,7 @@ def _begin(model: Any, read: Read) -> Begun:
 
 
 DECODERS = Family(
-    task=Task.TEXT_GENERATION,
-    decoder=GRAPH,
-    encoder=None,
-    weights=None,
+    layout=ALONE,
     shape=cache_shape,
     trace=_trace,
     passages=_passages,

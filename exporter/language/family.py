@@ -9,7 +9,7 @@ import onnx_ir
 from artifact.generate.cache import CacheShape
 from artifact.generate.encoder import Given, Read
 from artifact.language import Reading
-from artifact.task import Task
+from exporter.language.layout import Layout
 from exporter.language.passages import Passages
 from exporter.request import Source
 from exporter.samples import SAMPLES
@@ -43,17 +43,13 @@ def text_samples(tokenizer: Any, most_tokens: int | None = None) -> Iterator[Sam
 class Family:
     """How models of one kind are exported.
 
-    `decoder` and `encoder` name the graphs' files; `weights` that of a file that both keep theirs in, `None` where a
-    graph keeps its own. `trace` gives the graphs by their names. `passages` are texts that a model is judged by, and
+    `trace` gives the graphs by their files' names. `passages` are texts that a model is judged by, and
     `practice` those it is calibrated on; golden examples read `samples`. `begin` says how a text of these ids, or a
     recording of these features, is gone on with, and `reading` what an artifact must know of a model that reads one
     thing to write another.
     """
 
-    task: Task
-    decoder: str
-    encoder: str | None
-    weights: str | None
+    layout: Layout
     shape: Callable[[Any], CacheShape]
     trace: Callable[[Any], Mapping[str, onnx_ir.Model]]
     passages: Callable[[Source | None, Any, Any, int], Passages]
@@ -61,13 +57,3 @@ class Family:
     samples: Callable[[Any, Any], Iterable[Sample]]
     begin: Callable[[Any, Read], Begun]
     reading: Callable[[Any], Reading | None]
-
-    @property
-    def graphs(self) -> tuple[str, ...]:
-        """The files of its graphs."""
-        return (self.decoder,) if self.encoder is None else (self.encoder, self.decoder)
-
-    @property
-    def files(self) -> tuple[str, ...]:
-        """Every file that a variant may have."""
-        return (*self.graphs, self.weights or f"{self.decoder}_data")

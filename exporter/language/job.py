@@ -1,4 +1,4 @@
-"""From a causal language model to a run's verified decoder graphs; what is there already is not made again."""
+"""One export of a model that writes text: its graphs, and how each is judged."""
 
 import functools
 import gc
@@ -16,7 +16,6 @@ from artifact.generate.cache import CacheShape
 from artifact.generate.decoder import Decoder
 from artifact.generate.encoder import Encoder
 from artifact.generate.golden import GoldenTexts
-from artifact.identity import checkpoint_sha256
 from artifact.language import (
     GGUF,
     GGUF_RECORD,
@@ -31,106 +30,47 @@ from artifact.language import (
     Sizes,
 )
 from artifact.precision import Precision
-from artifact.progress import Progress, silent
-from artifact.records import fingerprint, read_if_present, sha256_file, write_json
-from artifact.run_folder import RunFolder, claim_output
+from artifact.progress import Progress
+from artifact.records import sha256_file, write_json
+from artifact.run_folder import RunFolder
 from artifact.task import Task
-from artifact.tokenizer import read_config
 from artifact.variant import Kept
 from errors import GateFailed, UserError
-from exporter.export import ExportedLanguage
 from exporter.from_checkpoint import check_weights
 from exporter.half import emulate
 from exporter.inspect import inspect_graph, newest
 from exporter.language.decoders import DECODERS
-from exporter.language.derive import DERIVATIONS
+from exporter.language.derivations import DERIVATIONS
+from exporter.language.derive import derive
 from exporter.language.family import Family, Sample
 from exporter.language.gate import continuation, greedy, prediction, reasons
 from exporter.language.golden import golden_error, golden_texts
+from exporter.language.layout import Layout
 from exporter.language.memory import lay_aside, return_freed_memory, weights_of
-from exporter.language.norms import OPSET
-from exporter.language.passages import Passages, source_rows
+from exporter.language.passages import Passages
 from exporter.language.practice import Practice
 from exporter.language.reference import Reference, kept, kept_bytes
 from exporter.language.seq2seq.listeners import listeners
 from exporter.language.seq2seq.writers import ENCODER_DECODERS
 from exporter.language.sizes import sizes_of
-from exporter.language.source import checkpoint_folder
-from exporter.options import Options, Profile
-from exporter.request import Request, Source, versions
+from exporter.request import Request, versions
 from exporter.save import load_graph, save_graph, save_together
 from exporter.sessions import file_session, graph_session
-from models.checkpoint import hears, load_model, load_tokenizer, quiet
+from models.checkpoint import load_model, load_tokenizer, quiet
 
 MOST_IN_ONE_FILE = 256 * 10**6
 """Bytes of weights above which they go into a second file, from which they are read as they are needed: a file of one
 piece is held in memory three times while it is written."""
 
-RECIPE = 10
-"""Raised whenever the same checkpoint would give another graph."""
 
+def family_of(layout: Layout, checkpoint: Path, language: str | None = None) -> Family:
+    """How a checkpoint's kind of model is exported; one that hears writes `language`.
 
-def export_language(request: Request, progress: Progress = silent) -> tuple[ExportedLanguage, ...]:
-    """Trace once, derive every asked precision, and judge each beside PyTorch fp32.
-
-    Writes `variants/PRECISION/{model.onnx, variant.json}` into the run folder; a GGUF file is unpacked to the run's
-    own `checkpoint/` first. A variant that is not good enough is written and returned all the same. Raises `UserError`
-    for what cannot be exported, and `GateFailed` after all others are made for precisions that this graph cannot be
-    turned into.
+    Raises `UserError` for one whose recordings cannot be prepared without transformers.
     """
-    if not isinstance(request.model, Path):
-        raise UserError("--module is for modules that answer in one pass", "name a checkpoint")
-    _check(request)
-    run = claim_output(request.out)
-    checkpoint = checkpoint_folder(request.model, run, progress)
-    family = family_of(checkpoint, request.language)
-    if request.task not in (None, family.task):
-        raise UserError(f"--task is {request.task}, and {checkpoint} is for {family.task}", "leave --task out")
-    job = _Job(request, run, checkpoint, family, progress)
-    if request.gguf:
-        from exporter.language.gguf_file import check_written
-
-        check_written(read_config(checkpoint, "config.json"))
-    with quiet():  # transformers names kernels that only its own loops would use
-        made = job.make()
-    if request.gguf:
-        job.write_ggufs()
-    return made
-
-
-def family_of(checkpoint: Path, language: str | None = None) -> Family:
-    """What kind of model a checkpoint holds, by its configuration; one that hears writes `language`.
-
-    Raises `UserError` where a language is named for another kind.
-    """
-    is_both = checkpoint.is_dir() and bool(read_config(checkpoint, "config.json").get("is_encoder_decoder"))
-    if is_both and hears(checkpoint):
+    if layout.task is Task.SPEECH2TEXT_GENERATION:
         return listeners(checkpoint, language)
-    if language is not None:
-        raise UserError("--language is for models that hear recordings", "leave it out")
-    return ENCODER_DECODERS if is_both else DECODERS
-
-
-def _check(request: Request) -> None:
-    """Raise `UserError` for what is asked of language models in vain."""
-    unknown = [precision for precision in request.precisions if precision not in DERIVATIONS]
-    if unknown:
-        raise UserError(
-            f"{unknown[0]} is not made of language models yet", f"choose from: {', '.join(DERIVATIONS)} (--precisions)"
-        )
-    usual, chosen = Options(), request.options
-    asked = {
-        "--pooling": request.pooling is not None,
-        "--profile": chosen.profile is Profile.ORT_GPU,
-        "--target": chosen.target is not usual.target,
-        "--weights": chosen.weights is not usual.weights,
-        "--head-bits": chosen.head_bits != usual.head_bits and Precision.INT4 not in request.precisions,
-        "--opset": request.opset not in (None, OPSET),
-        "--allow-pickle": request.allow_pickle,
-    }
-    for flag, is_asked in asked.items():
-        if is_asked:
-            raise UserError(f"{flag} as given does nothing for language models yet", "leave it out")
+    return DECODERS if layout.encoder is None else ENCODER_DECODERS
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,42 +103,32 @@ class _Derived:
     seconds_s: float
 
 
-def _marked(source: Source | None, task: Task) -> str | None:
-    """What a variant depends on of a file: texts, recordings, and what is to be written of them."""
-    rows = source_rows(source, task)
-    return None if rows is None else rows.sha256
-
-
 @dataclass(frozen=True, slots=True)
-class _Job:
-    """One export of a checkpoint's folder."""
+class Job:
+    """The work of one export of a checkpoint's folder, for what of it is not there yet."""
 
     request: Request
     run: RunFolder
     checkpoint: Path
     family: Family
+    sha256: str
     progress: Progress
 
-    def make(self) -> tuple[ExportedLanguage, ...]:
-        sha256 = checkpoint_sha256(self.checkpoint) if self.checkpoint.is_dir() else ""
-        marks = {precision: self._mark(precision, sha256) for precision in self._precisions}
-        kept = {precision: found for precision, mark in marks.items() if (found := self._kept(precision, mark))}
-        todo = tuple(precision for precision in marks if precision not in kept)
-        made = self._made(todo, marks, sha256) if todo else {}
-        known = {**kept, **made}
-        return tuple(
-            ExportedLanguage(known[precision], self._path(precision), precision in made)
-            for precision in marks
-            if precision in self.request.precisions or not known[precision].passed
-        )
+    def make(self, marks: Mapping[Precision, str]) -> dict[Precision, LanguageVariant]:
+        """Make the variants of these precisions, which get these fingerprints.
 
-    def write_ggufs(self) -> None:
-        """Write llama.cpp's file of every asked precision that is not there yet."""
+        Raises `UserError` for what cannot be exported, and `GateFailed` after all others are made for precisions that
+        this graph cannot be turned into.
+        """
+        with quiet():  # transformers names kernels that only its own loops would use
+            return self._made(marks)
+
+    def write_ggufs(self, todo: Sequence[Precision]) -> None:
+        """Write llama.cpp's file of each of these precisions."""
         from exporter.language.gguf_file import write_gguf
 
-        sha256 = checkpoint_sha256(self.checkpoint)
-        todo = [precision for precision in self.request.precisions if not self._has_gguf(precision, sha256)]
-        model = load_model(self.checkpoint) if todo else None
+        with quiet():
+            model = load_model(self.checkpoint)
         for done, precision in enumerate(todo):
             self.progress("export", done, len(todo), f"{precision} for llama.cpp")
             folder = self._folder(precision)
@@ -206,27 +136,14 @@ class _Job:
             write_gguf(model, precision, folder / GGUF)
             record = GgufFile(
                 schema_version=GGUF_SCHEMA_VERSION,
-                checkpoint_sha256=sha256,
+                checkpoint_sha256=self.sha256,
                 size_bytes=(folder / GGUF).stat().st_size,
                 sha256=sha256_file(folder / GGUF),
             )
             write_json(folder / GGUF_RECORD, record)
 
-    def _has_gguf(self, precision: Precision, sha256: str) -> bool:
-        folder = self._folder(precision)
-        found = read_if_present(folder / GGUF_RECORD, GgufFile)
-        whole = found is not None and (folder / GGUF).is_file() and sha256_file(folder / GGUF) == found.sha256
-        return whole and found is not None and found.checkpoint_sha256 == sha256
-
-    @property
-    def _precisions(self) -> tuple[Precision, ...]:
-        """The fp32 graph is always made, because all others come from it."""
-        return tuple(dict.fromkeys((Precision.FP32, *self.request.precisions)))
-
-    def _made(
-        self, todo: tuple[Precision, ...], marks: Mapping[Precision, str], sha256: str
-    ) -> dict[Precision, LanguageVariant]:
-        total = len(todo) + 2
+    def _made(self, marks: Mapping[Precision, str]) -> dict[Precision, LanguageVariant]:
+        total = len(marks) + 2
         self.progress("export", 0, total, "loading")
         model = load_model(self.checkpoint)
         check_weights(model)
@@ -236,7 +153,7 @@ class _Job:
         self.progress("export", 0, total, "reading what it is judged on")
         passages = family.passages(self.request.data, model, tokenizer, shape.context)  # before anything is written
         self.run.begin()
-        if len(todo) > 1:
+        if len(marks) > 1:
             self._check_room(kept_bytes(model, passages))
         self.run.link_checkpoint(self.checkpoint)
         samples = [
@@ -244,17 +161,16 @@ class _Job:
             for sample in family.samples(model, tokenizer)
             if len(family.begin(model, sample.read)[0]) < shape.context
         ]
-        golden = golden_texts(model, family, samples, shape.context, sha256)
+        golden = golden_texts(model, family, samples, shape.context, self.sha256)
         write_json(self.run.golden, golden)
-        derived, refused = self._derive(todo, model, tokenizer, shape)
-        todo = tuple(derived)
+        derived, refused = self._derive(tuple(marks), model, tokenizer, shape)
         tell = functools.partial(self.progress, "export", total - 1, total)
-        judged = self._judge(todo, model, shape, passages, samples, golden, tell)
+        judged = self._judge(tuple(derived), model, shape, passages, samples, golden, tell)
         weights = sum(weight.numel() for weight in model.parameters())
-        source = _Source(sha256, shape, sizes_of(model), weights, family.reading(model))
+        source = _Source(self.sha256, shape, sizes_of(model), weights, family.reading(model))
         made = {
             precision: self._record(precision, marks[precision], source, judged[precision], derived[precision])
-            for precision in todo
+            for precision in derived
         }
         for precision, variant in made.items():
             write_json(self._folder(precision) / "variant.json", variant)
@@ -307,16 +223,16 @@ class _Job:
             return self.family.trace(practice.model), ()
         derivation = DERIVATIONS[precision]
         made = {}
-        for name in self.family.graphs:
+        for name in self.family.layout.graphs:
             seen = practice.seen(derivation, name)
             lay_aside(weights_of(practice.model))
-            made[name] = derivation.make(load_graph(practice.traced / name), self.request.options, seen)
+            made[name] = derive(derivation, load_graph(practice.traced / name), self.request.options, seen)
         kept = tuple(item for _, items in made.values() for item in items)
         return {name: graph for name, (graph, _) in made.items()}, kept
 
     def _save(self, graphs: Mapping[str, onnx_ir.Model], folder: Path) -> None:
-        if self.family.weights is not None:
-            save_together({folder / name: graph for name, graph in graphs.items()}, self.family.weights)
+        if (weights := self.family.layout.weights) is not None:
+            save_together({folder / name: graph for name, graph in graphs.items()}, weights)
             return
         most = min(self.request.external_data_bytes, MOST_IN_ONE_FILE)
         for name, graph in graphs.items():
@@ -354,14 +270,14 @@ class _Job:
 
     def _open(self, precision: Precision, context: int) -> Decoder:
         """As it is served; half arithmetic is emulated, because a CPU computes it in fp32 and hides overflow."""
-        family, half = self.family, DERIVATIONS[precision].half
+        layout, half = self.family.layout, DERIVATIONS[precision].half
 
         def opened(name: str) -> Any:
             path = self._folder(precision) / name
             return file_session(path) if half is None else graph_session(emulate(load_graph(path), half))
 
-        encoder = None if family.encoder is None else Encoder(opened(family.encoder))
-        return Decoder(opened(family.decoder), context, encoder)
+        encoder = None if layout.encoder is None else Encoder(opened(layout.encoder))
+        return Decoder(opened(layout.decoder), context, encoder)
 
     def _record(
         self,
@@ -371,16 +287,16 @@ class _Job:
         judged: _Judged,
         derived: _Derived,
     ) -> LanguageVariant:
-        folder, derivation, family = self._folder(precision), DERIVATIONS[precision], self.family
-        facts = [inspect_graph(folder / name) for name in family.graphs]
-        files, shape = self._files(precision), source.shape.of(derivation.cache)
+        folder, derivation, layout = self._folder(precision), DERIVATIONS[precision], self.family.layout
+        facts = [inspect_graph(folder / name) for name in layout.graphs]
+        files, shape = layout.files(folder), source.shape.of(derivation.cache)
         return LanguageVariant(
             schema_version=SCHEMA_VERSION,
             fingerprint=mark,
             checkpoint_sha256=source.sha256,
-            task=family.task,
+            task=layout.task,
             precision=precision,
-            file=family.decoder,
+            file=layout.decoder,
             size_bytes=sum((folder / name).stat().st_size for name in files),
             files=files,
             opset=max(item.opset for item in facts),
@@ -413,36 +329,3 @@ class _Job:
 
     def _folder(self, precision: Precision) -> Path:
         return self.run.variant(precision)
-
-    def _path(self, precision: Precision) -> Path:
-        return self._folder(precision) / self.family.decoder
-
-    def _files(self, precision: Precision) -> dict[str, str]:
-        folder = self._folder(precision)
-        return {name: sha256_file(folder / name) for name in self.family.files if (folder / name).is_file()}
-
-    def _mark(self, precision: Precision, sha256: str) -> str:
-        """What a variant depends on."""
-        data, options, settings = self.request.data, self.request.options, self.checkpoint / "generation_config.json"
-        derivation = DERIVATIONS[precision]
-        block = derivation.block(options)
-        return fingerprint(
-            {
-                "recipe": RECIPE,
-                "source": sha256,
-                "precision": precision,
-                "data": _marked(data, self.family.task),
-                "settings": sha256_file(settings) if settings.is_file() else None,
-                "language": self.request.language,
-                "rounding": block and [block, options.accuracy_level, derivation.head(options)],
-                "calibration": _marked(self.request.calibration if derivation.learns else None, self.family.task),
-                "external_data_bytes": self.request.external_data_bytes,
-                "versions": versions(),
-            }
-        )
-
-    def _kept(self, precision: Precision, mark: str) -> LanguageVariant | None:
-        """A variant made earlier from the same inputs, if its files are still whole."""
-        found = read_if_present(self._folder(precision) / "variant.json", LanguageVariant)
-        whole = found is not None and found.fingerprint == mark and found.files == self._files(precision)
-        return found if whole else None

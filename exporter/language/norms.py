@@ -6,8 +6,7 @@ from typing import Any
 
 import torch
 
-OPSET = 23
-"""The first with RMSNormalization."""
+from exporter.language.derivations import OPSET
 
 
 class Norm(torch.nn.Module):

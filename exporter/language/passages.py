@@ -14,7 +14,6 @@ from artifact.task import Task
 from errors import UserError
 from exporter.request import Source
 from exporter.samples import SAMPLES
-from models.rows import TaskRows, read_task_rows
 
 LONGEST = 128
 """Tokens of a text that are looked at: more texts say more than longer ones, for the same work."""
@@ -64,19 +63,13 @@ def told(model: Any, ids: NDArray[np.int64], mask: NDArray[np.int64], inputs: Gi
 
 def read_passages(source: Source | None, tokenizer: Any, context: int) -> Passages:
     """The texts of a file, or a few of our own. Raises `UserError` when none has two tokens."""
-    rows = source_rows(source, Task.TEXT_GENERATION)
-    name, texts = source_name(source), SAMPLES if rows is None else rows.texts
+    name, texts = source_name(source), SAMPLES if source is None else source.rows(Task.TEXT_GENERATION).texts
     most = min(LONGEST, context)
     found = [tuple(tokenizer(text, truncation=True, max_length=most)["input_ids"]) for text in texts]
     long = tuple(row for row in found if len(row) > 1)
     if not long:
         raise UserError(f"{name} holds no text of two tokens", "give longer texts with --data")
     return Passages(name, long)
-
-
-def source_rows(source: Source | None, task: Task) -> TaskRows | None:
-    """The rows of a file; `None` where none is named."""
-    return None if source is None else read_task_rows(source.path, task, columns=source.columns, limit=source.limit)
 
 
 def source_name(source: Source | None) -> str:

@@ -10,7 +10,8 @@ import numpy as np
 
 from artifact.generate.cache import CacheShape
 from artifact.generate.encoder import IDS, MASK, READ_MASK, Given
-from exporter.language.derive import Derivation, Seen
+from exporter.language.derivations import Derivation
+from exporter.language.derive import Seen
 from exporter.language.family import Family
 from exporter.language.moments import Moments, alike, second_moments
 from exporter.language.passages import Passages
@@ -48,14 +49,14 @@ class Practice:
     @cached_property
     def largest(self) -> Mapping[str, Mapping[str, float]]:
         """The largest magnitude of each value of each graph."""
-        batches = {self.family.decoder: self._told()}
-        if self.family.encoder is not None:
-            batches[self.family.encoder] = (inputs for _, inputs in self._batches())
+        batches = {self.family.layout.decoder: self._told()}
+        if self.family.layout.encoder is not None:
+            batches[self.family.layout.encoder] = (inputs for _, inputs in self._batches())
         return {name: largest_values(load_graph(self.traced / name), given) for name, given in batches.items()}
 
     def _told(self) -> Iterator[Given]:
         """What the decoder's graph is given: each text at once, with nothing before it."""
-        encoder = self.family.encoder
+        encoder = self.family.layout.encoder
         reader = None if encoder is None else open_file(self.traced / encoder)
         for ids, inputs in self._batches():
             past = {kept.past: np.zeros(kept.size(len(ids), 0), dtype=np.float32) for kept in self.shape.kept}

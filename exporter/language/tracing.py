@@ -22,7 +22,8 @@ from artifact.generate.encoder import IDS, MASK
 from errors import UserError
 from exporter.clean import fill_types, name_nodes, strip
 from exporter.language.attention import Attending, attending
-from exporter.language.norms import OPSET, norming
+from exporter.language.derivations import OPSET
+from exporter.language.norms import norming
 from exporter.tie import tie
 from exporter.trace import hushed_tracer
 from models.checkpoint import quiet

@@ -16,12 +16,12 @@ from artifact.language import Reading
 from artifact.predict.golden import Sampled
 from artifact.predict.sounds import SoundSettings
 from artifact.recordings import Recordings
-from artifact.task import Task
 from errors import UserError
 from exporter.language.family import Begun, Family, Sample
-from exporter.language.passages import LONGEST, Passages, source_name, source_rows
+from exporter.language.layout import ENCODER, LISTENING
+from exporter.language.passages import LONGEST, Passages, source_name
 from exporter.language.seq2seq.traces import writer_shape
-from exporter.language.seq2seq.writers import DECODER, ENCODER, WEIGHTS, WRITTEN, trace_both
+from exporter.language.seq2seq.writers import WRITTEN, trace_both
 from exporter.recordings import compared, tones
 from exporter.request import Source
 from models.recordings import heard, load_extractor
@@ -38,10 +38,7 @@ def listeners(checkpoint: Path, language: str | None) -> Family:
     """
     found = _Listening(checkpoint, heard(str(checkpoint))[1], language)
     return Family(
-        task=Task.SPEECH2TEXT_GENERATION,
-        decoder=DECODER,
-        encoder=ENCODER,
-        weights=WEIGHTS,
+        layout=LISTENING,
         shape=writer_shape,
         trace=trace_both,
         passages=found.passages,
@@ -88,7 +85,8 @@ class _Listening:
 
     def passages(self, source: Source | None, model: Any, tokenizer: Any, context: int) -> Passages:
         """Recordings, and what is to be written of each: as a column says, or else what PyTorch writes."""
-        rows, name, reading = source_rows(source, Task.SPEECH2TEXT_GENERATION), source_name(source), self.reading(model)
+        rows = None if source is None else source.rows(LISTENING.task)
+        name, reading = source_name(source), self.reading(model)
         items = tuple(map(str, rows.texts)) if rows else tones(self.sound.rate_hz)
         read, told = Recordings(items, self.sound), len(reading.told_ids)
         if rows is None or not rows.is_labelled:

@@ -11,16 +11,15 @@ from artifact.generate.cache import CacheShape
 from artifact.generate.decoder import reads
 from artifact.generate.encoder import IDS, Read
 from artifact.language import Reading
-from artifact.task import Task
 from errors import UserError
 from exporter.language.family import Begun, Family, Sample, text_samples
-from exporter.language.passages import LONGEST, Passages, source_name, source_rows
+from exporter.language.layout import DECODER, ENCODER, REWRITING
+from exporter.language.passages import LONGEST, Passages, source_name
 from exporter.language.seq2seq.traces import trace, writer_shape
 from exporter.request import Source
 from exporter.samples import SAMPLES
 from models.starts import start_id
 
-ENCODER, DECODER, WEIGHTS = "encoder.onnx", "decoder.onnx", "weights.onnx_data"
 WRITTEN = 64
 """Tokens that a model writes of its own where the data do not say what it shall write."""
 
@@ -63,7 +62,7 @@ def _begin(model: Any, read: Read) -> Begun:
 
 def _passages(source: Source | None, model: Any, tokenizer: Any, context: int) -> Passages:
     """Texts, and what is to be written of each: as a column says, or else what PyTorch writes."""
-    rows, name = source_rows(source, Task.TEXT2TEXT_GENERATION), source_name(source)
+    rows, name = None if source is None else source.rows(REWRITING.task), source_name(source)
     texts = SAMPLES if rows is None else rows.texts
     longest = min(LONGEST, most_read(model) or LONGEST)
     read = [tuple(tokenizer(text, truncation=True, max_length=longest)["input_ids"]) for text in texts]
@@ -104,10 +103,7 @@ def _ended(model: Any, row: list[int]) -> tuple[int, ...]:
 
 
 ENCODER_DECODERS = Family(
-    task=Task.TEXT2TEXT_GENERATION,
-    decoder=DECODER,
-    encoder=ENCODER,
-    weights=WEIGHTS,
+    layout=REWRITING,
     shape=_shape,
     trace=trace_both,
     passages=_passages,

@@ -26,7 +26,7 @@ from artifact.predict.rows import ItemColumns
 from artifact.records import read_json
 from artifact.run_folder import RunFolder
 from errors import GateFailed, UserError
-from exporter.language.job import export_language
+from exporter.language.export import export_language
 from exporter.request import Request
 from tests.artifact.conftest import edit_json, reseal, run_predict
 from tests.artifact.environments import Environments, environments

@@ -16,7 +16,7 @@ from artifact.pack_language import pack_language
 from artifact.precision import Precision
 from artifact.run_folder import RunFolder
 from errors import UserError
-from exporter.language.job import export_language
+from exporter.language.export import export_language
 from exporter.request import Request
 from tests.artifact.conftest import edit_json, reseal, run_predict
 from tests.artifact.environments import Environments, environments

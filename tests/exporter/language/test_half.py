@@ -16,7 +16,8 @@ from artifact.generate.encoder import READ, Encoder
 from artifact.precision import Precision
 from exporter.half import emulate
 from exporter.language.decoder_trace import trace
-from exporter.language.derive import DERIVATIONS, Seen
+from exporter.language.derivations import DERIVATIONS
+from exporter.language.derive import Seen, derive
 from exporter.language.seq2seq.traces import trace as trace_both
 from exporter.options import Options
 from exporter.save import load_graph, save_graph
@@ -31,7 +32,7 @@ ERRORS = {Precision.FP16: 5e-3, Precision.BF16: 4e-2}
 
 
 def halved(graph: onnx_ir.Model, precision: Precision, path: Path) -> Path:
-    made, _ = DERIVATIONS[precision].make(graph, Options(), Seen())
+    made, _ = derive(DERIVATIONS[precision], graph, Options(), Seen())
     save_graph(made, path)
     return path
 

@@ -22,8 +22,8 @@ from artifact.precision import Precision
 from artifact.run_folder import RunFolder
 from errors import UserError
 from exporter.language.blocks import in_blocks
+from exporter.language.export import export_language
 from exporter.language.gate import continuation, greedy, prediction, reasons
-from exporter.language.job import export_language
 from exporter.language.passages import read_passages
 from exporter.language.reference import Reference
 from exporter.language.sizes import sizes_of
@@ -32,7 +32,7 @@ from exporter.request import Request, Source
 from exporter.save import load_graph, save_graph
 from models.checkpoint import load_model, load_tokenizer
 from models.rows import Columns
-from tests.conftest import within
+from tests.conftest import loaded_after, within
 from tests.exporter.conftest import session
 from tests.gguf_file import write_gguf
 
@@ -138,8 +138,21 @@ def test_table_and_head_have_the_bits_that_are_asked_for(
 def test_what_is_there_is_not_made_again(exported: Path, learnt_llama: Path, sentences: Path) -> None:
     source = Source(sentences, Columns(), 500)
     request = Request(learnt_llama, exported, PRECISIONS, data=source, calibration=Source(sentences, Columns()))
-    again = export_language(request)
-    assert [item.made for item in again] == [False] * len(PRECISIONS)
+    program = f"""
+from pathlib import Path
+from artifact.precision import Precision
+from exporter.language.export import export_language
+from exporter.request import Request, Source
+from models.checkpoint import writes_text
+from models.rows import Columns
+model, texts = Path({str(learnt_llama)!r}), Path({str(sentences)!r})
+assert writes_text(model)
+precisions = tuple(map(Precision, {list(map(str, PRECISIONS))!r}))
+data, calibration = Source(texts, Columns(), 500), Source(texts, Columns())
+again = export_language(Request(model, Path({str(exported)!r}), precisions, data=data, calibration=calibration))
+assert [item.made for item in again] == [False] * len(precisions)
+"""
+    assert not loaded_after(program) & {"torch", "transformers"}
     (exported / "variants" / "int4" / "model.onnx").write_bytes(b"damaged")
     assert [item.made for item in export_language(request)] == [False, False, False, False, True]
 

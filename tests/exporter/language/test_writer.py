@@ -14,7 +14,7 @@ from artifact.generate.sampling import Sampling
 from artifact.generate.writer import Wanted, Writer
 from artifact.precision import Precision
 from errors import UserError
-from exporter.language.job import export_language
+from exporter.language.export import export_language
 from exporter.request import Request, Source
 from models.rows import Columns
 from tests.exporter.conftest import session

@@ -15,8 +15,8 @@ from artifact.generate.encoder import Encoder
 from artifact.language import LanguageVariant, Reading
 from artifact.precision import Precision
 from errors import UserError
+from exporter.language.export import export_language
 from exporter.language.gate import continuation, greedy, prediction, reasons
-from exporter.language.job import export_language
 from exporter.language.reference import Reference
 from exporter.language.seq2seq.writers import ENCODER_DECODERS
 from exporter.request import Request, Source

@@ -12,10 +12,10 @@ from transformers import AutoTokenizer, WhisperFeatureExtractor, WhisperForCondi
 from artifact.language import LanguageVariant
 from artifact.precision import Precision
 from artifact.recordings import Recordings
-from artifact.task import Task
 from errors import UserError
-from exporter.language.job import export_language, family_of
-from exporter.language.passages import source_rows
+from exporter.language.export import export_language
+from exporter.language.job import family_of
+from exporter.language.layout import LISTENING, layout_of
 from exporter.language.seq2seq.listeners import listeners
 from exporter.request import Request, Source
 from models.checkpoint import load_model, load_tokenizer
@@ -113,13 +113,9 @@ def test_without_a_column_pytorch_says_what_is_written(learnt_whisper: Path, hea
     assert tokenizer.decode(row, skip_special_tokens=True) == SENTENCES[2]
     assert row[-1] == tokenizer.eos_token_id
     assert not export_language(request)[0].made
-    before = source_rows(source, Task.SPEECH2TEXT_GENERATION)
-    assert before is not None
-    sha256 = before.sha256
+    sha256 = source.rows(LISTENING.task).sha256
     (tmp_path / "0.wav").write_bytes((heard.parent / "2.wav").read_bytes())
-    after = source_rows(source, Task.SPEECH2TEXT_GENERATION)
-    assert after is not None
-    assert after.sha256 != sha256  # of what the recordings hold
+    assert source.rows(LISTENING.task).sha256 != sha256  # of what the recordings hold
 
 
 def test_what_cannot_be_exported_is_said(learnt_whisper: Path, learnt_t5: Path, tmp_path: Path) -> None:
@@ -129,19 +125,19 @@ def test_what_cannot_be_exported_is_said(learnt_whisper: Path, learnt_t5: Path, 
     with pytest.raises(UserError, match="does not know the language 'fr'"):
         start_ids(load_model(learnt_whisper), "fr")
     with pytest.raises(UserError, match="--language is for models that hear"):
-        family_of(learnt_t5, "en")
+        export_language(Request(learnt_t5, tmp_path / "run", (Precision.FP32,), language="en"))
     copy = Path(shutil.copytree(learnt_whisper, tmp_path / "checkpoint"))
     edit_json(copy / "preprocessor_config.json", dither=0.1)
     with pytest.raises(UserError, match=r"does not say how recordings become features: frames are not"):
-        family_of(copy)
+        family_of(LISTENING, copy)
     (copy / "preprocessor_config.json").unlink()
     with pytest.raises(UserError, match=r"has no preprocessor_config\.json"):
-        family_of(copy)
+        family_of(LISTENING, copy)
     WhisperProcessor(
         WhisperFeatureExtractor(feature_size=16, chunk_length=2), load_tokenizer(learnt_whisper)
     ).save_pretrained(tmp_path / "processor")
     shutil.copyfile(tmp_path / "processor" / "processor_config.json", copy / "processor_config.json")
-    assert family_of(copy).task == "speech2text-generation"
+    assert family_of(layout_of(copy), copy).layout.task == "speech2text-generation"
     (tmp_path / "gone.csv").write_text("audio,text\nnowhere.wav,what\n")
     source = Source(tmp_path / "gone.csv", Columns())
     with pytest.raises(UserError, match="there is no recording"):
