@@ -1,6 +1,7 @@
 """The one trace of a causal language model."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from inspect import signature
 from typing import Any
 
@@ -12,7 +13,9 @@ from errors import UserError
 from exporter.language.attention import Attending, Pass
 from exporter.language.head import Head, heading
 from exporter.language.recurrence import recurring
+from exporter.language.repeat import NotAlikeError, repeated
 from exporter.language.rotary import rotating
+from exporter.language.stack import Stack
 from exporter.language.stand_in import States
 from exporter.language.tracing import (
     UNKNOWN_CONTEXT,
@@ -104,9 +107,21 @@ class Step(torch.nn.Module):
 def trace(model: Any) -> onnx_ir.Model:
     """Trace an fp32 causal model in eval mode to a graph that serves both the prompt and each token after it.
 
-    Inputs and outputs are named as onnxruntime-genai knows them. The model is left as it was. Raises `UserError` when
-    it cannot be traced.
+    Of layers that are all alike only the first are traced, and the last of those repeated: the graph is the same, and
+    comes in seconds. Inputs and outputs are named as onnxruntime-genai knows them. The model is left as it was. Raises
+    `UserError` when it cannot be traced.
     """
+    stack = Stack.of(model)
+    if stack is not None:
+        with suppress(NotAlikeError, UserError):  # then all layers are traced, which gives the same or its reason
+            with stack.shortened(model):
+                graph = _traced(model)
+            return repeated(graph, stack)
+    return _traced(model)
+
+
+def _traced(model: Any) -> onnx_ir.Model:
+    """The graph of every layer that a model has now."""
     shape = cache_shape(model)
     given, axes = step_example(shape)
     with (

@@ -8,7 +8,7 @@ import onnx_ir
 from artifact.generate.encoder import NOTHING, Read
 from exporter.language.decoder_trace import cache_shape, trace
 from exporter.language.family import Begun, Family, text_samples
-from exporter.language.layout import ALONE
+from exporter.language.graph_files import ALONE
 from exporter.language.moments import own_texts
 from exporter.language.passages import Passages, read_passages
 from exporter.request import Source
@@ -33,7 +33,7 @@ def _begin(model: Any, read: Read) -> Begun:
 
 
 DECODERS = Family(
-    layout=ALONE,
+    files=ALONE,
     shape=cache_shape,
     trace=_trace,
     passages=_passages,

@@ -15,13 +15,13 @@ from artifact.tokenizer import read_config
 from errors import UserError
 from exporter.export import ExportedLanguage
 from exporter.language.derivations import DERIVATIONS, OPSET
-from exporter.language.layout import Layout, layout_of
+from exporter.language.graph_files import GraphFiles, graph_files_of
 from exporter.language.source import checkpoint_folder
 from exporter.options import Options, Profile
 from exporter.request import Request, Source, versions
 from models.quiet import ON_IMPORT, hushed
 
-RECIPE = 10
+RECIPE = 11
 """Raised whenever the same checkpoint would give another graph."""
 
 
@@ -38,10 +38,10 @@ def export_language(request: Request, progress: Progress = silent) -> tuple[Expo
     _check(request)
     run = claim_output(request.out)
     checkpoint = checkpoint_folder(request.model, run, progress)
-    layout = layout_of(checkpoint)
-    _check_kind(request, checkpoint, layout)
+    files = graph_files_of(checkpoint)
+    _check_kind(request, checkpoint, files)
     sha256 = checkpoint_sha256(checkpoint) if checkpoint.is_dir() else ""
-    asked = _Asked(request, run, checkpoint, layout, sha256)
+    asked = _Asked(request, run, checkpoint, files, sha256)
     marks = asked.marks()
     known = {precision: found for precision, mark in marks.items() if (found := asked.kept(precision, mark))}
     todo = {precision: mark for precision, mark in marks.items() if precision not in known}
@@ -50,12 +50,12 @@ def export_language(request: Request, progress: Progress = silent) -> tuple[Expo
         with hushed(*ON_IMPORT):
             from exporter.language.job import Job, family_of
 
-        job = Job(request, run, checkpoint, family_of(layout, checkpoint, request.language), sha256, progress)
+        job = Job(request, run, checkpoint, family_of(files, checkpoint, request.language), sha256, progress)
         known |= job.make(todo) if todo else {}
         if ggufs:
             job.write_ggufs(ggufs)
     return tuple(
-        ExportedLanguage(known[precision], run.variant(precision) / layout.decoder, precision in todo)
+        ExportedLanguage(known[precision], run.variant(precision) / files.decoder, precision in todo)
         for precision in marks
         if precision in request.precisions or not known[precision].passed
     )
@@ -83,11 +83,11 @@ def _check(request: Request) -> None:
             raise UserError(f"{flag} as given does nothing for language models yet", "leave it out")
 
 
-def _check_kind(request: Request, checkpoint: Path, layout: Layout) -> None:
+def _check_kind(request: Request, checkpoint: Path, files: GraphFiles) -> None:
     """Raise `UserError` for what is asked of another kind of model than the checkpoint's."""
-    if request.task not in (None, layout.task):
-        raise UserError(f"--task is {request.task}, and {checkpoint} is for {layout.task}", "leave --task out")
-    if request.language is not None and layout.task is not Task.SPEECH2TEXT_GENERATION:
+    if request.task not in (None, files.task):
+        raise UserError(f"--task is {request.task}, and {checkpoint} is for {files.task}", "leave --task out")
+    if request.language is not None and files.task is not Task.SPEECH2TEXT_GENERATION:
         raise UserError("--language is for models that hear recordings", "leave it out")
     if request.gguf:
         from exporter.language.gguf_file import check_written
@@ -102,12 +102,12 @@ class _Asked:
     request: Request
     run: RunFolder
     checkpoint: Path
-    layout: Layout
+    files: GraphFiles
     sha256: str
 
     def marks(self) -> dict[Precision, str]:
         """What each variant depends on; the fp32 graph is always among them, because all others come from it."""
-        request, options, task = self.request, self.request.options, self.layout.task
+        request, options, task = self.request, self.request.options, self.files.task
         settings = self.checkpoint / "generation_config.json"
         common: dict[str, object] = {
             "recipe": RECIPE,
@@ -135,7 +135,7 @@ class _Asked:
         """A variant made earlier from the same inputs, if its files are still whole."""
         folder = self.run.variant(precision)
         found = read_if_present(folder / "variant.json", LanguageVariant)
-        whole = found is not None and found.fingerprint == mark and found.files == self.layout.files(folder)
+        whole = found is not None and found.fingerprint == mark and found.files == self.files.sha256s(folder)
         return found if whole else None
 
     def ggufs_to_write(self) -> Sequence[Precision]:

@@ -9,7 +9,7 @@ import onnx_ir
 from artifact.generate.cache import CacheShape
 from artifact.generate.encoder import Given, Read
 from artifact.language import Reading
-from exporter.language.layout import Layout
+from exporter.language.graph_files import GraphFiles
 from exporter.language.passages import Passages
 from exporter.request import Source
 from exporter.samples import SAMPLES
@@ -49,7 +49,7 @@ class Family:
     thing to write another.
     """
 
-    layout: Layout
+    files: GraphFiles
     shape: Callable[[Any], CacheShape]
     trace: Callable[[Any], Mapping[str, onnx_ir.Model]]
     passages: Callable[[Source | None, Any, Any, int], Passages]

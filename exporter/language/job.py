@@ -45,7 +45,7 @@ from exporter.language.derive import derive
 from exporter.language.family import Family, Sample
 from exporter.language.gate import continuation, greedy, prediction, reasons
 from exporter.language.golden import golden_error, golden_texts
-from exporter.language.layout import Layout
+from exporter.language.graph_files import GraphFiles
 from exporter.language.memory import lay_aside, return_freed_memory, weights_of
 from exporter.language.passages import Passages
 from exporter.language.practice import Practice
@@ -63,14 +63,14 @@ MOST_IN_ONE_FILE = 256 * 10**6
 piece is held in memory three times while it is written."""
 
 
-def family_of(layout: Layout, checkpoint: Path, language: str | None = None) -> Family:
+def family_of(files: GraphFiles, checkpoint: Path, language: str | None = None) -> Family:
     """How a checkpoint's kind of model is exported; one that hears writes `language`.
 
     Raises `UserError` for one whose recordings cannot be prepared without transformers.
     """
-    if layout.task is Task.SPEECH2TEXT_GENERATION:
+    if files.task is Task.SPEECH2TEXT_GENERATION:
         return listeners(checkpoint, language)
-    return DECODERS if layout.encoder is None else ENCODER_DECODERS
+    return DECODERS if files.encoder is None else ENCODER_DECODERS
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,7 +223,7 @@ class Job:
             return self.family.trace(practice.model), ()
         derivation = DERIVATIONS[precision]
         made = {}
-        for name in self.family.layout.graphs:
+        for name in self.family.files.graphs:
             seen = practice.seen(derivation, name)
             lay_aside(weights_of(practice.model))
             made[name] = derive(derivation, load_graph(practice.traced / name), self.request.options, seen)
@@ -231,7 +231,7 @@ class Job:
         return {name: graph for name, (graph, _) in made.items()}, kept
 
     def _save(self, graphs: Mapping[str, onnx_ir.Model], folder: Path) -> None:
-        if (weights := self.family.layout.weights) is not None:
+        if (weights := self.family.files.weights) is not None:
             save_together({folder / name: graph for name, graph in graphs.items()}, weights)
             return
         most = min(self.request.external_data_bytes, MOST_IN_ONE_FILE)
@@ -270,14 +270,14 @@ class Job:
 
     def _open(self, precision: Precision, context: int) -> Decoder:
         """As it is served; half arithmetic is emulated, because a CPU computes it in fp32 and hides overflow."""
-        layout, half = self.family.layout, DERIVATIONS[precision].half
+        files, half = self.family.files, DERIVATIONS[precision].half
 
         def opened(name: str) -> Any:
             path = self._folder(precision) / name
             return file_session(path) if half is None else graph_session(emulate(load_graph(path), half))
 
-        encoder = None if layout.encoder is None else Encoder(opened(layout.encoder))
-        return Decoder(opened(layout.decoder), context, encoder)
+        encoder = None if files.encoder is None else Encoder(opened(files.encoder))
+        return Decoder(opened(files.decoder), context, encoder)
 
     def _record(
         self,
@@ -287,16 +287,16 @@ class Job:
         judged: _Judged,
         derived: _Derived,
     ) -> LanguageVariant:
-        folder, derivation, layout = self._folder(precision), DERIVATIONS[precision], self.family.layout
-        facts = [inspect_graph(folder / name) for name in layout.graphs]
-        files, shape = layout.files(folder), source.shape.of(derivation.cache)
+        folder, derivation, known = self._folder(precision), DERIVATIONS[precision], self.family.files
+        facts = [inspect_graph(folder / name) for name in known.graphs]
+        files, shape = known.sha256s(folder), source.shape.of(derivation.cache)
         return LanguageVariant(
             schema_version=SCHEMA_VERSION,
             fingerprint=mark,
             checkpoint_sha256=source.sha256,
-            task=layout.task,
+            task=known.task,
             precision=precision,
-            file=layout.decoder,
+            file=known.decoder,
             size_bytes=sum((folder / name).stat().st_size for name in files),
             files=files,
             opset=max(item.opset for item in facts),

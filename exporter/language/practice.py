@@ -49,14 +49,14 @@ class Practice:
     @cached_property
     def largest(self) -> Mapping[str, Mapping[str, float]]:
         """The largest magnitude of each value of each graph."""
-        batches = {self.family.layout.decoder: self._told()}
-        if self.family.layout.encoder is not None:
-            batches[self.family.layout.encoder] = (inputs for _, inputs in self._batches())
+        batches = {self.family.files.decoder: self._told()}
+        if self.family.files.encoder is not None:
+            batches[self.family.files.encoder] = (inputs for _, inputs in self._batches())
         return {name: largest_values(load_graph(self.traced / name), given) for name, given in batches.items()}
 
     def _told(self) -> Iterator[Given]:
         """What the decoder's graph is given: each text at once, with nothing before it."""
-        encoder = self.family.layout.encoder
+        encoder = self.family.files.encoder
         reader = None if encoder is None else open_file(self.traced / encoder)
         for ids, inputs in self._batches():
             past = {kept.past: np.zeros(kept.size(len(ids), 0), dtype=np.float32) for kept in self.shape.kept}

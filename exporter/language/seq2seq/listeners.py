@@ -18,7 +18,7 @@ from artifact.predict.sounds import SoundSettings
 from artifact.recordings import Recordings
 from errors import UserError
 from exporter.language.family import Begun, Family, Sample
-from exporter.language.layout import ENCODER, LISTENING
+from exporter.language.graph_files import ENCODER, LISTENING
 from exporter.language.passages import LONGEST, Passages, source_name
 from exporter.language.seq2seq.traces import writer_shape
 from exporter.language.seq2seq.writers import WRITTEN, trace_both
@@ -38,7 +38,7 @@ def listeners(checkpoint: Path, language: str | None) -> Family:
     """
     found = _Listening(checkpoint, heard(str(checkpoint))[1], language)
     return Family(
-        layout=LISTENING,
+        files=LISTENING,
         shape=writer_shape,
         trace=trace_both,
         passages=found.passages,

@@ -13,7 +13,7 @@ from artifact.generate.encoder import IDS, Read
 from artifact.language import Reading
 from errors import UserError
 from exporter.language.family import Begun, Family, Sample, text_samples
-from exporter.language.layout import DECODER, ENCODER, REWRITING
+from exporter.language.graph_files import DECODER, ENCODER, REWRITING
 from exporter.language.passages import LONGEST, Passages, source_name
 from exporter.language.seq2seq.traces import trace, writer_shape
 from exporter.request import Source
@@ -103,7 +103,7 @@ def _ended(model: Any, row: list[int]) -> tuple[int, ...]:
 
 
 ENCODER_DECODERS = Family(
-    layout=REWRITING,
+    files=REWRITING,
     shape=_shape,
     trace=trace_both,
     passages=_passages,

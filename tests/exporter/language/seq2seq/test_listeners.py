@@ -14,8 +14,8 @@ from artifact.precision import Precision
 from artifact.recordings import Recordings
 from errors import UserError
 from exporter.language.export import export_language
+from exporter.language.graph_files import LISTENING, graph_files_of
 from exporter.language.job import family_of
-from exporter.language.layout import LISTENING, layout_of
 from exporter.language.seq2seq.listeners import listeners
 from exporter.request import Request, Source
 from models.checkpoint import load_model, load_tokenizer
@@ -137,7 +137,7 @@ def test_what_cannot_be_exported_is_said(learnt_whisper: Path, learnt_t5: Path, 
         WhisperFeatureExtractor(feature_size=16, chunk_length=2), load_tokenizer(learnt_whisper)
     ).save_pretrained(tmp_path / "processor")
     shutil.copyfile(tmp_path / "processor" / "processor_config.json", copy / "processor_config.json")
-    assert family_of(layout_of(copy), copy).layout.task == "speech2text-generation"
+    assert family_of(graph_files_of(copy), copy).files.task == "speech2text-generation"
     (tmp_path / "gone.csv").write_text("audio,text\nnowhere.wav,what\n")
     source = Source(tmp_path / "gone.csv", Columns())
     with pytest.raises(UserError, match="there is no recording"):

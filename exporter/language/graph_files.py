@@ -10,7 +10,7 @@ from models.checkpoint import hears
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class GraphFiles:
     """What a kind of model is for, and the files of its graphs: that of the decoder, that of the encoder where there is
     one, and that in which both keep their weights; a graph alone keeps its own."""
 
@@ -24,7 +24,7 @@ class Layout:
         """The files of its graphs."""
         return (self.decoder,) if self.encoder is None else (self.encoder, self.decoder)
 
-    def files(self, folder: Path) -> dict[str, str]:
+    def sha256s(self, folder: Path) -> dict[str, str]:
         """SHA-256 of each file of a variant in this folder."""
         names = (*self.graphs, self.weights or f"{self.decoder}_data")
         return {name: sha256_file(folder / name) for name in names if (folder / name).is_file()}
@@ -32,12 +32,12 @@ class Layout:
 
 ENCODER, DECODER = "encoder.onnx", "decoder.onnx"
 
-ALONE = Layout(Task.TEXT_GENERATION, "model.onnx")
-REWRITING = Layout(Task.TEXT2TEXT_GENERATION, DECODER, ENCODER, "weights.onnx_data")
+ALONE = GraphFiles(Task.TEXT_GENERATION, "model.onnx")
+REWRITING = GraphFiles(Task.TEXT2TEXT_GENERATION, DECODER, ENCODER, "weights.onnx_data")
 LISTENING = replace(REWRITING, task=Task.SPEECH2TEXT_GENERATION)
 
 
-def layout_of(checkpoint: Path) -> Layout:
+def graph_files_of(checkpoint: Path) -> GraphFiles:
     """Of a checkpoint, by its configuration."""
     if not (checkpoint.is_dir() and read_config(checkpoint, "config.json").get("is_encoder_decoder")):
         return ALONE
