@@ -10,7 +10,7 @@ import psutil
 import pytest
 from numpy.typing import NDArray
 
-from artifact.cpu import saturates
+from artifact.cpu import cpu_flags, saturates
 from artifact.precision import Precision
 from errors import UserError
 from exporter.request import Source
@@ -163,6 +163,8 @@ def test_answers_are_those_of_plain_transformers(
 ) -> None:
     if "nncf" in candidate.options and saturates():
         pytest.skip("its kernels saturate on this CPU")
+    if {"bf16", "nncf"} <= set(candidate.options) and "amx_int8" in cpu_flags():
+        pytest.skip("on CPUs with AMX OpenVINO answers some batches of it otherwise (docs/runtimes.md)")
     batch = make_batch(*shape, ("input_ids", "attention_mask", "token_type_ids"))
     expected = plain(batch)
     found = runtime.run({name: batch[name] for name in runtime.info.input_names})["logits"]
