@@ -113,7 +113,8 @@ def trace(model: Any) -> onnx_ir.Model:
     """
     stack = Stack.of(model)
     if stack is not None:
-        with suppress(NotAlikeError, UserError):  # then all layers are traced, which gives the same or its reason
+        # what cannot be repeated is traced whole: the same graph, only later, or the reason why there is none
+        with suppress(NotAlikeError, UserError):
             with stack.shortened(model):
                 graph = _traced(model)
             return repeated(graph, stack)

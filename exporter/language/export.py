@@ -84,7 +84,7 @@ def _check(request: Request) -> None:
 
 
 def _check_kind(request: Request, checkpoint: Path, files: GraphFiles) -> None:
-    """Raise `UserError` for what is asked of another kind of model than the checkpoint's."""
+    """Raise `UserError` for what is asked of another kind of model than the checkpoint's, or of llama.cpp in vain."""
     if request.task not in (None, files.task):
         raise UserError(f"--task is {request.task}, and {checkpoint} is for {files.task}", "leave --task out")
     if request.language is not None and files.task is not Task.SPEECH2TEXT_GENERATION:

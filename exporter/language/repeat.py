@@ -10,10 +10,8 @@ import onnx_ir
 import torch
 from onnx_ir.tensor_adapters import TorchTensor
 
+from exporter.language.blocks import STEP
 from exporter.language.stack import TRACED, Stack
-
-STEP = "model."
-"""How names of modules begin in the graph: the traced step holds the model."""
 
 LAST = TRACED - 1
 NESTED = {onnx_ir.AttributeType.GRAPH, onnx_ir.AttributeType.GRAPHS}
