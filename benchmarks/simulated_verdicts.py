@@ -5,8 +5,8 @@
 Two candidates run in turn, block by block, on a simulated machine. Its speed wanders (an autoregressive process that
 both feel, each at the moment of its own block) and drifts; every process has a level of its own; blocks scatter; one in
 twenty is disturbed and takes up to half as long again. `quick` decides as `compare` does: three processes each, and
-more while undecided and affordable. The scatter of processes is what the A/A control showed on a shared 2-core machine
-(1.4 % for a pair), with half and twice of that beside it.
+lean ones while undecided and affordable, whose blocks scatter more. The scatter of processes is what the A/A control
+showed on a shared 2-core machine (1.4 % for a pair), with half and twice of that beside it.
 """
 
 import argparse
@@ -21,8 +21,12 @@ from measure.statistics import Decision, LogRatio, decide, is_settled
 
 WORKLOADS = 2
 SCATTER = (0.004, 0.007, 0.014)
-SIDE_S = 6.3
-"""Seconds of one process of one side in a quick comparison of MiniLM: it starts, warms up and runs its blocks."""
+BESIDE_S = 10.0
+"""Seconds of a quick comparison beside those processes: the harness measures itself, and answers are scored."""
+START_S, ROUND_S = 2.3, 1.0
+"""Seconds in which a process of one side starts and warms up, and of a round of its blocks, of MiniLM; a lean round
+takes 0.6 of that on the machine where they were measured."""
+LEAN = 0.6
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,19 +40,19 @@ class Machine:
     memory: float = 0.9
     drift: float = 0.05
 
-    def replicate(self, random: np.random.Generator, true: float, rounds: int, place: float) -> float:
+    def replicate(self, random: np.random.Generator, true: float, plan: Plan, place: float) -> float:
         """The logarithm of a replicate's ratio, as the median of its rounds; `place` is when it runs, from 0 to 1."""
-        blocks = rounds * WORKLOADS * 2
+        blocks = plan.rounds * WORKLOADS * 2
         path = np.empty(blocks)
         path[0] = random.normal(0, self.wander)
         steps = random.normal(0, self.wander * np.sqrt(1 - self.memory**2), blocks)
         for number in range(1, blocks):
             path[number] = self.memory * path[number - 1] + steps[number]
         path += self.drift * (place + np.arange(blocks) / blocks / QUICK.replicates)
-        path += random.normal(0, self.block, blocks)
+        path += random.normal(0, self.block * np.sqrt(QUICK.block_s / plan.block_s), blocks)
         path += np.where(random.random(blocks) < 0.05, random.uniform(0, log(1.5), blocks), 0)
-        turns = path.reshape(rounds, WORKLOADS, 2)
-        swapped = random.random((rounds, WORKLOADS)) < 0.5
+        turns = path.reshape(plan.rounds, WORKLOADS, 2)
+        swapped = random.random((plan.rounds, WORKLOADS)) < 0.5
         base = np.where(swapped, turns[..., 1], turns[..., 0])
         mine = np.where(swapped, turns[..., 0], turns[..., 1])
         level = random.normal(0, self.process) - random.normal(0, self.process)
@@ -58,10 +62,13 @@ class Machine:
 
 def campaign(random: np.random.Generator, machine: Machine, true: float, plan: Plan) -> tuple[LogRatio, Decision]:
     """One comparison of two candidates by a plan, with its adaptive part."""
-    affordable = min(plan.most_replicates, int(plan.limit_s / (2 * SIDE_S)))
-    logs = [machine.replicate(random, true, plan.rounds, place / plan.replicates) for place in range(plan.replicates)]
-    while len(logs) < affordable and not is_settled(logs):
-        logs.append(machine.replicate(random, true, plan.rounds, 1.0))
+    logs = [machine.replicate(random, true, plan, place / plan.replicates) for place in range(plan.replicates)]
+    left_s = plan.limit_s - BESIDE_S - plan.replicates * 2 * (START_S + plan.rounds * ROUND_S)
+    more = min(
+        plan.most_replicates - plan.replicates, int(left_s / (2 * (START_S + plan.lean.rounds * LEAN * ROUND_S)))
+    )
+    while len(logs) < plan.replicates + more and not is_settled(logs):
+        logs.append(machine.replicate(random, true, plan.lean, 1.0))
     ratio = LogRatio.of(logs)
     return ratio, decide([ratio])[0]
 

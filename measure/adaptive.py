@@ -1,23 +1,29 @@
 """Where more measuring pays: what is not clear yet, as long as the plan can afford it."""
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from itertools import chain
 from statistics import fmean, median
 
 from measure.pairing import Measured, Shapes, base_of, log_speeds
 from measure.plan import Plan
-from measure.records import Entrant, Role
+from measure.records import Entrant, Measurement, Record, Role, Session
 from measure.statistics import is_clear, is_settled
 
 
-def next_entrants(measured: Measured, entrants: Sequence[Entrant], shapes: Shapes, plan: Plan) -> list[Entrant]:
+def next_entrants(
+    measured: Measured, entrants: Sequence[Entrant], shapes: Shapes, spent_s: float, plan: Plan
+) -> list[Entrant]:
     """Who is measured once more, the first of `entrants`, the anchor, always among them: all that are not settled, or,
-    where the plan cannot afford as many, all that are not clear; empty where it can afford neither, or all is settled.
+    where the plan cannot afford as many after `spent_s` seconds, all that are not clear; empty where it can afford
+    neither, or all is settled.
     """
     anchor = entrants[0]
     for is_told in (is_settled, is_clear):
         found = _untold(measured, anchor, shapes, is_told)
         chosen = [anchor, *(entrant for entrant in entrants if entrant in found)]
-        if found and is_affordable(measured, chosen, plan):
+        if found and is_affordable(measured, chosen, spent_s, plan):
             return chosen
     return []
 
@@ -48,11 +54,28 @@ def _speeds(measured: Measured, base: Entrant, shapes: Shapes) -> dict[Entrant, 
     return {entrant: found for entrant, found in logs.items() if found}
 
 
-def is_affordable(measured: Measured, entrants: Sequence[Entrant], plan: Plan) -> bool:
-    """Whether one more process of these stays within the plan: their number, and the seconds of all processes together.
-    What was measured so far decides only by its cost."""
+def is_affordable(measured: Measured, entrants: Sequence[Entrant], spent_s: float, plan: Plan) -> bool:
+    """Whether one more process of these stays within the plan: their number, and the seconds that will be spent. What
+    was measured so far decides only by its cost."""
     if any(len(measured[entrant]) >= plan.most_replicates for entrant in entrants):
         return False
-    spent_s = sum(item.process_s for items in measured.values() for item in items)
-    more_s = sum(median(item.process_s for item in measured[entrant]) for entrant in entrants)
-    return spent_s + more_s <= plan.limit_s
+    return spent_s + sum(_lean_s(measured[entrant], plan) for entrant in entrants) <= plan.limit_s
+
+
+def _lean_s(items: Sequence[Measurement], plan: Plan) -> float:
+    """Seconds of a lean process, by those that there are; before the first one, of any."""
+    lean = [item.process_s for item in items if item.replicate >= plan.replicates]
+    return median(lean or [item.process_s for item in items])
+
+
+def spent_seconds(known: Sequence[Record], measured: Measured) -> float:
+    """Seconds of the sessions in which these were measured, each from its beginning to the last of them, by the
+    system's clock."""
+    ended: defaultdict[str, datetime] = defaultdict(lambda: datetime.min.replace(tzinfo=UTC))
+    for item in chain.from_iterable(measured.values()):
+        ended[item.session] = max(ended[item.session], datetime.fromisoformat(item.finished_utc))
+    return sum(
+        max(0.0, (ended[record.session] - datetime.fromisoformat(record.started_utc)).total_seconds())
+        for record in known
+        if isinstance(record, Session) and record.session in ended
+    )

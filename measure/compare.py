@@ -3,7 +3,7 @@
 import os
 import uuid
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -22,7 +22,7 @@ from artifact.predict.tokens import TextItem
 from artifact.progress import Progress, silent
 from artifact.records import fingerprint
 from errors import UserError
-from measure.adaptive import next_entrants
+from measure.adaptive import next_entrants, spent_seconds
 from measure.core_latency import CoreLatency
 from measure.judging import assess_of, decisions_of_texts
 from measure.machine import Load, read_machine, watch_load
@@ -268,11 +268,12 @@ class _Campaign:
                 name = f"process {replicate + 1} of {self.plan.replicates}"
                 for outcome in run_replicate(setting, able, name, scorer if replicate == 0 else None):
                     self._record(replicate, outcome)
+            lean = replace(setting, plan=self.plan.lean)
             while entrants := self._unsettled(known := load(self.task.measurements)):
                 replicate = 1 + max(item.replicate for items in self._measured(known).values() for item in items)
-                self.steps += len(entrants) + self.plan.rounds
+                self.steps += len(entrants) + lean.plan.rounds
                 name = f"undecided: {len(entrants) - 1}, process {replicate + 1}"
-                for outcome in run_replicate(setting, entrants, name, None):
+                for outcome in run_replicate(lean, entrants, name, None):
                     self._record(replicate, outcome)
         self.progress("compare", self.steps, self.steps)
 
@@ -308,7 +309,7 @@ class _Campaign:
         if self.anchor not in measured:
             return []
         shapes = {workload.spec.name: workload.spec.sample_shapes for workload in workloads}
-        return next_entrants(measured, self.entrants, shapes, self.plan)
+        return next_entrants(measured, self.entrants, shapes, spent_seconds(known, measured), self.plan)
 
     def _mark(self, entrant: Entrant) -> str:
         """Everything a measurement depends on."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from enum import StrEnum
+from typing import Self
 
 import msgspec
 
@@ -23,10 +24,12 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     Every replicate is a fresh process of each candidate; its rounds interleave them in random order; a block is
     `block_s` seconds of one candidate on one workload, but at least `least_passes` and `least_calls`, after a pause of
-    `settle_s`. `replicates` are made of everyone;
-    then more of those that are not settled yet, up to `most_replicates`, while the seconds of all processes together
-    stay below `limit_s`. A replicate makes `rounds`, and in a session that has lasted `limit_s` no more than
-    `least_rounds` (`None`: all of them all the same).
+    `settle_s`. `replicates` are made of everyone; then more, which are lean, of those that are not settled yet, up to
+    `most_replicates`, while all sessions together last no longer than `limit_s`. In a session that has lasted so long,
+    no replicate makes more rounds than a lean one.
+
+    A lean replicate makes `lean_rounds` of `lean_block_s` or a single call (`None`: as all others): it tells one speed
+    from another, where another process tells more than more calls of the same one.
     """
 
     name: str
@@ -42,14 +45,24 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     timeout_s: float
     seed: int
     least_calls: int = 1
-    least_rounds: int | None = None
+    lean_rounds: int | None = None
+    lean_block_s: float | None = None
+
+    @property
+    def lean(self) -> Self:
+        """The plan as a lean replicate follows it."""
+        if self.lean_rounds is None or self.lean_block_s is None:
+            return self
+        return msgspec.structs.replace(
+            self, rounds=min(self.rounds, self.lean_rounds), block_s=self.lean_block_s, least_passes=1, least_calls=1
+        )
 
 
 QUICK = Plan(
     name=Budget.QUICK,
     replicates=3,
-    most_replicates=20,
-    limit_s=145,
+    most_replicates=40,
+    limit_s=160,
     rounds=4,
     block_s=0.2,
     warm_up_s=0.4,
@@ -59,7 +72,8 @@ QUICK = Plan(
     timeout_s=900,
     seed=0,
     least_calls=3,
-    least_rounds=2,
+    lean_rounds=3,
+    lean_block_s=0.1,
 )
 
 BUDGETS: Mapping[Budget, Plan] = {
@@ -81,7 +95,7 @@ BUDGETS: Mapping[Budget, Plan] = {
     Budget.STANDARD: Plan(
         name=Budget.STANDARD,
         replicates=8,
-        most_replicates=24,
+        most_replicates=60,
         limit_s=900,
         rounds=5,
         block_s=0.5,
@@ -91,11 +105,13 @@ BUDGETS: Mapping[Budget, Plan] = {
         most_passes=200,
         timeout_s=1800,
         seed=0,
+        lean_rounds=3,
+        lean_block_s=0.2,
     ),
     Budget.RIGOROUS: Plan(
         name=Budget.RIGOROUS,
         replicates=12,
-        most_replicates=60,
+        most_replicates=200,
         limit_s=7200,
         rounds=12,
         block_s=1.0,
@@ -105,6 +121,8 @@ BUDGETS: Mapping[Budget, Plan] = {
         most_passes=1000,
         timeout_s=3600,
         seed=0,
+        lean_rounds=5,
+        lean_block_s=0.5,
     ),
 }
 

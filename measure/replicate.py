@@ -165,7 +165,7 @@ def _rounds(setting: Setting) -> Iterator[int]:
     """Numbers of the rounds, as long as there is time for them."""
     plan = setting.plan
     for number in range(plan.rounds):
-        if plan.least_rounds is not None and number >= plan.least_rounds and perf_counter() > setting.limit_at:
+        if number >= plan.lean.rounds and perf_counter() > setting.limit_at:
             return
         yield number
 

@@ -137,11 +137,25 @@ def test_what_is_not_settled_is_measured_on_until_the_plan_ends_and_not_again(
     assert all(len(item.quality) == 0 for item in measurements(found) if item.replicate > 0)
 
 
+def test_what_is_measured_on_is_lean(fakes: Callable[..., Comparison]) -> None:
+    """Two rounds of three passes at first, then one of a single pass."""
+    plan = msgspec.structs.replace(ONE, most_replicates=2, least_passes=3, block_s=0.0, lean_rounds=1, lean_block_s=0.0)
+    found = compare(fakes(plan=plan))
+    batches = {workload.name: len(workload.sample_shapes) for workload in sessions(found)[0].workloads}
+    made = {
+        (item.replicate, block.round, len(block.samples_s) / batches[block.workload])
+        for item in measurements(found)
+        for block in item.blocks
+    }
+    assert made == {(0, 0, 3), (0, 1, 3), (1, 0, 1)}
+
+
 @pytest.mark.parametrize(("least", "rounds"), [(None, {0, 1}), (1, {0})])
 def test_where_the_time_is_over_nothing_is_measured_on(
     fakes: Callable[..., Comparison], least: int | None, rounds: set[int]
 ) -> None:
-    found = compare(fakes(plan=msgspec.structs.replace(ONE, most_replicates=3, limit_s=0.0, least_rounds=least)))
+    plan = msgspec.structs.replace(ONE, most_replicates=3, limit_s=0.0, lean_rounds=least, lean_block_s=0.1)
+    found = compare(fakes(plan=plan))
     assert {replicate for _, replicate in pairs(found)} == {0}
     assert {block.round for item in measurements(found) for block in item.blocks} == rounds
 
