@@ -64,7 +64,7 @@ def is_affordable(measured: Measured, entrants: Sequence[Entrant], spent_s: floa
 
 def _lean_s(items: Sequence[Measurement], plan: Plan) -> float:
     """Seconds of a lean process, by those that there are; before the first one, of any."""
-    lean = [item.process_s for item in items if item.replicate >= plan.replicates]
+    lean = [item.process_s for item in items if plan.is_lean(item.replicate)]
     return median(lean or [item.process_s for item in items])
 
 

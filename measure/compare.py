@@ -239,7 +239,7 @@ class _Campaign:
         if not todo and not self._unsettled(known):
             self._ask_again(known)
             return
-        self.steps = sum(len(entrants) + self.plan.rounds for entrants in todo.values())
+        self.steps = sum(len(entrants) + self.plan.of(number).rounds for number, entrants in todo.items())
         self.steps += len(todo.get(0, ()))  # answers are scored in the first replicate
         with TemporaryDirectory(prefix="steelyard-") as scratch, CoreLatency(self.threads) as cores:
             setting = Setting(
@@ -266,14 +266,15 @@ class _Campaign:
             for replicate, entrants in todo.items():
                 able = [entrant for entrant in entrants if entrant in self.entrants]
                 name = f"process {replicate + 1} of {self.plan.replicates}"
-                for outcome in run_replicate(setting, able, name, scorer if replicate == 0 else None):
+                mine = replace(setting, plan=self.plan.of(replicate))
+                for outcome in run_replicate(mine, able, name, scorer if replicate == 0 else None):
                     self._record(replicate, outcome)
-            lean = replace(setting, plan=self.plan.lean)
             while entrants := self._unsettled(known := load(self.task.measurements)):
                 replicate = 1 + max(item.replicate for items in self._measured(known).values() for item in items)
-                self.steps += len(entrants) + lean.plan.rounds
+                mine = replace(setting, plan=self.plan.of(replicate))
+                self.steps += len(entrants) + mine.plan.rounds
                 name = f"undecided: {len(entrants) - 1}, process {replicate + 1}"
-                for outcome in run_replicate(lean, entrants, name, None):
+                for outcome in run_replicate(mine, entrants, name, None):
                     self._record(replicate, outcome)
         self.progress("compare", self.steps, self.steps)
 

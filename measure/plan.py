@@ -24,12 +24,12 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     Every replicate is a fresh process of each candidate; its rounds interleave them in random order; a block is
     `block_s` seconds of one candidate on one workload, but at least `least_passes` and `least_calls`, after a pause of
-    `settle_s`. `replicates` are made of everyone; then more, which are lean, of those that are not settled yet, up to
-    `most_replicates`, while all sessions together last no longer than `limit_s`. In a session that has lasted so long,
-    no replicate makes more rounds than a lean one.
+    `settle_s`. `replicates` are made of everyone; then more of those that are not settled yet, up to `most_replicates`,
+    while all sessions together last no longer than `limit_s`.
 
-    A lean replicate makes `lean_rounds` of `lean_block_s` or a single call (`None`: as all others): it tells one speed
-    from another, where another process tells more than more calls of the same one.
+    The first `full_replicates` (`None`: `replicates`) are as told, the others lean: `lean_rounds` (`None`: no fewer) of
+    blocks that may be a single pass. They tell one speed from another, where another process tells more than more calls
+    of the same one. No replicate makes more rounds in a session that has lasted `limit_s`.
     """
 
     name: str
@@ -46,16 +46,23 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     seed: int
     least_calls: int = 1
     lean_rounds: int | None = None
-    lean_block_s: float | None = None
+    full_replicates: int | None = None
 
     @property
     def lean(self) -> Self:
-        """The plan as a lean replicate follows it."""
-        if self.lean_rounds is None or self.lean_block_s is None:
+        """The plan as lean replicates follow it."""
+        if self.lean_rounds is None:
             return self
-        return msgspec.structs.replace(
-            self, rounds=min(self.rounds, self.lean_rounds), block_s=self.lean_block_s, least_passes=1, least_calls=1
-        )
+        rounds = min(self.rounds, self.lean_rounds)
+        return msgspec.structs.replace(self, rounds=rounds, least_passes=1, least_calls=1)
+
+    def is_lean(self, replicate: int) -> bool:
+        """Whether the replicate of that number, from 0, is lean."""
+        return replicate >= (self.replicates if self.full_replicates is None else self.full_replicates)
+
+    def of(self, replicate: int) -> Self:
+        """The plan as the replicate of that number follows it."""
+        return self.lean if self.is_lean(replicate) else self
 
 
 QUICK = Plan(
@@ -73,7 +80,7 @@ QUICK = Plan(
     seed=0,
     least_calls=3,
     lean_rounds=3,
-    lean_block_s=0.1,
+    full_replicates=1,
 )
 
 BUDGETS: Mapping[Budget, Plan] = {
@@ -106,7 +113,6 @@ BUDGETS: Mapping[Budget, Plan] = {
         timeout_s=1800,
         seed=0,
         lean_rounds=3,
-        lean_block_s=0.2,
     ),
     Budget.RIGOROUS: Plan(
         name=Budget.RIGOROUS,
@@ -122,7 +128,6 @@ BUDGETS: Mapping[Budget, Plan] = {
         timeout_s=3600,
         seed=0,
         lean_rounds=5,
-        lean_block_s=0.5,
     ),
 }
 

@@ -26,6 +26,9 @@ CACHED_STEPS = 8
 NEAR_TIE = 1e-3
 """A lead of the first choice over the second, as a share of the largest logit, that rounding can turn."""
 
+PIECE = 64
+"""Tokens that are compared at once."""
+
 EXACT: Mapping[Precision, float] = {Precision.FP32: 1e-4}
 ROUNDED = 0.1
 """How far cached steps may be from one pass, as a share of the largest logit; kernels that round activations round
@@ -67,16 +70,28 @@ def prediction(decoder: Decoder, reference: Reference) -> Prediction:
     for batch, wanted in reference:
         with torch.inference_mode():
             found = batch.picked(torch.from_numpy(decoder.every(batch.ids, batch.mask, batch.inputs)))
-            tokens, farthest = _compared(found, _Expected.of(wanted, batch.target))
-            error, scale = max(error, farthest), max(scale, float(wanted.abs().max()))
+            tokens, farthest, largest = _compared(found, wanted, batch.target)
+            error, scale = max(error, farthest), max(scale, largest)
             total = torch.zeros(len(batch.places), tokens.shape[1], dtype=torch.float64)
             rows[batch.places] = total.index_add_(0, batch.owner, tokens.double()).numpy()
     return _prediction(reference.passages, Sums(rows, error / scale))
 
 
-def _compared(found: torch.Tensor, expected: _Expected) -> tuple[torch.Tensor, float]:
-    """Statistics of each token, (tokens, 5), and the largest difference of a logit, infinite where one is no number;
-    `found` is overwritten. Logits that are no numbers surprise as much as a blind guess among all.
+def _compared(found: torch.Tensor, wanted: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, float, float]:
+    """Statistics of each token, (tokens, 5), the largest difference of a logit and the largest logit of the reference;
+    `found` is overwritten.
+
+    They are compared a piece at a time, which stays in the processor's cache while it is gone through ten times.
+    """
+    pieces = [slice(start, start + PIECE) for start in range(0, len(target), PIECE)]
+    of_each = [_of_piece(found[piece], _Expected.of(wanted[piece], target[piece])) for piece in pieces]
+    rows, farthest, largest = zip(*of_each, strict=True)
+    return torch.cat(rows), max(farthest), max(largest)
+
+
+def _of_piece(found: torch.Tensor, expected: _Expected) -> tuple[torch.Tensor, float, float]:
+    """As `_compared`. The difference is infinite where a logit is no number; those surprise as much as a blind guess
+    among all.
 
     Kullback and Leibler's divergence, the mean of log(p/q) by p, is told by the logits' differences: both logarithms
     are logits less their `total`.
@@ -88,7 +103,8 @@ def _compared(found: torch.Tensor, expected: _Expected) -> tuple[torch.Tensor, f
     divergence = total - expected.total - torch.einsum("tv,tv->t", expected.shares, off)
     divergence.clamp_(min=0)  # it is never negative but by rounding
     rows = torch.stack([surprise, expected.surprise, divergence, agrees.float(), torch.ones_like(surprise)], dim=1)
-    return rows, float(off.abs_().max().nan_to_num(torch.inf))
+    farthest = float(off.abs_().max().nan_to_num(torch.inf))
+    return rows, farthest, float(expected.logits.abs().max())
 
 
 def _of_targets(values: torch.Tensor, target: torch.Tensor) -> torch.Tensor:

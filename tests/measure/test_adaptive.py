@@ -74,7 +74,7 @@ def test_a_process_costs_its_start_its_warm_up_and_its_blocks() -> None:
 
 
 def test_more_is_measured_only_while_number_and_seconds_allow_it() -> None:
-    """Processes that are not lean yet tell what a lean one takes, until there is one."""
+    """Full processes tell what a lean one takes, until there is one."""
     found = measured()
     (entrant,) = found
     next_s = sum(sorted(item.process_s for item in ANCHOR)[1:3]) / 2

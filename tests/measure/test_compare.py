@@ -137,9 +137,10 @@ def test_what_is_not_settled_is_measured_on_until_the_plan_ends_and_not_again(
     assert all(len(item.quality) == 0 for item in measurements(found) if item.replicate > 0)
 
 
-def test_what_is_measured_on_is_lean(fakes: Callable[..., Comparison]) -> None:
+@pytest.mark.parametrize("changes", [{}, {"replicates": 2, "full_replicates": 1}])
+def test_processes_after_the_full_ones_are_lean(fakes: Callable[..., Comparison], changes: dict[str, int]) -> None:
     """Two rounds of three passes at first, then one of a single pass."""
-    plan = msgspec.structs.replace(ONE, most_replicates=2, least_passes=3, block_s=0.0, lean_rounds=1, lean_block_s=0.0)
+    plan = msgspec.structs.replace(ONE, most_replicates=2, least_passes=3, block_s=0.0, lean_rounds=1, **changes)
     found = compare(fakes(plan=plan))
     batches = {workload.name: len(workload.sample_shapes) for workload in sessions(found)[0].workloads}
     made = {
@@ -154,7 +155,7 @@ def test_what_is_measured_on_is_lean(fakes: Callable[..., Comparison]) -> None:
 def test_where_the_time_is_over_nothing_is_measured_on(
     fakes: Callable[..., Comparison], least: int | None, rounds: set[int]
 ) -> None:
-    plan = msgspec.structs.replace(ONE, most_replicates=3, limit_s=0.0, lean_rounds=least, lean_block_s=0.1)
+    plan = msgspec.structs.replace(ONE, most_replicates=3, limit_s=0.0, lean_rounds=least)
     found = compare(fakes(plan=plan))
     assert {replicate for _, replicate in pairs(found)} == {0}
     assert {block.round for item in measurements(found) for block in item.blocks} == rounds

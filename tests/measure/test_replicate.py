@@ -230,7 +230,7 @@ def test_rounds_beyond_the_least_end_with_the_time(
     None is left half done."""
     clock = FakeClock()
     monkeypatch.setattr(replicate, "perf_counter", clock)
-    plan = msgspec.structs.replace(setting.plan, lean_rounds=least, lean_block_s=0.1)
+    plan = msgspec.structs.replace(setting.plan, lean_rounds=least)
     limit_at = clock() + 3.1
     outcomes = run(replace(setting, plan=plan, cores=Cores(clock=clock), limit_at=limit_at))
     assert len(outcomes) == len(ENTRANTS)
