@@ -4,9 +4,10 @@
 
 Two candidates run in turn, block by block, on a simulated machine. Its speed wanders (an autoregressive process that
 both feel, each at the moment of its own block) and drifts; every process has a level of its own; blocks scatter; one in
-twenty is disturbed and takes up to half as long again. `quick` decides as `compare` does: three processes each, and
-lean ones while undecided and affordable, whose blocks scatter more. The scatter of processes is what the A/A control
-showed on a shared 2-core machine (1.4 % for a pair), with half and twice of that beside it.
+twenty is disturbed and takes up to half as long again. `quick` decides as `compare` does: three processes each, of
+which all but the first are lean, and more while undecided and affordable; blocks of a lean one scatter more. The
+scatter of processes is what the A/A control showed on a shared 2-core machine (1.4 % for a pair), with half and twice
+of that beside it.
 """
 
 import argparse
@@ -22,7 +23,7 @@ from measure.statistics import Decision, LogRatio, decide, is_settled
 WORKLOADS = 2
 SCATTER = (0.004, 0.007, 0.014)
 BESIDE_S = 10.0
-"""Seconds of a quick comparison beside those processes: the harness measures itself, and answers are scored."""
+"""Seconds of a quick comparison in which no process is timed: the harness measures itself, and answers are scored."""
 START_S, ROUND_S = 2.3, 1.0
 """Seconds in which a process of one side starts and warms up, and of a round of its blocks, of MiniLM; a lean round
 takes 0.7 of that on the machine where they were measured."""

@@ -23,7 +23,8 @@ PRECISIONS = (Precision.FP32, Precision.INT8_DYNAMIC, Precision.INT4)
 TEXTS = 60
 QUESTION, ANSWER = "Name the capital of France.", "Paris"
 PROCESSES, ROUNDS = 3, 3
-"""Of each candidate and of each process, at most: PyTorch takes seconds to start, and the answer is clear."""
+"""Of each candidate to begin with, and of each process, at most: PyTorch takes seconds to start, and the answer is
+clear."""
 
 
 def run_llm_demo(out: Path, texts: int | None, plan: Plan, *, as_json: bool) -> None:

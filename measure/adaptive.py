@@ -1,14 +1,12 @@
 """Where more measuring pays: what is not clear yet, as long as the plan can afford it."""
 
-from collections import defaultdict
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
-from itertools import chain
-from statistics import fmean, median
+from statistics import fmean
 
+from measure.cost import next_seconds
 from measure.pairing import Measured, Shapes, base_of, log_speeds
 from measure.plan import Plan
-from measure.records import Entrant, Measurement, Record, Role, Session
+from measure.records import Entrant, Role
 from measure.statistics import is_clear, is_settled
 
 
@@ -59,23 +57,4 @@ def is_affordable(measured: Measured, entrants: Sequence[Entrant], spent_s: floa
     was measured so far decides only by its cost."""
     if any(len(measured[entrant]) >= plan.most_replicates for entrant in entrants):
         return False
-    return spent_s + sum(_lean_s(measured[entrant], plan) for entrant in entrants) <= plan.limit_s
-
-
-def _lean_s(items: Sequence[Measurement], plan: Plan) -> float:
-    """Seconds of a lean process, by those that there are; before the first one, of any."""
-    lean = [item.process_s for item in items if plan.is_lean(item.replicate)]
-    return median(lean or [item.process_s for item in items])
-
-
-def spent_seconds(known: Sequence[Record], measured: Measured) -> float:
-    """Seconds of the sessions in which these were measured, each from its beginning to the last of them, by the
-    system's clock."""
-    ended: defaultdict[str, datetime] = defaultdict(lambda: datetime.min.replace(tzinfo=UTC))
-    for item in chain.from_iterable(measured.values()):
-        ended[item.session] = max(ended[item.session], datetime.fromisoformat(item.finished_utc))
-    return sum(
-        max(0.0, (ended[record.session] - datetime.fromisoformat(record.started_utc)).total_seconds())
-        for record in known
-        if isinstance(record, Session) and record.session in ended
-    )
+    return spent_s + sum(next_seconds(measured[entrant], plan) for entrant in entrants) <= plan.limit_s

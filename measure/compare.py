@@ -22,8 +22,9 @@ from artifact.predict.tokens import TextItem
 from artifact.progress import Progress, silent
 from artifact.records import fingerprint
 from errors import UserError
-from measure.adaptive import next_entrants, spent_seconds
+from measure.adaptive import next_entrants
 from measure.core_latency import CoreLatency
+from measure.cost import spent_seconds
 from measure.judging import assess_of, decisions_of_texts
 from measure.machine import Load, read_machine, watch_load
 from measure.messages import Block, Open, Opened, Probe, Probed, Timed
@@ -230,6 +231,7 @@ class _Campaign:
         self.environment = kept_environment()
         self.marks = {entrant: self._mark(entrant) for entrant in self.entrants}
         self.steps_done = self.steps = 0
+        self.began = perf_counter()
 
     def run(self) -> None:
         """Measure every replicate that lacks an entrant, then more of what is undecided; return at once when nothing is
@@ -239,6 +241,7 @@ class _Campaign:
         if not todo and not self._unsettled(known):
             self._ask_again(known)
             return
+        self.began = perf_counter()
         self.steps = sum(len(entrants) + self.plan.of(number).rounds for number, entrants in todo.items())
         self.steps += len(todo.get(0, ()))  # answers are scored in the first replicate
         with TemporaryDirectory(prefix="steelyard-") as scratch, CoreLatency(self.threads) as cores:
@@ -251,7 +254,7 @@ class _Campaign:
                 random=np.random.default_rng([self.plan.seed, int(self.session, 16)]),
                 step=self._step,
                 cores=cores,
-                limit_at=perf_counter() + self.plan.limit_s,
+                limit_at=self.began + self.plan.limit_s,
             )
             save_inputs(setting.inputs_file, self.inputs)
             self._begin_session(watch_load(), _harness_floor(setting), _tokenizer_floor(setting), self._overhead())
@@ -446,6 +449,7 @@ class _Campaign:
                 device_bytes=weighed.device_bytes,
                 executed=outcome.executed,
                 finished_utc=now_utc(),
+                session_s=perf_counter() - self.began,
             )
         )
 

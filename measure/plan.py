@@ -27,9 +27,10 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     `settle_s`. `replicates` are made of everyone; then more of those that are not settled yet, up to `most_replicates`,
     while all sessions together last no longer than `limit_s`.
 
-    The first `full_replicates` (`None`: `replicates`) are as told, the others lean: `lean_rounds` (`None`: no fewer) of
-    blocks that may be a single pass. They tell one speed from another, where another process tells more than more calls
-    of the same one. No replicate makes more rounds in a session that has lasted `limit_s`.
+    The first `full_replicates` (`None`: `replicates`) are as told, the others lean (none where `lean_rounds` is
+    `None`): so many rounds, of blocks that may be a single pass. They tell one speed from another, where another
+    process tells more than more calls of the same one. No replicate makes more rounds than a lean one in a session that
+    has lasted `limit_s`.
     """
 
     name: str
@@ -58,7 +59,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     def is_lean(self, replicate: int) -> bool:
         """Whether the replicate of that number, from 0, is lean."""
-        return replicate >= (self.replicates if self.full_replicates is None else self.full_replicates)
+        full = self.replicates if self.full_replicates is None else self.full_replicates
+        return self.lean_rounds is not None and replicate >= full
 
     def of(self, replicate: int) -> Self:
         """The plan as the replicate of that number follows it."""

@@ -110,6 +110,11 @@ class BlockSamples(msgspec.Struct, frozen=True, kw_only=True):
     wait_s: float = 0.0
     discarded_s: tuple[float, ...] = ()
 
+    @property
+    def spent_s(self) -> float:
+        """Seconds that the block took, waiting included."""
+        return self.wait_s + self.primer_s + sum(self.samples_s) + sum(self.device_samples_s)
+
 
 class WarmUpSamples(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds of each warm-up call, and whether they became level."""
@@ -179,7 +184,8 @@ class Quality(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Measurement(msgspec.Struct, frozen=True, kw_only=True, tag="measurement"):
-    """One candidate in one fresh process. `quality` is empty but in the first replicate, and so is `executed`.
+    """One candidate in one fresh process. `quality` is empty but in the first replicate, and so is `executed`. When it
+    was written down, its session had lasted `session_s`, by a clock that nobody sets.
 
     `peak_device_bytes` is the engine's own count, `device_bytes` the driver's. `portable` says whether an artifact can
     be packed for its runtime (CPU, without torch). `step_bytes` are the weights that a written token needs, where that
@@ -209,6 +215,7 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True, tag="measurement"):
     step_bytes: int | None = None
     finished_utc: str
     executed: Executed | None = None
+    session_s: float | None = None
 
     @property
     def entrant(self) -> Entrant:
@@ -216,11 +223,18 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True, tag="measurement"):
 
     @property
     def process_s(self) -> float:
-        """Seconds of cold start, warm-ups and blocks, waiting included: what measuring one more process of it costs."""
-        blocks = sum(
-            block.wait_s + block.primer_s + sum(block.samples_s) + sum(block.device_samples_s) for block in self.blocks
-        )
-        return self.cold_start.total_s + sum(sum(item.samples_s) for item in self.warm_ups) + blocks
+        """Seconds of cold start, warm-ups and blocks, waiting included."""
+        return self.start_s + sum(block.spent_s for block in self.blocks)
+
+    @property
+    def start_s(self) -> float:
+        """Seconds of cold start and warm-ups, before the first round."""
+        return self.cold_start.total_s + sum(sum(item.samples_s) for item in self.warm_ups)
+
+    @property
+    def round_s(self) -> float:
+        """Seconds of a round of all workloads, the mean of its rounds."""
+        return sum(block.spent_s for block in self.blocks) / len({block.round for block in self.blocks})
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True, tag="failure"):

@@ -33,7 +33,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
-    """What all replicates of a session share.
+    """What all replicates of a session share, but that `plan` is of full or of lean ones.
 
     `inputs_file` holds `inputs` for the workers; `step` hears what starts; `limit_at` is when the plan's `limit_s` are
     over, in seconds of `perf_counter`.

@@ -7,8 +7,10 @@ from statistics import fmean, median
 
 from artifact.intervals import accuracy_interval
 from measure.core_distance import CoreDistance
+from measure.cost import next_seconds
 from measure.pairing import base_of, log_gains, log_speeds, looks, pass_times
 from measure.percentiles import least_samples, upper_bound
+from measure.plan import Budget
 from measure.records import BlockSamples, Entrant, Failure, Measurement, Overhead, Quality, Record, Role, Session
 from measure.statistics import Decision, LogRatio, decide, pass_seconds
 from measure.workload import WorkloadSpec
@@ -115,7 +117,7 @@ class Evidence:
             cold_start_s=median(item.cold_start.total_s for item in measurements),
             cold_starts_s=tuple(item.cold_start.total_s for item in measurements),
             first_run_s=median(item.cold_start.first_run_s for item in measurements),
-            process_s=median(item.process_s for item in measurements),
+            process_s=next_seconds(measurements, self.session.plan),
             memory_bytes=held_bytes,
             memory_pss_bytes=round(median(pss)) if pss else None,
             device_bytes=max(device, default=None),
@@ -443,7 +445,7 @@ def _over_limit(policy: Policy, workloads: Sequence[WorkloadResult], held_bytes:
         if result.p95_s is None:
             return (
                 f"its p95 at {result.workload} is not known from {result.samples} calls, and {least_samples(0.95)} are "
-                "needed: measure with a larger budget"
+                f"needed: measure with a larger budget (--budget {Budget.STANDARD})"
             )
         if result.p95_s > policy.max_p95_s:
             return (

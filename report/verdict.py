@@ -143,7 +143,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
     `reason` says why it cannot be recommended, or was not measured; `lost` why another one is recommended although this
     one could be. `overall` is over the workloads of the policy's objective. `cold_starts_s` has one for each process.
-    `first_run_s` is what its first call took, `process_s` what a process took in all, both medians. `step_bytes` are
+    `first_run_s` is what its first call took, `process_s` what one more process takes, both medians. `step_bytes` are
     the weights that a language model needs for each token it writes, where that is known.
     """
 

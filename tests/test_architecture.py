@@ -78,6 +78,7 @@ def test_report_reads_the_records_of_measure_and_runs_nothing() -> None:
     records = {"measure.records", "measure.load_records", "measure.machine", "measure.plan", "measure.traffic"}
     pure = {
         "core_distance",
+        "cost",
         "decisions",
         "statistics",
         "multiple",

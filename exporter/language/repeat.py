@@ -40,6 +40,8 @@ def repeated(graph: onnx_ir.Model, stack: Stack) -> onnx_ir.Model:
     sources = _sources(layer, stack.layers[LAST])
     given = [value for value in graph.graph.inputs if value in layer.kept]
     left = [value for value in graph.graph.outputs if value.producer() in layer.nodes]
+    if not given or not left:
+        raise NotAlikeError("a layer keeps nothing of its own")
     more: list[tuple[list[onnx_ir.Value], list[onnx_ir.Value]]] = []
     place, latest = layer.nodes[-1], {value: value for value in layer.follows.values()}
     for number, module in enumerate(stack.layers[TRACED:], start=TRACED):

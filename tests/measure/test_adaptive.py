@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 
 import msgspec
-import pytest
 
-from measure.adaptive import is_affordable, next_entrants, spent_seconds
-from measure.records import Entrant, Measurement, Record, Role
-from tests.report.records import PLAN, SLOW, TWICE, measurements, session
+from measure.adaptive import is_affordable, next_entrants
+from measure.cost import next_seconds
+from measure.records import Entrant, Measurement, Role
+from tests.report.records import PLAN, SLOW, TWICE, measurements
 
 SHAPES = {"1×16": ((1, 16),), "8×natural": ((8, 20), (8, 30))}
 STEADY, RESTLESS = (1.0, 1.001, 0.999, 1.0005), (1.0, 1.1, 0.9, 1.02)
@@ -65,45 +65,11 @@ def test_a_slow_one_that_scatters_does_not_hold_up_the_rest() -> None:
     assert names(fast, other) == set()
 
 
-def test_a_process_costs_its_start_its_warm_up_and_its_blocks() -> None:
-    """Cold start 1 s, warm-up 1 s, two rounds of a primer of 9 s and of 3 × 0.01 s or 4 × 0.08 s."""
-    assert ANCHOR[0].process_s == pytest.approx(1 + 1 + 2 * (9 + 0.03 + 9 + 0.32))
-    blocks = tuple(msgspec.structs.replace(block, wait_s=0.1) for block in ANCHOR[0].blocks)
-    waited = msgspec.structs.replace(ANCHOR[0], blocks=blocks)
-    assert waited.process_s == pytest.approx(ANCHOR[0].process_s + 4 * 0.1)
-
-
 def test_more_is_measured_only_while_number_and_seconds_allow_it() -> None:
-    """Full processes tell what a lean one takes, until there is one."""
     found = measured()
     (entrant,) = found
-    next_s = sum(sorted(item.process_s for item in ANCHOR)[1:3]) / 2
+    next_s = next_seconds(ANCHOR, PLAN)
     plan = msgspec.structs.replace(PLAN, most_replicates=5, limit_s=100)
     assert is_affordable(found, [entrant], 100 - next_s - 0.01, plan)
     assert not is_affordable(found, [entrant], 100 - next_s + 0.01, plan)
     assert not is_affordable(found, [entrant], 0, msgspec.structs.replace(plan, most_replicates=4))
-    lean = msgspec.structs.replace(ANCHOR[0], replicate=4, blocks=ANCHOR[0].blocks[:1])
-    assert lean.process_s < next_s / 2
-    found, plan = {entrant: [*ANCHOR, lean]}, msgspec.structs.replace(plan, most_replicates=6)
-    assert is_affordable(found, [entrant], 100 - lean.process_s - 0.01, plan)
-    assert not is_affordable(found, [entrant], 100 - lean.process_s + 0.01, plan)
-
-
-def test_what_was_spent_are_the_seconds_of_sessions_that_measured_these() -> None:
-    """The first 70 s to the last that counts, the second 5 s, a third none of these, a fourth by a clock set back."""
-
-    def ended(name: str, role: Role, session_name: str, time: str) -> Measurement:
-        (made,) = measurements(name, SLOW, role=role, replicates=[0], noise=(1.0,), session_name=session_name)
-        return msgspec.structs.replace(made, finished_utc=f"2026-01-01T{time}+00:00")
-
-    anchor = [
-        ended("torch-cpu/fp32", Role.ANCHOR, name, time) for name, time in (("s1", "00:00:50"), ("s2", "00:00:05"))
-    ]
-    other = [
-        ended("ort-cpu/fp32", Role.CANDIDATE, name, time) for name, time in (("s1", "00:01:10"), ("s4", "00:00:00"))
-    ]
-    late = msgspec.structs.replace(session("s4"), started_utc="2026-01-01T00:00:09+00:00")
-    known: list[Record] = [session("s1"), session("s2"), session("s3"), late, *anchor, *other]
-    assert spent_seconds(known, {anchor[0].entrant: anchor, other[0].entrant: other}) == 75
-    assert spent_seconds(known, {anchor[0].entrant: anchor}) == 55
-    assert spent_seconds(known, {}) == 0

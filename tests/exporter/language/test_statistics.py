@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch.nn.functional import cross_entropy, kl_div
 
 import exporter.language.blocks
+import exporter.language.gate
 import exporter.language.moments
 import exporter.language.reference
 from artifact.generate.decoder import Decoder
@@ -49,10 +50,14 @@ def predicted(model: Teller, decoder: Teller) -> Prediction:
     return prediction(cast(Decoder, decoder), Reference(model, Passages("rows", ROWS)))
 
 
-@pytest.mark.parametrize("tokens", [256, 20])
-def test_predictions_are_pytorchs_own_sums(tokens: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In one batch and in many, said anew or read from a file, which is gone afterwards."""
+@pytest.mark.parametrize(("tokens", "piece"), [(256, 64), (20, 64), (256, 3)])
+def test_predictions_are_pytorchs_own_sums(
+    tokens: int, piece: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In one batch and in many, compared at once and in pieces, said anew or read from a file, which is gone
+    afterwards."""
     monkeypatch.setattr(exporter.language.reference, "BATCH_TOKENS", tokens)
+    monkeypatch.setattr(exporter.language.gate, "PIECE", piece)
     model, decoder = Teller(0), Teller(1, 2.0)
     found = predicted(model, decoder)
     with kept(model, Passages("rows", ROWS), tmp_path) as answers:
