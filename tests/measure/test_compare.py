@@ -137,6 +137,13 @@ def test_what_is_not_settled_is_measured_on_until_the_plan_ends_and_not_again(
     assert all(len(item.quality) == 0 for item in measurements(found) if item.replicate > 0)
 
 
+def test_a_measurement_says_how_long_its_session_had_lasted(fakes: Callable[..., Comparison]) -> None:
+    found = [(item.session_s or 0.0, item.process_s) for item in measurements(compare(fakes(plan=PLAN)))]
+    assert found == sorted(found, key=lambda item: item[0])
+    assert all(session_s > process_s > 0 for session_s, process_s in found)
+    assert found[-1][0] > sum(process_s for _, process_s in found)
+
+
 @pytest.mark.parametrize("changes", [{}, {"replicates": 2, "full_replicates": 1}])
 def test_processes_after_the_full_ones_are_lean(fakes: Callable[..., Comparison], changes: dict[str, int]) -> None:
     """Two rounds of three passes at first, then one of a single pass."""
