@@ -23,13 +23,14 @@ from measure.statistics import Decision, LogRatio, decide, is_settled
 WORKLOADS = 2
 SCATTER = (0.004, 0.007, 0.014)
 BESIDE_S = 10.0
-"""Seconds of a quick comparison in which no process is timed: the harness measures itself, and answers are scored."""
+"""Seconds of a quick comparison in which no process is timed, about: the harness itself, and answers, are judged."""
 START_S, ROUND_S = 2.3, 1.0
-"""Seconds in which a process of one side starts and warms up, and of a round of its blocks, of MiniLM; a lean round
-takes 0.7 of that on the machine where they were measured."""
+"""Seconds in which a process of one side starts and warms up, and of a round of its blocks. With four rounds they are
+the 6.3 s that a process of MiniLM was measured to take; how these divide is assumed."""
 LEAN = 0.7
+"""The share of a round that a lean one takes, reckoned from calls of 14 and 91 ms (1×128, 8×128)."""
 SINGLE = 1.1
-"""How many times as far blocks of a single call of 8×128 scatter as those of three did on that machine."""
+"""How many times as far rounds scatter with a single call of 8×128 as with three, from real comparisons (about)."""
 
 
 @dataclass(frozen=True, slots=True)

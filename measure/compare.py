@@ -241,7 +241,6 @@ class _Campaign:
         if not todo and not self._unsettled(known):
             self._ask_again(known)
             return
-        self.began = perf_counter()
         self.steps = sum(len(entrants) + self.plan.of(number).rounds for number, entrants in todo.items())
         self.steps += len(todo.get(0, ()))  # answers are scored in the first replicate
         with TemporaryDirectory(prefix="steelyard-") as scratch, CoreLatency(self.threads) as cores:

@@ -445,7 +445,7 @@ def _over_limit(policy: Policy, workloads: Sequence[WorkloadResult], held_bytes:
         if result.p95_s is None:
             return (
                 f"its p95 at {result.workload} is not known from {result.samples} calls, and {least_samples(0.95)} are "
-                f"needed: measure with a larger budget (--budget {Budget.STANDARD})"
+                f"needed: measure with a larger budget (--budget {Budget.STANDARD} or {Budget.RIGOROUS})"
             )
         if result.p95_s > policy.max_p95_s:
             return (

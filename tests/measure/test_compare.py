@@ -160,11 +160,11 @@ def test_processes_after_the_full_ones_are_lean(fakes: Callable[..., Comparison]
     assert made == {(0, 0, 3), (0, 1, 3), (1, 0, 1)}
 
 
-@pytest.mark.parametrize(("least", "rounds"), [(None, {0, 1}), (1, {0})])
+@pytest.mark.parametrize(("lean", "rounds"), [(None, {0, 1}), (1, {0})])
 def test_where_the_time_is_over_nothing_is_measured_on(
-    fakes: Callable[..., Comparison], least: int | None, rounds: set[int]
+    fakes: Callable[..., Comparison], lean: int | None, rounds: set[int]
 ) -> None:
-    plan = msgspec.structs.replace(ONE, most_replicates=3, limit_s=0.0, lean_rounds=least)
+    plan = msgspec.structs.replace(ONE, most_replicates=3, limit_s=0.0, lean_rounds=lean)
     found = compare(fakes(plan=plan))
     assert {replicate for _, replicate in pairs(found)} == {0}
     assert {block.round for item in measurements(found) for block in item.blocks} == rounds

@@ -222,15 +222,15 @@ def test_the_seed_decides_the_order(theatre: Theatre, setting: Setting) -> None:
     assert order(5) != order(6)
 
 
-@pytest.mark.parametrize(("least", "rounds"), [(None, 6), (1, 2), (2, 2), (4, 4), (6, 6)])
-def test_rounds_beyond_the_least_end_with_the_time(
-    theatre: Theatre, setting: Setting, monkeypatch: pytest.MonkeyPatch, least: int | None, rounds: int
+@pytest.mark.parametrize(("lean", "rounds"), [(None, 6), (1, 2), (2, 2), (4, 4), (6, 6)])
+def test_rounds_beyond_those_of_a_lean_process_end_with_the_time(
+    theatre: Theatre, setting: Setting, monkeypatch: pytest.MonkeyPatch, lean: int | None, rounds: int
 ) -> None:
     """A round of four processes and two workloads takes 8 pauses of 0.25 s; the time is over within the second round.
     None is left half done."""
     clock = FakeClock()
     monkeypatch.setattr(replicate, "perf_counter", clock)
-    plan = msgspec.structs.replace(setting.plan, lean_rounds=least)
+    plan = msgspec.structs.replace(setting.plan, lean_rounds=lean)
     limit_at = clock() + 3.1
     outcomes = run(replace(setting, plan=plan, cores=Cores(clock=clock), limit_at=limit_at))
     assert len(outcomes) == len(ENTRANTS)
