@@ -27,10 +27,11 @@ BESIDE_S = 10.0
 START_S, ROUND_S = 2.3, 1.0
 """Seconds in which a process of one side starts and warms up, and of a round of its blocks. With four rounds they are
 the 6.3 s that a process of MiniLM was measured to take; how these divide is assumed."""
-LEAN = 0.7
+LEAN = 0.87
 """The share of a round that a lean one takes, reckoned from calls of 14 and 91 ms (1×128, 8×128)."""
-SINGLE = 1.1
-"""How many times as far rounds scatter with a single call of 8×128 as with three, from real comparisons (about)."""
+FEWER = 1.1
+"""How many times as far rounds scatter with one call of 8×128 as with three, from real comparisons (about); with two it
+is less."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,7 @@ class Machine:
         for number in range(1, blocks):
             path[number] = self.memory * path[number - 1] + steps[number]
         path += self.drift * (place + np.arange(blocks) / blocks / QUICK.replicates)
-        path += random.normal(0, self.block * (1 if plan.least_calls > 1 else SINGLE), blocks)
+        path += random.normal(0, self.block * (1 if plan.least_calls > 1 else FEWER), blocks)
         path += np.where(random.random(blocks) < 0.05, random.uniform(0, log(1.5), blocks), 0)
         turns = path.reshape(plan.rounds, WORKLOADS, 2)
         swapped = random.random((plan.rounds, WORKLOADS)) < 0.5
